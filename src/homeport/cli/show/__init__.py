@@ -1,0 +1,1 @@
+"""Renders events and results for a person."""

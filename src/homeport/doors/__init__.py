@@ -1,0 +1,1 @@
+"""Every side effect of homeport goes through a door; nothing here decides."""

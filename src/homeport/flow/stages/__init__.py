@@ -1,0 +1,1 @@
+"""The stages of a deploy, one function each."""

@@ -1,0 +1,1 @@
+"""Nouns: frozen structs and typed errors. Imports nothing else of homeport."""

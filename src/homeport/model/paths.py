@@ -1,0 +1,39 @@
+"""Paths inside a repository or a live folder.
+
+Git paths are bytes. Inside homeport they are `str` with surrogate escapes (PEP 383), always with `/`,
+relative to the folder at hand. They are shown, and put into JSON, through `printable`.
+"""
+
+from __future__ import annotations
+
+
+def from_bytes(raw: bytes) -> str:
+    """The in-memory form of a git path."""
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def to_bytes(path: str) -> bytes:
+    """The bytes git and the kernel know the path by."""
+    return path.encode("utf-8", "surrogateescape")
+
+
+def printable(text: str) -> str:
+    """Text that is valid UTF-8 and holds no control characters, fit for a terminal or JSON.
+
+    Undecodable bytes and control characters (C0, DEL, C1, bidirectional overrides) appear as `\\xNN`
+    or `\\uNNNN`.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    safe = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(_escape(c) for c in safe)
+
+
+_OVERRIDES = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069\u200e\u200f\u2028\u2029\ufeff")
+
+
+def _escape(char: str) -> str:
+    code = ord(char)
+    if code < 0x20 or 0x7F <= code < 0xA0:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if char in _OVERRIDES else char

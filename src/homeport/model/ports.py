@@ -1,0 +1,367 @@
+"""What the flow may ask of the doors. Every Protocol here has one real implementation under `doors/`
+and is named in `wiring.py`; tests of pure flow logic may pass doubles.
+
+Errors: doors raise `InfrastructureFault` for disk, network, git and memory, `Failed` when the project's own
+command or service failed, `Refused` and `StateFault` as named in the methods. They never print.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Literal, Protocol
+
+from msgspec import Struct
+
+from homeport.model.config import Check, Command
+from homeport.model.deploys import Block, Deploy, Hold, Request, ServiceRecord, Stamp, TargetRecord
+from homeport.model.events import Event
+from homeport.model.live import (
+    Difference, Entry, Outputs, Recorded, Rescue, Scan, Stat, SyncPlan, SyncResult, Target, TreeChange,
+)  # fmt: skip
+
+OnLine = Callable[[Literal["stdout", "stderr"], str], None]
+
+
+class Completed(Struct, frozen=True, kw_only=True):
+    argv: tuple[str, ...]
+    code: int
+    """Exit status; negative is the signal that ended it."""
+    stdout: bytes = b""
+    stderr: bytes = b""
+    timed_out: bool = False
+
+
+class Job(Struct, frozen=True, kw_only=True):
+    """A command of the project: runs in its own process group, killed whole at its deadline, at a cancel,
+    and when the runner dies."""
+
+    command: Command
+    cwd: str
+    env: Mapping[str, str]
+    """The whole environment: nothing is inherited from the caller."""
+    label: str
+    """Who it is for, for messages: `build of api`."""
+    timeout: float
+    """Seconds."""
+    user: str | None = None
+    """Run as this user; None: as the user homeport runs as."""
+
+
+class Shell(Protocol):
+    """The only door that starts processes."""
+
+    def run(
+        self, argv: Sequence[str], *, cwd: str | None = None, env: Mapping[str, str] | None = None,
+        input: bytes | None = None, timeout: float | None = 60.0, ok: Iterable[int] = (0,),
+    ) -> Completed:
+        """Runs a tool of homeport's own (git, pm2 ...) and collects what it prints.
+
+        `env` is the whole environment; None means a scrubbed one (PATH, HOME, LANG=C.UTF-8).
+        Raises InfrastructureFault when it cannot be started, times out, or ends with a status not in `ok`.
+        """
+        ...
+
+    def job(self, job: Job, on_line: OnLine) -> Completed:
+        """Runs a command of the project, each output line handed on at once.
+
+        Never raises for its exit status. Raises Cancelled when the deploy is being cancelled.
+        """
+        ...
+
+    def end_jobs_of(self, deploy: str) -> int:
+        """Kills every process that a job of this deploy left behind, after a crash too; returns how many."""
+        ...
+
+
+class Git(Protocol):
+    """The bare mirror (GIT.md). Commits and trees are full object ids."""
+
+    path: str
+
+    def fetch(self) -> None:
+        """Brings heads and tags from the origin. Raises InfrastructureFault."""
+        ...
+
+    def tip(self, branch: str) -> str:
+        """Raises Refused (code `no-branch`) when the branch does not exist."""
+        ...
+
+    def resolve(self, ref: str) -> str:
+        """A branch, tag, full or abbreviated id to a commit. Raises UsageFault for what cannot be a ref,
+        Refused (code `no-commit`) for one that is not there."""
+        ...
+
+    def reaches(self, branch: str, sha: str) -> bool: ...
+    def has(self, oid: str) -> bool: ...
+    def tree_of(self, sha: str, folder: str) -> str | None:
+        """The tree of a folder at a commit (`""` for the root); None when it is absent or not a folder."""
+        ...
+
+    def entry_at(self, sha: str, path: str) -> Entry | None: ...
+    def changes(self, before: str | None, after: str) -> list[TreeChange]:
+        """Between two trees or commits, without rename detection; None is the empty tree."""
+        ...
+
+    def stats(self, before: str | None, after: str) -> list[Stat]: ...
+    def listing(self, tree: str) -> dict[str, Entry]: ...
+    def read(self, oid: str) -> bytes: ...
+    def file_at(self, sha: str, path: str) -> bytes | None: ...
+    def subject(self, sha: str) -> str: ...
+    def log(self, sha: str, limit: int, path: str = "") -> list[str]: ...
+    def keep(self, ref: str, oid: str | None) -> None:
+        """Sets (or with None removes) `refs/homeport/<ref>` so that a gc cannot take the object."""
+        ...
+
+    def diff_text(self, before: Entry | None, after: Entry | None, path: str) -> str:
+        """A unified diff of two blobs under one name, for a person; `Binary files differ` for binaries."""
+        ...
+
+
+class Targets(Protocol):
+    """Live folders. The one place that reads and writes them; links are never followed below a target."""
+
+    def meet(self, target: Target, branch: str, *, observe: bool = False) -> Recorded:
+        """Checks claim and identity of the folder and returns the record; at first contact makes one.
+
+        With `observe` nothing is written into the live folder (no claim).
+        Raises Refused (codes `claimed`, `not-the-folder`, `unowned`, `no-index`), InfrastructureFault.
+        """
+        ...
+
+    def wanted(self, target: Target, sha: str) -> str:
+        """The filtered tree this target would have at that commit.
+
+        Raises Refused: `submodule`, `lfs`, `hostile-name`, `no-source`.
+        """
+        ...
+
+    def scan(self, target: Target, branch: str) -> Scan:
+        """Every path that is not as recorded."""
+        ...
+
+    def obstacles(self, target: Target, scan: Scan, to_tree: str) -> dict[str, Difference]:
+        """What lies in the way of paths that `to_tree` wants and the record has not (`added` with its actual
+        entry, or an oddity), file↔folder changes over protected or untracked content included."""
+        ...
+
+    def sync(self, target: Target, plan: SyncPlan, deploy: str, commit: str | None) -> SyncResult:
+        """Carries a plan out, journaled; on return the record says `to_tree`."""
+        ...
+
+    def take(self, target: Target, to_tree: str, commit: str | None, paths: Sequence[str] | None = None) -> None:
+        """Records what is there as put there by homeport (`homeport record`); writes nothing live."""
+        ...
+
+    def settle(self, target: Target) -> tuple[str, ...]:
+        """After a crash: rescues and clears what an interrupted sync left beside the folder; rescue ids."""
+        ...
+
+    def discard(self, target: Target, differences: Sequence[Difference], deploy: str | None) -> SyncResult:
+        """Puts chosen paths back to the recorded content (added ones are deleted), rescued first."""
+        ...
+
+    def read_live(self, target: Target, path: str) -> bytes | None:
+        """A regular live file's bytes; None when absent or not a regular file."""
+        ...
+
+    def snapshot(self, target: Target, scan: Scan, base: str) -> str:
+        """Makes what is live a commit of its own on top of commit `base` (for `rebuild`), writes nothing live."""
+        ...
+
+
+class Rescues(Protocol):
+    def save(self, service: str, path: str, mode: str, content: bytes | str, because: str, deploy: str | None) -> Rescue:
+        """Saves bytes (or the file of that absolute path, when `content` is str) into the object store."""
+        ...
+
+    def listing(self) -> list[Rescue]: ...
+    def find(self, id: str) -> Rescue: ...
+    def read(self, rescue: Rescue) -> bytes: ...
+
+
+class Builds(Protocol):
+    """Build folders and kept outputs, beside the live folder (DESIGN section 5)."""
+
+    def prepare(self, target: Target, tree: str, inherit: Sequence[str], user: str | None) -> str:
+        """Brings the build folder to exactly that tree, caches kept; returns its path."""
+        ...
+
+    def collect(self, target: Target, key: str, outputs: Sequence[str]) -> Outputs:
+        """Moves or copies what the build made into the kept set `key`. Raises Failed when one is missing."""
+        ...
+
+    def kept(self, target: Target) -> list[Outputs]: ...
+    def swap_in(self, target: Target, key: str, previous: str | None) -> None:
+        """Exchanges the live outputs with the kept set; the old ones become the kept set `previous`.
+        Idempotent: already in is done."""
+        ...
+
+    def live_key(self, target: Target) -> str | None:
+        """Which set is live by homeport's own mark; None when there is none."""
+        ...
+
+    def prune(self, target: Target, keep: int) -> int: ...
+
+
+class Unit(Struct, frozen=True, kw_only=True):
+    """A service as its runtime needs it."""
+
+    service: str
+    name: str
+    target: str | None
+    command: Command | None
+    cwd: str
+    env: Mapping[str, str]
+    """The service's own environment, env file included."""
+    user: str | None = None
+    home: str | None = None
+    path: tuple[str, ...] = ()
+    signal: str = "SIGTERM"
+    stop_timeout: float = 10.0
+    on_change: str = "restart"
+
+
+class UnitState(Struct, frozen=True, kw_only=True):
+    state: Literal["running", "stopped", "failed", "restarting", "missing", "unknown"]
+    pid: int | None = None
+    restarts: int | None = None
+    started_at: float | None = None
+    """Unix time."""
+    detail: str = ""
+
+
+class Restarted(Struct, frozen=True, kw_only=True):
+    pid: int | None
+    registered: bool = False
+    """It was not known to the process manager before and has been registered now."""
+
+
+class Runtime(Protocol):
+    name: str
+
+    def inspect(self, unit: Unit) -> UnitState: ...
+    def restart(self, unit: Unit, on_line: OnLine) -> Restarted:
+        """Starts or restarts exactly this unit with exactly this environment.
+
+        Raises Failed (code `unregistered` when it is unknown and has no command; code `outside-target` when
+        its script or folder lies elsewhere).
+        """
+        ...
+
+    def forget(self, unit: Unit) -> None:
+        """Takes back a registration that a failed first deploy made."""
+        ...
+
+    def logs(self, unit: Unit, lines: int, follow: bool) -> Iterator[str]: ...
+
+
+class Probe(Struct, frozen=True, kw_only=True):
+    ok: bool
+    detail: str = ""
+
+
+class Prober(Protocol):
+    def once(self, check: Check, *, sha: str, cwd: str, env: Mapping[str, str], user: str | None,
+             state: Callable[[], UnitState] | None) -> Probe:
+        """One try, over a new connection, bounded by the check's `timeout`; never raises for a failed check."""
+        ...
+
+
+class Store(Protocol):
+    """SQLite, one database per environment (DESIGN section 7)."""
+
+    def meta(self, key: str) -> str | None: ...
+    def set_meta(self, key: str, value: str) -> None: ...
+
+    def enqueue(self, request: Request) -> tuple[str, bool]:
+        """(deploy id, joined): joins an equal request that runs or waits; otherwise replaces the waiting one,
+        which ends as superseded. The id is that of the deploy that will answer."""
+        ...
+
+    def waiting(self) -> Deploy | None: ...
+    def begin(self, deploy: str, pid: int) -> Deploy:
+        """Waiting (or, after a crash, running) becomes running; counts the attempt."""
+        ...
+
+    def running(self) -> Deploy | None: ...
+    def update(self, deploy: Deploy) -> None: ...
+    def finish(self, deploy: Deploy, stamp: Stamp | None = None, block: Block | None = None,
+               hold: Hold | None = None) -> None:
+        """The final row, with the stamp, block or hold it brings, in one transaction."""
+        ...
+
+    def stage(self, deploy: str, stage: str, state: str, detail: str = "") -> None: ...
+    def stages(self, deploy: str) -> list[tuple[str, str, str]]:
+        """(stage, state, at) in order."""
+        ...
+
+    def deploy(self, id: str) -> Deploy | None:
+        """By full id or unambiguous beginning."""
+        ...
+
+    def history(self, limit: int = 20) -> list[Deploy]: ...
+    def ask_cancel(self, deploy: str, by: str) -> bool: ...
+    def cancel_asked(self, deploy: str) -> str | None: ...
+
+    def services(self) -> dict[str, ServiceRecord]: ...
+    def save_service(self, record: ServiceRecord) -> None: ...
+
+    def target(self, name: str) -> TargetRecord | None: ...
+    def targets(self) -> list[TargetRecord]: ...
+    def save_target(self, record: TargetRecord) -> None: ...
+    def begin_sync(self, target: str, deploy: str, from_tree: str, to_tree: str) -> None: ...
+    def end_sync(self, record: TargetRecord) -> None:
+        """Records the new tree and removes the syncing row in one transaction."""
+        ...
+
+    def add_rescue(self, rescue: Rescue) -> None: ...
+    def rescues(self) -> list[Rescue]: ...
+
+    def blocks(self) -> list[Block]: ...
+    def block(self, block: Block) -> None: ...
+    def unblock(self, sha: str) -> bool: ...
+    def holds(self) -> list[Hold]: ...
+
+    def cached(self, key: str) -> str | None: ...
+    def cache(self, key: str, value: str) -> None: ...
+
+    def audit(self, who: str, action: str, detail: str) -> None: ...
+    def audited(self, limit: int = 100) -> list[tuple[str, str, str, str]]:
+        """(at, who, action, detail), newest first."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Journal(Protocol):
+    """The append-only file of one deploy; every event and line is in it before the call returns."""
+
+    def write(self, event: Event) -> None: ...
+    def line(self, stream: Literal["stdout", "stderr", "homeport"], line: str, service: str | None = None) -> None: ...
+    def sync(self) -> None:
+        """fsync: for events that must survive a power cut."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Lock(Protocol):
+    def hold(self, *, wait: bool) -> AbstractContextManager[None]:
+        """The environment's lock (flock). Raises Busy when `wait` is false and another holds it."""
+        ...
+
+    def free(self) -> bool: ...
+
+
+class Clock(Protocol):
+    def now(self) -> str:
+        """UTC, ISO 8601 with milliseconds and `Z`."""
+        ...
+
+    def monotonic(self) -> float: ...
+    def sleep(self, seconds: float) -> None: ...
+
+
+class Secrets(Protocol):
+    def redact(self, text: str) -> str: ...
