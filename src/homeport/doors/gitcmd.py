@@ -1,0 +1,95 @@
+"""One way to call git: the caller's environment, configuration, hooks and helpers never reach it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+
+from homeport.model.ports import Completed, Shell
+
+_OPTIONS = (
+    "core.hooksPath=/dev/null",
+    "core.fsmonitor=false",
+    "core.fsync=all",
+    "core.quotePath=false",
+    "core.pager=cat",
+    "core.attributesFile=/dev/null",
+    "core.excludesFile=/dev/null",
+    "protocol.allow=never",
+    "protocol.ssh.allow=always",
+    "protocol.https.allow=always",
+)
+_PREFIX = ("git", "--no-pager", *(part for option in _OPTIONS for part in ("-c", option)))
+_ENVIRONMENT = {
+    "HOME": "/nonexistent",
+    "LC_ALL": "C.UTF-8",
+    "GIT_CONFIG_NOSYSTEM": "1",
+    "GIT_CONFIG_GLOBAL": "/dev/null",
+    "GIT_ATTR_NOSYSTEM": "1",
+    "GIT_LITERAL_PATHSPECS": "1",
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_NO_REPLACE_OBJECTS": "1",
+}
+_NETWORK = (
+    "HOME",
+    "SSH_AUTH_SOCK",
+    "GIT_SSH_COMMAND",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
+    "https_proxy",
+    "no_proxy",
+)
+
+
+def network_environment() -> dict[str, str]:
+    """What a fetch or push may see of the caller's environment: the user's own ssh set-up, no git settings."""
+    return {name: os.environ[name] for name in _NETWORK if name in os.environ}
+
+
+class GitCommand:
+    """Runs git on one repository, with nothing inherited but PATH."""
+
+    def __init__(self, git_dir: str, shell: Shell) -> None:
+        self.git_dir = os.path.abspath(git_dir)
+        self.shell = shell
+
+    def run(
+        self,
+        *args: str,
+        index: str | None = None,
+        work_tree: str | None = None,
+        input: bytes | None = None,
+        ok: Iterable[int] = (0,),
+        timeout: float = 120,
+        env: Mapping[str, str] | None = None,
+    ) -> bytes:
+        """What git printed. `timeout` is in seconds; `env` adds to the cleared environment.
+
+        Raises InfrastructureFault when git cannot be started, times out or ends with a status not in `ok`.
+        """
+        done = self.code(
+            *args, index=index, work_tree=work_tree, input=input, ok=ok, timeout=timeout, env=env
+        )
+        return done.stdout
+
+    def code(
+        self,
+        *args: str,
+        index: str | None = None,
+        work_tree: str | None = None,
+        input: bytes | None = None,
+        ok: Iterable[int] = (0, 1),
+        timeout: float = 120,
+        env: Mapping[str, str] | None = None,
+    ) -> Completed:
+        """As `run`, with the exit status: for commands whose status 1 is an answer."""
+        whole = {**_ENVIRONMENT, "PATH": os.environ.get("PATH", os.defpath), "GIT_DIR": self.git_dir}
+        if index is not None:
+            whole["GIT_INDEX_FILE"] = os.path.abspath(index)
+        if work_tree is not None:
+            whole["GIT_WORK_TREE"] = os.path.abspath(work_tree)
+        whole.update(env or {})
+        cwd = os.path.abspath(work_tree) if work_tree is not None else self.git_dir
+        cwd = cwd if os.path.isdir(cwd) else "/"
+        return self.shell.run((*_PREFIX, *args), cwd=cwd, env=whole, input=input, timeout=timeout, ok=ok)
