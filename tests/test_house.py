@@ -1,0 +1,91 @@
+"""The house keeps its walls: imports run downward only, one file starts processes, files stay readable."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import homeport
+
+HOUSE = Path(homeport.__file__).parent
+FILES = sorted(HOUSE.rglob("*.py"))
+MAY_IMPORT = {
+    "model": {"model"},
+    "decide": {"model", "decide"},
+    "doors": {"model", "doors"},
+    "supervisor": {"model", "supervisor"},
+    "flow": {"model", "decide", "flow"},
+    "cli": {"model", "decide", "flow", "cli", "wiring"},
+    "daemon": {"model", "decide", "flow", "daemon", "wiring"},
+    "mcp": {"model", "decide", "flow", "mcp", "wiring"},
+}
+"""`flow` sees doors through the Protocols of model/ports.py, so no door is on its list."""
+LONGEST_FILE = 420
+
+
+def floor(path: Path) -> str:
+    """The floor of a file: its first folder, or its own name for those that lie at the top."""
+    first = path.relative_to(HOUSE).parts[0]
+    return first.removesuffix(".py")
+
+
+def imported(path: Path) -> set[str]:
+    """Every module that a file imports, anywhere in it, by full name."""
+    package = ["homeport", *path.relative_to(HOUSE).parts[:-1]]
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            start = package[: len(package) - node.level + 1] if node.level else []
+            module = ".".join([*start, *([node.module] if node.module else [])])
+            found |= {f"{module}.{name.name}" for name in node.names} | {module}
+    return found
+
+
+def floors_of(modules: set[str]) -> set[str]:
+    parts = (name.split(".") for name in modules if name.startswith("homeport."))
+    return {part[1] for part in parts} - {"__version__"}
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(HOUSE))
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_imports_run_downward_only(path: Path) -> None:
+    allowed = MAY_IMPORT.get(floor(path))
+    if allowed is None:
+        assert floor(path) in ("wiring", "__init__", "__main__"), f"{named(path)} lies on no known floor"
+        return
+    wrong = floors_of(imported(path)) - allowed
+    assert not wrong, f"{named(path)} may not import {sorted(wrong)}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_only_the_shell_door_starts_processes(path: Path) -> None:
+    if named(path) == "doors/shell.py":
+        return
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    starts = {name for name in imported(path) if name.split(".")[0] in ("subprocess", "multiprocessing", "pty")}
+    forbidden = ("system", "popen", "fork", "posix_spawn", "posix_spawnp", "spawnv", "spawnve", "forkpty")
+    starts |= {
+        f"os.{node.attr}"
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr in forbidden
+        and isinstance(node.value, ast.Name) and node.value.id == "os"
+    }  # fmt: skip
+    assert not starts, f"{named(path)} uses {sorted(starts)}; doors/shell.py is the one door for that"
+
+
+@pytest.mark.parametrize("path", FILES, ids=named)
+def test_files_stay_readable(path: Path) -> None:
+    lines = path.read_text(encoding="utf-8").count("\n")
+    assert lines <= LONGEST_FILE, f"{named(path)} has {lines} lines, more than {LONGEST_FILE}"
+
+
+def test_no_drawer_for_everything() -> None:
+    drawers = {"utils", "util", "helpers", "helper", "manager", "base", "common", "misc"}
+    assert not [named(path) for path in FILES if path.stem in drawers or drawers & set(path.parent.parts[-1:])]
