@@ -69,7 +69,9 @@ def test_only_the_shell_door_starts_processes(path: Path) -> None:
     if named(path) == "doors/shell.py":
         return
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    starts = {name for name in imported(path) if name.split(".")[0] in ("subprocess", "multiprocessing", "pty")}
+    starts = {
+        name for name in imported(path) if name.split(".")[0] in ("subprocess", "multiprocessing", "pty")
+    }
     forbidden = ("system", "popen", "fork", "posix_spawn", "posix_spawnp", "spawnv", "spawnve", "forkpty")
     starts |= {
         f"os.{node.attr}"
@@ -88,4 +90,6 @@ def test_files_stay_readable(path: Path) -> None:
 
 def test_no_drawer_for_everything() -> None:
     drawers = {"utils", "util", "helpers", "helper", "manager", "base", "common", "misc"}
-    assert not [named(path) for path in FILES if path.stem in drawers or drawers & set(path.parent.parts[-1:])]
+    assert not [
+        named(path) for path in FILES if path.stem in drawers or drawers & set(path.parent.parts[-1:])
+    ]

@@ -1,0 +1,262 @@
+"""A small world for one scenario: an origin, a clone to work in, a live root and the installed program.
+
+Everything lies in one temporary folder and no variable of the caller reaches it: scenarios run side by side.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import find_pm2
+
+PROGRAM = Path(sys.executable).parent / "homeport"
+
+NODE_SERVER = """\
+const http = require("http");
+const version = require("fs").readFileSync(__dirname + "/version.txt", "utf8").trim();
+const answer = process.env.GREETING || "hello";
+http.createServer((request, response) => {
+  const broken = version === "broken" && request.url === "/health";
+  response.writeHead(broken ? 500 : 200);
+  response.end(`${answer} ${version} ${process.pid}`);
+}).listen(Number(process.env.PORT), "127.0.0.1");
+"""
+"""Answers with its greeting, its version and its process id; version `broken` fails its health."""
+
+
+@dataclass(frozen=True)
+class Ran:
+    """What one command said."""
+
+    argv: list[str]
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """The JSON lines it printed."""
+        return [json.loads(line) for line in self.stdout.splitlines()]
+
+    @property
+    def last(self) -> dict[str, Any]:
+        return self.lines[-1]
+
+
+@dataclass
+class World:
+    root: Path
+    _pm2_used: bool = field(default=False)
+
+    def __post_init__(self) -> None:
+        self.origin, self.clone = self.root / "origin.git", self.root / "clone"
+        self.live, self.state = self.root / "live", self.root / "state"
+        self.home, self.pm2_home = self.root / "home", self.root / "pm2"
+        self.host_file = self.root / "host.toml"
+        for folder in (self.live, self.home):
+            folder.mkdir()
+        self.host_file.write_text(
+            f'name = "host-1"\nenvironments = ["production"]\nroots = ["{self.live}"]\nunits = ["*"]\n'
+        )
+        self.git("init", "-q", "--bare", "-b", "main", str(self.origin), cwd=self.root)
+        self.git("clone", "-q", str(self.origin), str(self.clone), cwd=self.root)
+        for key, value in (("user.name", "Ada Example"), ("user.email", "ada@example.com")):
+            self.git("config", key, value)
+        self.git("checkout", "-q", "-B", "main")
+
+    @property
+    def env(self) -> dict[str, str]:
+        pm2 = find_pm2()
+        folders = [
+            str(PROGRAM.parent),
+            *([str(Path(pm2).parent)] if pm2 else []),
+            "/usr/local/bin",
+            "/usr/bin",
+            "/bin",
+        ]
+        return {
+            "PATH": os.pathsep.join(folders),
+            "HOME": str(self.home),
+            "LANG": "C.UTF-8",
+            "PM2_HOME": str(self.pm2_home),
+            "HOMEPORT_STATE": str(self.state),
+            "HOMEPORT_HOST_FILE": str(self.host_file),
+        }
+
+    # the person's side: a clone
+
+    def git(self, *args: str, cwd: Path | None = None) -> str:
+        env = {"PATH": os.environ["PATH"], "HOME": str(self.home), "GIT_CONFIG_GLOBAL": "/dev/null",
+               "GIT_CONFIG_NOSYSTEM": "1"}  # fmt: skip
+        done = subprocess.run(["git", *args], cwd=cwd or self.clone, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, f"git {args}: {done.stderr}"
+        return done.stdout.strip()
+
+    def write(self, files: dict[str, str | None]) -> None:
+        """Writes (or with None removes) files of the clone."""
+        for name, text in files.items():
+            path = self.clone / name
+            if text is None:
+                path.unlink()
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+
+    def commit(self, message: str = "change") -> str:
+        self.git("add", "-A")
+        self.git("commit", "-q", "-m", message)
+        return self.git("rev-parse", "HEAD")
+
+    def push(self) -> str:
+        self.git("push", "-q", "origin", "HEAD:main")
+        return self.git("rev-parse", "HEAD")
+
+    def publish(self, files: dict[str, str | None], message: str = "change") -> str:
+        """Writes, commits and pushes; returns the commit."""
+        self.write(files)
+        self.commit(message)
+        return self.push()
+
+    def project(self, services: str, files: dict[str, str | None], environment: str = "") -> str:
+        """Publishes a homeport.toml with these service tables (`{live}` is the live root) and these files."""
+        text = (
+            f'[project]\nname = "shop"\n\n[environments.production]\nbranch = "main"\n{environment}\n'
+            + services.replace("{live}", str(self.live))
+        )
+        return self.publish({"homeport.toml": text, **files}, "first version")
+
+    # the program
+
+    def homeport(
+        self, *args: str, ok: tuple[int, ...] | None = (0,), env: dict[str, str] | None = None
+    ) -> Ran:
+        """Runs the installed program in the clone; `ok=None` accepts every exit code."""
+        argv = [str(PROGRAM), *args]
+        done = subprocess.run(
+            argv, cwd=self.clone, env={**self.env, **(env or {})}, capture_output=True, text=True, timeout=100,
+            stdin=subprocess.DEVNULL,
+        )  # fmt: skip
+        ran = Ran(argv, done.returncode, done.stdout, done.stderr)
+        assert ok is None or ran.code in ok, f"{args} ended with {ran.code}\n{ran.stdout}\n{ran.stderr}"
+        assert "Traceback" not in ran.stderr, ran.stderr
+        return ran
+
+    def json(self, *args: str, ok: tuple[int, ...] | None = (0,)) -> dict[str, Any]:
+        """The last (or only) JSON object that a verb prints."""
+        return self.homeport("--json", *args, ok=ok).last
+
+    def deploy(self, *args: str, ok: tuple[int, ...] | None = (0,)) -> dict[str, Any]:
+        return self.json("deploy", *args, ok=ok)
+
+    def start(self, *args: str) -> subprocess.Popen[str]:
+        """Starts the program and returns at once, its output in a pipe."""
+        return subprocess.Popen(
+            [str(PROGRAM), *args], cwd=self.clone, env=self.env, text=True, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    def own_processes(self) -> list[int]:
+        """Processes of homeport itself that work on this world's state, found by their environment."""
+        mark = f"HOMEPORT_STATE={self.state}".encode()
+        found = []
+        for folder in Path("/proc").iterdir():
+            try:
+                if folder.name.isdigit() and mark in (folder / "environ").read_bytes().split(b"\0"):
+                    command = (folder / "cmdline").read_bytes()
+                    if b"homeport" in command and b"pm2" not in command:
+                        found.append(int(folder.name))
+            except OSError:
+                continue
+        return found
+
+    def kill_homeport(self) -> None:
+        """kill -9 for every process of homeport in this world, and waits until they are gone."""
+        for pid in self.own_processes():
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        eventually(lambda: not self.own_processes(), "homeport's processes are gone")
+
+    # what runs
+
+    def pm2(self, *args: str) -> str:
+        self._pm2_used = True
+        program = find_pm2()
+        assert program, "pm2 is not installed; ./dev setup installs it"
+        done = subprocess.run([program, *args], env=self.env, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def pm2_list(self) -> dict[str, dict[str, Any]]:
+        return {app["name"]: app for app in json.loads(self.pm2("jlist").splitlines()[-1])}
+
+    def free_port(self) -> int:
+        """A loopback port outside the range that the kernel hands to outgoing connections."""
+        while True:
+            port = random.randrange(20000, 32000)
+            with socket.socket() as probe:
+                try:
+                    probe.bind(("127.0.0.1", port))
+                except OSError:
+                    continue
+                return port
+
+    def get(self, port: int, path: str = "/") -> tuple[int, str]:
+        """(status, body) over a new connection; (0, reason) when nobody answers."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as fault:
+            with fault:
+                return fault.code, fault.read().decode()
+        except OSError as fault:
+            return 0, str(fault)
+
+    def text(self, name: str) -> str:
+        """A live file."""
+        return (self.live / name).read_text()
+
+    def close(self) -> None:
+        self.kill_homeport()
+        pid_file = self.pm2_home / "pm2.pid"
+        if pid_file.exists():
+            self.pm2("kill")
+
+
+def eventually(condition: Callable[[], object], what: str, within: float = 20.0) -> None:
+    """Waits for a condition; fails with its name when it does not come true."""
+    deadline = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {within} s: {what}"
+        time.sleep(0.02)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def node_files() -> dict[str, str | None]:
+    """A Node service under api/ that answers with its version."""
+    return {"api/server.js": NODE_SERVER, "api/version.txt": "one\n"}

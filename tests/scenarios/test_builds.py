@@ -1,0 +1,81 @@
+"""E2 E3: builds run beside the live folder, their outputs are swapped in, and come back without a build."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.scenarios.conftest import World
+
+SITE = """
+[services.web]
+source = "web"
+target = "{live}/web"
+
+  [services.web.build]
+  run = ["sh", "build.sh"]
+  outputs = ["dist"]
+"""
+BUILD = """\
+set -e
+rm -rf dist; mkdir dist
+echo "built from $(cat page.txt)" > dist/index.html
+echo "$HOMEPORT_SHA" > dist/sha.txt
+"""
+
+
+@pytest.fixture
+def built(world: World) -> World:
+    world.project(SITE, {"web/build.sh": BUILD, "web/page.txt": "one\n", ".gitignore": "dist/\n"})
+    assert world.deploy()["status"] == "deployed"
+    return world
+
+
+def test_outputs_of_a_build_go_live(built: World) -> None:
+    assert built.text("web/dist/index.html") == "built from one\n"
+    assert built.text("web/dist/sha.txt").strip() == built.git("rev-parse", "HEAD")
+    assert built.json("drift")["equal"] is True
+
+
+def test_a_failing_build_never_touches_the_live_folder(built: World) -> None:
+    built.publish({"web/build.sh": "mkdir -p dist; echo half > dist/index.html; echo no luck >&2; exit 7\n",
+                   "web/page.txt": "two\n"})  # fmt: skip
+    events = built.homeport("--json", "deploy", ok=(1,)).lines
+    assert (events[-1]["status"], events[-1]["exitCode"]) == ("failed", 1)
+    assert "no luck" in [e["line"] for e in events if e["type"] == "deploy.log"]
+    assert built.text("web/dist/index.html") == "built from one\n"
+    assert built.text("web/page.txt") == "one\n"
+    assert built.text("web/build.sh") == BUILD
+
+
+def test_a_build_that_forgets_its_output_fails(built: World) -> None:
+    built.publish({"web/build.sh": "rm -rf dist\n"})
+    assert built.deploy(ok=(1,))["status"] == "failed"
+    assert built.text("web/dist/index.html") == "built from one\n"
+
+
+def test_a_new_build_replaces_the_old_outputs_whole(built: World) -> None:
+    built.publish({"web/page.txt": "two\n", "web/build.sh": BUILD.replace("sha.txt", "commit.txt")})
+    assert built.deploy()["status"] == "deployed"
+    assert built.text("web/dist/index.html") == "built from two\n"
+    assert sorted(p.name for p in (built.live / "web/dist").iterdir()) == ["commit.txt", "index.html"]
+
+
+def test_rolling_back_restores_kept_outputs_without_a_build(built: World) -> None:
+    built.publish({"web/page.txt": "two\n"})
+    built.deploy()
+    events = built.homeport("--json", "rollback").lines
+    assert events[-1]["status"] == "deployed"
+    assert built.text("web/dist/index.html") == "built from one\n"
+    assert built.text("web/page.txt") == "one\n"
+    assert not [e for e in events if e["type"] == "deploy.log"]
+
+
+def test_the_build_says_what_it_prints_while_it_runs(built: World) -> None:
+    built.publish({"web/build.sh": BUILD + "echo first; echo second >&2\n"})
+    lines = [
+        (e["stream"], e["line"])
+        for e in built.homeport("--json", "deploy").lines
+        if e["type"] == "deploy.log"
+    ]
+    assert ("stdout", "first") in lines
+    assert ("stderr", "second") in lines

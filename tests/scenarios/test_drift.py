@@ -1,0 +1,121 @@
+"""A6 B2 E1: a hand edit stops a deploy, is shown, and is never lost, whatever a person decides."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.scenarios.conftest import World
+
+SITE = """
+[services.site]
+source = "site"
+target = "{live}/site"
+"""
+FILES: dict[str, str | None] = {
+    "site/index.html": "one\n",
+    "site/other.txt": "other\n",
+    "site/third.txt": "3\n",
+}
+
+
+@pytest.fixture
+def edited(world: World) -> World:
+    """Deployed once, then index.html changed by hand and a commit pushed that touches another file."""
+    world.project(SITE, FILES)
+    world.deploy()
+    (world.live / "site/index.html").write_text("by hand\n")
+    world.publish({"site/other.txt": "new other\n"})
+    return world
+
+
+def test_a_deploy_refuses_to_run_over_a_hand_edit(edited: World) -> None:
+    ran = edited.homeport("--json", "deploy", ok=(3,))
+    assert (ran.last["ok"], ran.last["status"], ran.last["exitCode"]) == (False, "refused", 3)
+    assert edited.text("site/index.html") == "by hand\n"
+    assert edited.text("site/other.txt") == "other\n"
+    spoken = edited.homeport("deploy", ok=(3,))
+    assert "index.html" in spoken.stdout + spoken.stderr
+    assert "homeport" in (spoken.stdout + spoken.stderr).rstrip().splitlines()[-1]
+
+
+def test_drift_lists_every_difference_by_service(world: World) -> None:
+    world.project(SITE, FILES)
+    world.deploy()
+    assert world.json("drift")["equal"] is True
+    (world.live / "site/index.html").write_text("by hand\n")
+    (world.live / "site/added.txt").write_text("new\n")
+    (world.live / "site/third.txt").unlink()
+    report = world.json("drift", ok=(3,))
+    assert report["equal"] is False
+    (service,) = [row for row in report["services"] if row["paths"]]
+    assert (service["service"], service["target"]) == ("site", str(world.live / "site"))
+    assert {row["path"]: row["state"] for row in service["paths"]} == {
+        "index.html": "modified", "added.txt": "added", "third.txt": "deleted",
+    }  # fmt: skip
+    shown = world.homeport("diff", "site", ok=(3,)).stdout
+    assert "-one" in shown and "+by hand" in shown
+
+
+def test_an_edit_of_the_same_size_in_the_same_second_is_seen(world: World) -> None:
+    world.project(SITE, FILES)
+    world.deploy()
+    (world.live / "site/index.html").write_text("two\n")
+    assert world.json("drift", ok=(3,))["equal"] is False
+
+
+def test_keep_drift_deploys_the_rest_and_leaves_the_edit(edited: World) -> None:
+    assert edited.deploy("--keep-drift")["status"] == "deployed"
+    assert edited.text("site/index.html") == "by hand\n"
+    assert edited.text("site/other.txt") == "new other\n"
+    assert edited.json("drift", ok=(3,))["equal"] is False
+
+
+def test_discarded_drift_comes_back_from_the_rescue(edited: World) -> None:
+    assert edited.deploy("--discard-drift")["status"] == "deployed"
+    assert edited.text("site/index.html") == "one\n"
+    assert edited.text("site/other.txt") == "new other\n"
+    (rescue,) = edited.json("rescue", "list")["rescues"]
+    assert (rescue["service"], rescue["path"], rescue["bytes"]) == ("site", "index.html", len("by hand\n"))
+    assert edited.homeport("rescue", "show", rescue["id"]).stdout == "by hand\n"
+    edited.homeport("rescue", "restore", rescue["id"])
+    assert edited.text("site/index.html") == "by hand\n"
+
+
+def test_a_commit_that_changes_the_edited_file_is_a_conflict_never_both(edited: World) -> None:
+    edited.publish({"site/index.html": "from git\n"})
+    assert edited.deploy("--keep-drift", ok=(3,))["status"] == "refused"
+    assert edited.text("site/index.html") == "by hand\n"
+    assert edited.text("site/other.txt") == "other\n"
+
+
+def test_an_edit_that_arrives_through_git_closes_by_itself(edited: World) -> None:
+    edited.publish({"site/index.html": "by hand\n"})
+    assert edited.deploy()["status"] == "deployed"
+    assert edited.text("site/other.txt") == "new other\n"
+    assert edited.json("drift")["equal"] is True
+
+
+def test_a_file_of_the_host_in_the_way_of_a_new_one_is_never_overwritten(world: World) -> None:
+    world.project(SITE, FILES)
+    world.deploy()
+    (world.live / "site/new.txt").write_text("the host's own\n")
+    world.publish({"site/new.txt": "git's\n"})
+    assert world.deploy("--keep-drift", ok=(3,))["status"] == "refused"
+    assert world.text("site/new.txt") == "the host's own\n"
+
+
+def test_discard_puts_one_path_back_and_keeps_its_bytes(edited: World) -> None:
+    edited.homeport("discard", "site/index.html", ok=(0,))
+    assert edited.text("site/index.html") == "one\n"
+    assert [row["path"] for row in edited.json("rescue", "list")["rescues"]] == ["index.html"]
+    assert edited.deploy()["status"] == "deployed"
+
+
+def test_a_commit_that_empties_a_target_asks_first(world: World) -> None:
+    world.project(SITE, FILES)
+    world.deploy()
+    world.publish({"site/index.html": None, "site/other.txt": None})
+    assert world.deploy(ok=(3,))["status"] == "refused"
+    assert world.text("site/index.html") == "one\n"
+    assert world.deploy("--allow-mass-delete")["status"] == "deployed"
+    assert sorted(p.name for p in (world.live / "site").glob("[!.]*")) == ["third.txt"]

@@ -1,0 +1,125 @@
+"""A4 A5 D12 D13 D16: a service under the real pm2 is restarted and verified, or rolled back."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.scenarios.conftest import World
+
+SERVICE = """
+[services.api]
+source = "api"
+target = "{live}/api"
+runtime = "pm2"
+unit = "api"
+command = ["node", "server.js"]
+env = { PORT = "%d" }
+env_file = ".env"
+
+  [[services.api.checks]]
+  http = "http://127.0.0.1:%d/health"
+  within = "5s"
+  stable = "200ms"
+"""
+
+
+@pytest.fixture
+def port(world: World, pm2_program: str, node_files: dict[str, str | None]) -> int:
+    """The port of a deployed, running api service."""
+    number = world.free_port()
+    world.project(SERVICE % (number, number), node_files)
+    assert world.deploy()["status"] == "deployed"
+    return number
+
+
+def pid_behind(world: World, port: int) -> str:
+    return world.get(port)[1].split()[2]
+
+
+def test_a_service_is_registered_started_and_verified(world: World, port: int) -> None:
+    status, body = world.get(port)
+    assert (status, body.split()[:2]) == (200, ["hello", "one"])
+    assert list(world.pm2_list()) == ["api"]
+    (row,) = world.json("status")["services"]
+    assert (row["service"], row["runtime"]) == ("api", "pm2")
+    assert row["drift"] in (0, False, None, [])
+
+
+def test_a_new_version_is_restarted_once_and_answers(world: World, port: int) -> None:
+    old = pid_behind(world, port)
+    sha = world.publish({"api/version.txt": "two\n"})
+    events = world.homeport("--json", "deploy").lines
+    assert [e["service"] for e in events if e["type"] == "deploy.restart.done"] == ["api"]
+    assert (events[-1]["status"], events[-1]["sha"]) == ("deployed", sha)
+    assert world.get(port)[1].split()[:2] == ["hello", "two"]
+    assert pid_behind(world, port) != old
+    assert list(world.pm2_list()) == ["api"]
+
+
+def test_deploying_the_same_again_restarts_nothing(world: World, port: int) -> None:
+    old = pid_behind(world, port)
+    events = world.homeport("--json", "deploy").lines
+    assert events[-1]["status"] == "unchanged"
+    assert not [e for e in events if e["type"].startswith("deploy.restart")]
+    assert pid_behind(world, port) == old
+
+
+def test_a_restart_picks_up_a_changed_env_file(world: World, port: int) -> None:
+    (world.live / "api/.env").write_text("GREETING=servus\n")
+    world.homeport("restart", "api")
+    assert world.get(port)[1].split()[:2] == ["servus", "one"]
+
+
+def test_a_commit_that_fails_its_health_check_is_rolled_back_and_blocked(world: World, port: int) -> None:
+    good = world.git("rev-parse", "HEAD")
+    bad = world.publish({"api/version.txt": "broken\n"})
+    done = world.deploy(ok=(1,))
+    assert (done["ok"], done["status"], done["exitCode"]) == (False, "rolled_back", 1)
+    assert done["errorSummary"]
+    assert world.text("api/version.txt") == "one\n"
+    assert world.get(port, "/health")[0] == 200
+    assert world.get(port)[1].split()[1] == "one"
+    status = world.json("status")
+    assert status["sha"] == good
+    assert status["hold"]
+    assert bad in str(status["blocked"])
+
+    again = world.deploy(ok=(3,))
+    assert again["status"] == "refused"
+    assert world.text("api/version.txt") == "one\n"
+
+    world.publish({"api/version.txt": "three\n"})
+    assert world.deploy()["status"] == "deployed"
+    assert world.get(port)[1].split()[1] == "three"
+
+
+def test_a_service_that_crashes_at_start_is_rolled_back(world: World, port: int) -> None:
+    world.publish({"api/server.js": "process.exit(3)\n"})
+    assert world.deploy(ok=(1,))["status"] == "rolled_back"
+    assert world.get(port, "/health")[0] == 200
+
+
+def test_an_unblocked_commit_may_go_again(world: World, port: int) -> None:
+    bad = world.publish({"api/version.txt": "broken\n"})
+    world.deploy(ok=(1,))
+    world.homeport("unblock", bad)
+    assert world.deploy(ok=(1,))["status"] == "rolled_back"
+
+
+def test_rollback_returns_to_the_version_before(world: World, port: int) -> None:
+    first = world.git("rev-parse", "HEAD")
+    world.publish({"api/version.txt": "two\n"})
+    world.deploy()
+    done = world.json("rollback")
+    assert (done["status"], done["sha"]) == ("deployed", first)
+    assert world.get(port)[1].split()[1] == "one"
+    assert world.json("status")["sha"] == first
+
+
+def test_a_process_of_another_name_is_left_alone(world: World, port: int) -> None:
+    (world.live / "own.js").write_text("setInterval(() => {}, 1000)\n")
+    world.pm2("start", str(world.live / "own.js"), "--name", "neighbour")
+    before = world.pm2_list()["neighbour"]["pid"]
+    world.publish({"api/version.txt": "two\n"})
+    world.deploy()
+    assert world.pm2_list()["neighbour"]["pid"] == before
