@@ -35,7 +35,7 @@ class _Table(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     pass
 
 
-class Project(_Table):
+class Project(_Table, frozen=True):
     name: str
     repo: str | None = None
     target: str | None = None
@@ -46,7 +46,7 @@ class Project(_Table):
     keep: int = 5
 
 
-class Forge(_Table):
+class Forge(_Table, frozen=True):
     kind: Literal["github", "gitea", "gitlab"]
     url: str | None = None
     repo: str | None = None
@@ -54,7 +54,7 @@ class Forge(_Table):
     webhook_secret: list[Secret] = field(default_factory=list)
 
 
-class Check(_Table):
+class Check(_Table, frozen=True):
     """One health condition: exactly one of the six kinds, and how long and how often to try."""
 
     http: str | None = None
@@ -78,7 +78,7 @@ class Check(_Table):
     required: bool = True
 
 
-class Environment(_Table):
+class Environment(_Table, frozen=True):
     branch: str
     hosts: list[str] = field(default_factory=list)
     url: str | None = None
@@ -93,12 +93,12 @@ class Environment(_Table):
     repo: str | None = None
 
 
-class Host(_Table):
+class Host(_Table, frozen=True):
     ssh: str
     addresses: list[str] = field(default_factory=list)
 
 
-class Build(_Table):
+class Build(_Table, frozen=True):
     run: Command
     outputs: list[str] = field(default_factory=list)
     inherit: list[str] = field(default_factory=list)
@@ -108,7 +108,7 @@ class Build(_Table):
     where: Literal["beside", "live"] = "beside"
 
 
-class Ready(_Table):
+class Ready(_Table, frozen=True):
     """When a started process counts as ready (supervisor)."""
 
     http: str | None = None
@@ -118,7 +118,7 @@ class Ready(_Table):
     timeout: Seconds = Seconds(30)
 
 
-class Service(_Table):
+class Service(_Table, frozen=True):
     source: str | None = None
     target: str | None = None
     watch: list[str] = field(default_factory=list)
@@ -154,7 +154,7 @@ class Service(_Table):
     checks: list[Check] = field(default_factory=list)
 
 
-class Action(_Table):
+class Action(_Table, frozen=True):
     """A per-path action that belongs to no service, or points at one."""
 
     paths: list[str]
@@ -167,12 +167,12 @@ class Action(_Table):
     user: str | None = None
 
 
-class Scope(_Table):
+class Scope(_Table, frozen=True):
     services: list[str]
     build: Command | None = None
 
 
-class Migrate(_Table):
+class Migrate(_Table, frozen=True):
     run: Command
     service: str | None = None
     user: str | None = None
@@ -181,7 +181,7 @@ class Migrate(_Table):
     lock: Secret | str | None = None
 
 
-class CiCheck(_Table):
+class CiCheck(_Table, frozen=True):
     run: Command
     paths: list[str] = field(default_factory=list)
     timeout: Seconds = Seconds(15 * 60)
@@ -190,7 +190,7 @@ class CiCheck(_Table):
     user: str | None = None
 
 
-class Gate(_Table):
+class Gate(_Table, frozen=True):
     workflows: Literal["all"] | list[str] = "all"
     except_: list[str] = field(default_factory=list, name="except")
     checks: list[str] = field(default_factory=list)
@@ -198,7 +198,7 @@ class Gate(_Table):
     timeout: Seconds = Seconds(60 * 60)
 
 
-class Rule(_Table):
+class Rule(_Table, frozen=True):
     id: str
     action: str
     match: str | list[str] = "*"
@@ -207,7 +207,7 @@ class Rule(_Table):
     because: str = ""
 
 
-class HostFile(_Table):
+class HostFile(_Table, frozen=True):
     path: str
     purpose: str
     hosts: list[str] = field(default_factory=list)
@@ -216,13 +216,13 @@ class HostFile(_Table):
     secret: bool = False
 
 
-class Notify(_Table):
+class Notify(_Table, frozen=True):
     urls: list[Secret | str] = field(default_factory=list)
     on: list[Literal["failure", "full", "condensed"]] = field(default_factory=list)
     quiet_paths: list[str] = field(default_factory=list)
 
 
-class Config(_Table):
+class Config(_Table, frozen=True):
     """A whole homeport.toml."""
 
     project: Project
@@ -240,7 +240,7 @@ class Config(_Table):
     notify: Notify | None = None
 
 
-class HostConfig(_Table):
+class HostConfig(_Table, frozen=True):
     """/etc/homeport/host.toml: who this machine is and what homeport may do on it (DESIGN section 7)."""
 
     name: str

@@ -15,7 +15,7 @@ class _Event(Struct, frozen=True, kw_only=True, rename="camel", tag_field="type"
     at: str = ""
 
 
-class DeployStart(_Event, tag="deploy.start"):
+class DeployStart(_Event, frozen=True, tag="deploy.start"):
     kind: str
     mode: str = "commit"
     targets: tuple[str, ...] = ()
@@ -26,20 +26,20 @@ class DeployStart(_Event, tag="deploy.start"):
     session_id: str | None = None
 
 
-class StageEvent(_Event, tag="deploy.stage"):
+class StageEvent(_Event, frozen=True, tag="deploy.stage"):
     stage: str
     state: Literal["start", "done", "failed", "skipped", "undo"]
     duration_ms: int | None = None
     detail: str = ""
 
 
-class LogLine(_Event, tag="deploy.log"):
+class LogLine(_Event, frozen=True, tag="deploy.log"):
     stream: Literal["stdout", "stderr", "homeport"]
     line: str
     service: str | None = None
 
 
-class PlanEvent(_Event, tag="deploy.plan"):
+class PlanEvent(_Event, frozen=True, tag="deploy.plan"):
     from_sha: str | None
     to_sha: str
     services: tuple[str, ...] = ()
@@ -48,7 +48,7 @@ class PlanEvent(_Event, tag="deploy.plan"):
     deleted: int = 0
 
 
-class Notice(_Event, tag="deploy.notice"):
+class Notice(_Event, frozen=True, tag="deploy.notice"):
     """Something a person should know, that stops nothing: a first contact, a rescue, an unregistered process."""
 
     level: Literal["info", "warning"]
@@ -57,17 +57,17 @@ class Notice(_Event, tag="deploy.notice"):
     code: str = ""
 
 
-class RestartStart(_Event, tag="deploy.restart.start"):
+class RestartStart(_Event, frozen=True, tag="deploy.restart.start"):
     service: str
 
 
-class RestartDone(_Event, tag="deploy.restart.done"):
+class RestartDone(_Event, frozen=True, tag="deploy.restart.done"):
     service: str
     pid: int | None
     duration_ms: int
 
 
-class CheckEvent(_Event, tag="deploy.check"):
+class CheckEvent(_Event, frozen=True, tag="deploy.check"):
     check: str
     ok: bool
     service: str | None = None
@@ -76,11 +76,11 @@ class CheckEvent(_Event, tag="deploy.check"):
     required: bool = True
 
 
-class DeployCancelled(_Event, tag="deploy.cancelled"):
+class DeployCancelled(_Event, frozen=True, tag="deploy.cancelled"):
     pass
 
 
-class DeployDone(_Event, tag="deploy.done"):
+class DeployDone(_Event, frozen=True, tag="deploy.done"):
     """Always the last."""
 
     ok: bool

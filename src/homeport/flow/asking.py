@@ -1,0 +1,66 @@
+"""Asks for a deploy and follows it: the runner is its own process, so it outlives whoever asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import cast
+
+import msgspec
+
+from homeport.flow.ending import done_event
+from homeport.flow.site import Site
+from homeport.model.deploys import Request
+
+
+def ask(site: Site, request: Request) -> str:
+    """Enqueues (or joins an equal request) and makes sure that a runner is there. Returns the deploy's id."""
+    deploy, joined = site.store.enqueue(request)
+    if not joined:
+        site.store.audit(request.requested_by, f"ask {request.kind}", deploy)
+    if not joined or site.lock.free():
+        site.start_runner()
+    return deploy
+
+
+def follow(site: Site, deploy: str, offset: int = 0) -> Iterator[bytes]:
+    """The journal's lines as they come, until `deploy.done`; starts a runner again when the old one died."""
+    started = {"at": site.clock.monotonic()}
+
+    def alive() -> bool:
+        row = site.store.deploy(deploy)
+        if row is None or row.state == "done":
+            return False
+        if site.lock.free() and site.clock.monotonic() - started["at"] > 1.0:
+            started["at"] = site.clock.monotonic()
+            site.start_runner()
+        return True
+
+    follow_file = cast("Callable[[str, int, Callable[[], bool]], Iterator[bytes]]", site.follow_journal)
+    closing = b""
+    for line in follow_file(site.journal_path(deploy), offset, alive):
+        closing = line
+        yield line
+    row = site.store.deploy(deploy)
+    if b'"deploy.done"' not in closing and row is not None and row.state == "done":
+        yield msgspec.json.encode(done_event(row))
+
+
+def cancel(site: Site, deploy: str, by: str) -> bool:
+    """Asks the runner to stop and undo. False when the deploy has ended already."""
+    asked = site.store.ask_cancel(deploy, by)
+    if asked:
+        site.store.audit(by, "cancel", deploy)
+        if site.lock.free():
+            site.start_runner()
+    return asked
+
+
+def recover_if_needed(site: Site) -> str | None:
+    """Ends an interrupted deploy before anything else is done; the id of the deploy that was ended."""
+    crashed = site.store.running()
+    if crashed is None or not site.lock.free():
+        return None
+    site.start_runner()
+    for _ in follow(site, crashed.id):
+        pass
+    return crashed.id

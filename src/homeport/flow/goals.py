@@ -1,0 +1,115 @@
+"""Where each service is to go: the records and digests a restart and a build are decided from."""
+
+from __future__ import annotations
+
+import json
+
+from msgspec.structs import replace
+
+from homeport.decide import digest
+from homeport.flow.work import ServiceWork, TargetWork, Tools, Work
+from homeport.model.config import Service
+from homeport.model.deploys import ServiceRecord, ServiceState, StartedWith
+from homeport.model.live import Target
+from homeport.model.ports import Unit
+
+
+def service_now(name: str, service: Service, target: Target | None, record: ServiceRecord) -> ServiceWork:
+    """A service whose goal is what is there: the starting point of every deploy."""
+    goal = ServiceState(sha=record.sha, tree=record.tree, outputs=record.outputs)
+    return ServiceWork(name=name, service=service, target=target, record=record, goal=goal,
+                       start_with=record.started or StartedWith())  # fmt: skip
+
+
+def files_print(work: ServiceWork, sha: str, tools: Tools) -> tuple[str | None, tuple[str, ...]]:
+    """(tree of the service's own files without those it ignores, marks of what it uses and watches)."""
+    service, git = work.service, tools.site.git
+    tree: str | None = None
+    if service.source is not None:
+        base = work.target or Target(name=work.name, path="/", source=service.source)
+        own = replace(base, name=work.name, source=service.source, protect=base.protect + tuple(service.ignore))
+        tree = tools.site.targets.wanted(own, sha)
+    marks = []
+    for used in sorted(service.uses):
+        found = git.tree_of(sha, used) or (entry.oid if (entry := git.entry_at(sha, used)) else None)
+        if found:
+            marks.append(f"{used}={found}")
+    if service.watch:
+        marks.append("watch=" + digest.watched(git.listing(sha), service.watch))
+    return tree, tuple(marks)
+
+
+def environment_print(work: ServiceWork, tools: Tools) -> str:
+    """Hash over what the service's environment comes from, `.env` in its folder included (A5)."""
+    raw: bytes | None = None
+    if work.target is not None:
+        raw = tools.site.targets.read_live(work.target, work.service.env_file or ".env")
+    return digest.environment(work.service, raw)
+
+
+def outputs_key(work: ServiceWork, tree: str, tools: Tools) -> str | None:
+    """Key of the build outputs for that tree; None when the service builds nothing."""
+    build = work.service.build
+    if build is None:
+        return None
+    inherited: dict[str, bytes | None] = {}
+    if work.target is not None:
+        inherited = {path: tools.site.targets.read_live(work.target, path) for path in build.inherit}
+    return digest.outputs(work.service, tree, inherited)
+
+
+def with_goal(work: ServiceWork, sha: str, tree: str | None, tools: Tools, *, outputs: str | None = None) -> ServiceWork:
+    """The service as it is to be at that commit, and what it must be started with then."""
+    files, marks = files_print(work, sha, tools)
+    key = outputs or (outputs_key(work, files or sha, tools))
+    goal = ServiceState(sha=sha, tree=tree, outputs=key)
+    start = StartedWith(tree=files, outputs=key, environment=environment_print(work, tools), marks=marks)
+    from dataclasses import replace as change
+
+    return change(work, goal=goal, start_with=start)
+
+
+def unit_of(work: ServiceWork, tools: Tools, sha: str | None, deploy: str) -> Unit:
+    """The service as its runtime needs it: its own environment and nothing of the caller's."""
+    from homeport.model.envfile import parse
+
+    service = work.service
+    env: dict[str, str] = {}
+    if service.env_file and work.target is not None:
+        raw = tools.site.targets.read_live(work.target, service.env_file)
+        if raw is not None:
+            env.update(parse(raw.decode("utf-8", "replace")))
+    env.update(service.env)
+    env.update(standard_environment(tools, sha, deploy))
+    folder = work.target.path if work.target is not None else "/"
+    below = service.source if work.target is not None and work.target.name == "_project" else None
+    base = f"{folder}/{below}" if below else folder
+    return Unit(
+        service=work.name, name=service.unit or work.name, target=folder if work.target else None,
+        command=service.command, cwd=f"{base}/{service.cwd}" if service.cwd else base, env=env,
+        user=service.user, home=service.home, path=tuple(service.path), signal=service.signal,
+        stop_timeout=float(service.stop_timeout), on_change=service.on_change,
+    )  # fmt: skip
+
+
+def standard_environment(tools: Tools, sha: str | None, deploy: str) -> dict[str, str]:
+    """The variables every command and service gets (DESIGN section 5)."""
+    return {
+        "HOMEPORT_SHA": sha or "",
+        "HOMEPORT_BRANCH": tools.site.env.branch,
+        "HOMEPORT_ENVIRONMENT": tools.site.environment,
+        "HOMEPORT_DEPLOY": deploy,
+    }
+
+
+def affected_services(work: Work) -> list[ServiceWork]:
+    return [service for service in work.services.values() if service.affected]
+
+
+def target_of(work: Work, service: ServiceWork) -> TargetWork | None:
+    return work.targets.get(service.target.name) if service.target is not None else None
+
+
+def describe(before: dict[str, ServiceState]) -> str:
+    """For messages: each service and the commit it was at."""
+    return json.dumps({name: (state.sha or "none")[:12] for name, state in before.items()})

@@ -1,0 +1,223 @@
+"""What a person looks at, and the small acts on drift: status, drift, diff, discard, record, rescue restore."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from homeport.decide import layout
+from homeport.flow import runner
+from homeport.flow.goals import service_now, unit_of
+from homeport.flow.site import Site
+from homeport.model.deploys import ServiceRecord
+from homeport.model.errors import HomeportError, Refused, UsageFault
+from homeport.model.live import Difference, Entry, Scan, Target
+from homeport.model.paths import printable
+
+
+def status_of(site: Site) -> dict[str, Any]:
+    """What runs, from records, process managers and one look at each live folder; no network."""
+    records = site.store.services()
+    newest = next((d for d in site.store.history(50) if d.status in ("deployed", "unchanged")), None)
+    services = [_service_status(site, name, records) for name in layout.services_of(site.config, site.environment)]
+    hold = next(iter(site.store.holds()), None)
+    running = site.store.running()
+    return {
+        "project": site.project, "environment": site.environment, "host": site.host,
+        "sha": newest.sha if newest else None, "deployId": newest.id if newest else None, "services": services,
+        "hold": {"because": hold.because, "by": hold.by, "until": hold.until} if hold else None,
+        "blocked": [{"sha": b.sha, "because": b.because, "by": b.by, "at": b.at} for b in site.store.blocks()],
+        "edits": sum(s["drift"] for s in services), "tries": [],
+        "running": {"deployId": running.id, "stage": running.stage} if running else None,
+    }  # fmt: skip
+
+
+def _service_status(site: Site, name: str, records: dict[str, ServiceRecord]) -> dict[str, Any]:
+    service = site.config.services[name]
+    record = records.get(name, ServiceRecord(service=name))
+    target = layout.target_of(site.config, name)
+    state, drift = "files" if service.runtime is None else "unknown", 0
+    if service.runtime is not None:
+        tools = runner.tools_for(_silent(site), "status")
+        runtime = tools.runtimes.get(service.runtime)
+        if runtime is not None:
+            work = service_now(name, service, target, record)
+            try:
+                state = runtime.inspect(unit_of(work, tools, record.sha, "status")).state
+            except HomeportError as fault:
+                state = f"unknown ({fault.what})"
+    if target is not None and site.store.target(target.name) is not None:
+        try:
+            drift = len(_mine(site, name, target, site.targets.scan(target, site.env.branch)))
+        except HomeportError as fault:
+            state = f"{state}; {fault.what}"
+    return {"service": name, "sha": record.sha, "runtime": service.runtime, "state": state, "drift": drift}
+
+
+def _silent(site: Site) -> Site:
+    from dataclasses import replace
+
+    from homeport.flow.planning import SilentJournal
+
+    return replace(site, journal_for=lambda _deploy: SilentJournal())
+
+
+def _mine(site: Site, name: str, target: Target, scan: Scan) -> list[Difference]:
+    if target.name != "_project":
+        return list(scan.differences)
+    source = (site.config.services[name].source or "").strip("/")
+    return [d for d in scan.differences if not source or d.path.startswith(source + "/")]
+
+
+def _targets(site: Site, services: Sequence[str]) -> list[tuple[str, Target]]:
+    known = layout.services_of(site.config, site.environment)
+    unknown = sorted(set(services) - set(known))
+    if unknown:
+        raise UsageFault(f"no service named {', '.join(unknown)}", where=f"environment {site.environment}",
+                         next="homeport status", code="no-service")  # fmt: skip
+    found: dict[str, tuple[str, Target]] = {}
+    for name in known:
+        target = layout.target_of(site.config, name)
+        if target is not None and (not services or name in services):
+            label = name if target.name != "_project" else (name if services else "_project")
+            found.setdefault(target.name if not services else name, (label, target))
+    return list(found.values())
+
+
+def _met(site: Site, target: Target) -> Scan:
+    if not site.git.has(f"refs/heads/{site.env.branch}"):
+        site.git.fetch()
+    site.targets.meet(target, site.env.branch, observe=site.store.target(target.name) is None)
+    return site.targets.scan(target, site.env.branch)
+
+
+def drift_of(site: Site, services: Sequence[str]) -> dict[str, Any]:
+    """Every path that differs from what homeport last put there."""
+    rows, equal = [], True
+    for name, target in _targets(site, services):
+        scan = _met(site, target)
+        found = scan.differences if target.name == "_project" and name == "_project" else _mine(site, name, target, scan)
+        equal = equal and not found
+        rows.append({
+            "service": name, "target": target.path,
+            "paths": [{"path": printable(d.path), "state": d.state, "accepted": None, "foreign": d.foreign,
+                       "because": d.oddity} for d in found],
+        })  # fmt: skip
+    return {"equal": equal, "services": rows}
+
+
+def diff_of(site: Site, service: str | None, paths: Sequence[str]) -> str:
+    """A unified diff from what was put there to what is there; empty when equal."""
+    parts = []
+    for _, target in _targets(site, [service] if service else []):
+        for difference in _chosen(_met(site, target), paths):
+            parts.append(_one_diff(site, target, difference))
+    return "".join(parts)
+
+
+def _one_diff(site: Site, target: Target, difference: Difference) -> str:
+    actual: Entry | None = difference.actual
+    if actual is not None and not site.git.has(actual.oid):
+        content = _bytes_of(site, target, difference.path)
+        if content is None:
+            return f"{printable(difference.path)}: {difference.oddity or 'cannot be read'}\n"
+        site.git.store_blob(content)
+    if difference.oddity and actual is None:
+        return f"{printable(difference.path)}: {difference.oddity}\n"
+    return site.git.diff_text(difference.recorded, actual, difference.path)
+
+
+def _bytes_of(site: Site, target: Target, path: str) -> bytes | None:
+    return site.targets.read_live(target, path)
+
+
+def _chosen(scan: Scan, paths: Sequence[str]) -> list[Difference]:
+    if not paths:
+        return list(scan.differences)
+    wanted = [p.rstrip("/") for p in paths]
+    return [d for d in scan.differences if any(d.path == p or d.path.startswith(p + "/") for p in wanted)]
+
+
+def discard_paths(site: Site, paths: Sequence[str], by: str = "") -> dict[str, Any]:
+    """Puts chosen paths back to what was recorded; the bytes that were there are rescued first."""
+    done: list[str] = []
+    rescued: list[str] = []
+    with site.lock.hold(wait=False):
+        for _, target in _targets(site, []):
+            local = [relative for p in paths if (relative := _below(target, p)) is not None]
+            chosen = _chosen(_met(site, target), local) if local else []
+            if chosen:
+                result = site.targets.discard(target, chosen, None)
+                rescued += result.rescued
+                done += [d.path for d in chosen]
+    if not done:
+        raise Refused(f"no drift at {', '.join(map(printable, paths))}", where=f"environment {site.environment}",
+                      next="homeport drift", code="no-drift")  # fmt: skip
+    site.store.audit(by, "discard", " ".join(map(printable, done)))
+    return {"discarded": [printable(p) for p in done], "rescued": rescued}
+
+
+def _below(target: Target, path: str) -> str | None:
+    """A path as given: absolute below the target, with the source folder before it, or relative to the target."""
+    if os.path.isabs(path):
+        return os.path.relpath(path, target.path) if path.startswith(target.path + "/") else None
+    prefix = target.source.strip("/") + "/"
+    return path[len(prefix):] if target.source and path.startswith(prefix) else path
+
+
+def record_services(site: Site, services: Sequence[str], by: str = "") -> dict[str, Any]:
+    """Takes foreign content, or a folder that was met anew, as put there by homeport; writes nothing live."""
+    rows = []
+    with site.lock.hold(wait=False):
+        for name, target in _targets(site, services):
+            scan = _met(site, target)
+            foreign = [d.path for d in scan.differences if d.foreign]
+            if foreign:
+                record = site.store.target(target.name)
+                site.targets.take(target, scan.recorded_tree, record.commit if record else None, foreign)
+            site.store.audit(by, "record", f"{name} {len(foreign)} paths")
+            left = [d.path for d in scan.differences if not d.foreign]
+            rows.append({"service": name, "recorded": [printable(p) for p in foreign],
+                         "left": [printable(p) for p in left]})  # fmt: skip
+    return {"services": rows}
+
+
+def rescue_restore(site: Site, id: str, to: str | None) -> str:
+    """Writes rescued bytes to a new file (never over another); returns its path."""
+    rescue = site.rescues.find(id)
+    content = site.rescues.read(rescue)
+    path = os.path.abspath(to or os.path.basename(rescue.path) + f".rescued-{rescue.id}")
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    except FileExistsError as fault:
+        raise Refused("there is a file already", where=path, next=f"homeport rescue restore {id} --to OTHER",
+                      code="exists") from fault  # fmt: skip
+    with os.fdopen(fd, "wb") as file:
+        file.write(content)
+    return path
+
+
+def doctor_of(site: Site | None, folder: str) -> list[dict[str, Any]]:
+    """What is missing here and how to mend it; each row is one question and its answer."""
+    rows: list[dict[str, Any]] = []
+
+    def ask(name: str, ok: bool, detail: str, next: str = "") -> None:
+        rows.append({"name": name, "ok": ok, "detail": detail, "next": "" if ok else next})
+
+    ask("configuration", site is not None, folder, "homeport check")
+    if site is None:
+        return rows
+    try:
+        site.git.fetch()
+        ask("origin", True, f"branch {site.env.branch} is at {site.git.tip(site.env.branch)[:12]}")
+    except HomeportError as fault:
+        ask("origin", False, str(fault), fault.next or "git fetch")
+    problems = site.store.check() if hasattr(site.store, "check") else []
+    ask("state database", not problems, "; ".join(problems) or site.state, "homeport db check")
+    for name, target in _targets(site, []):
+        there = os.path.isdir(target.path)
+        can = os.access(target.path if there else os.path.dirname(target.path), os.W_OK)
+        ask(f"live folder of {name}", can, target.path if there else f"{target.path} (made at the first deploy)",
+            f"ls -ld {target.path}")  # fmt: skip
+    return rows

@@ -1,0 +1,125 @@
+"""The whole deploy, as a tuple of named stages. Read it from top to bottom: this is the order.
+
+A stage is one function `(work, tools) -> work`. It reads what is, compares it with what is wanted and does the
+rest, so running a deploy twice does nothing the second time. Until `sync` nothing live is touched; a failure
+from there on is undone by `rollback.undo`. The lock is a `with` block around all of this (runner.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from homeport.flow.stages import building, deciding, fetching, inspecting, restarting, stamping, syncing, verifying
+from homeport.flow.work import Tools, Work
+from homeport.model.deploys import Deploy
+from homeport.model.errors import Cancelled, HomeportError
+from homeport.model.events import StageEvent
+
+
+@dataclass(frozen=True)
+class Stage:
+    name: str
+    act: Callable[[Work, Tools], Work]
+
+
+DEPLOY = (
+    Stage("fetch", fetching.fetch_commit),            # git -> the exact commit, its configuration
+    Stage("gate", fetching.pass_gate),                # blocks, holds, what this version cannot do
+    Stage("inspect", inspecting.read_live),           # targets -> recorded, wanted, actual
+    Stage("decide", deciding.decide_plan),            # pure; refuses on drift, conflict, rule
+    Stage("prepare", building.prepare_folders),       # build folders hold exactly that tree
+    Stage("build", building.build_services),          # beside the live folder; a failure touches nothing live
+    Stage("migrate", building.migrate),               # before anything live changes
+    Stage("inspect-again", inspecting.read_again),    # files change while builds run
+    Stage("sync", syncing.sync_and_swap),             # the first change of anything live
+    Stage("restart", restarting.restart_services),    # while what it was started with differs from what is there
+    Stage("verify", verifying.verify_services),       # over new connections, healthy for the stable time
+    Stage("stamp", stamping.record_success),          # one transaction; past here nothing is undone
+)  # fmt: skip
+
+ROLLBACK = (
+    Stage("inspect", inspecting.read_for_undo),
+    Stage("sync", syncing.sync_and_swap),
+    Stage("restart", restarting.restart_services),
+    Stage("verify", verifying.verify_services),
+)
+
+RESTART = (
+    Stage("fetch", fetching.find_running),
+    Stage("restart", restarting.restart_services),
+    Stage("verify", verifying.verify_services),
+    Stage("stamp", stamping.record_success),
+)
+
+
+class StageFailed(Exception):
+    """Carries the work as it was before the failing stage, for the undo."""
+
+    def __init__(self, work: Work, stage: str, cause: HomeportError) -> None:
+        super().__init__(str(cause))
+        self.work, self.stage, self.cause = work, stage, cause
+
+
+def run(stages: tuple[Stage, ...], work: Work, tools: Tools, *, prefix: str = "") -> Work:
+    """Runs the stages in order. Raises StageFailed at the first that fails; everything is in the journal."""
+    for stage in stages:
+        name = prefix + stage.name
+        cancelled = tools.site.store.cancel_asked(work.deploy.id) if not prefix else None
+        try:
+            if cancelled:
+                raise Cancelled(f"cancelled by {cancelled}", where=f"before {name}", code="cancelled")
+            work = _run_one(stage, name, work, tools)
+        except HomeportError as fault:
+            tools.site.store.stage(work.deploy.id, name, "failed", fault.what)
+            _tell(tools, work.deploy, name, "failed", detail=fault.what)
+            raise StageFailed(_latest(work, tools), name, fault) from fault
+    return work
+
+
+def _run_one(stage: Stage, name: str, work: Work, tools: Tools) -> Work:
+    site = tools.site
+    latest = _latest(work, tools)
+    site.store.stage(work.deploy.id, name, "start")
+    deploy = _staged(latest.deploy, name)
+    site.store.update(deploy)
+    work = latest.having(deploy=deploy)
+    _tell(tools, deploy, name, "start")
+    began = site.clock.monotonic()
+    try:
+        work = stage.act(work, tools)
+    except OSError as fault:
+        raise _infrastructure(fault, name) from fault
+    took = int((site.clock.monotonic() - began) * 1000)
+    if stage.name != "stamp":
+        site.store.stage(work.deploy.id, name, "done")
+    _tell(tools, work.deploy, name, "done", took)
+    return work
+
+
+def _latest(work: Work, tools: Tools) -> Work:
+    """The deploy's row may have been moved on (`changed_live`) by a stage that then failed."""
+    row = tools.site.store.deploy(work.deploy.id)
+    return work.having(deploy=row) if row is not None else work
+
+
+def _staged(deploy: Deploy, stage: str) -> Deploy:
+    from msgspec.structs import replace
+
+    return replace(deploy, stage=stage)
+
+
+def _infrastructure(fault: OSError, stage: str) -> HomeportError:
+    from homeport.model.errors import InfrastructureFault
+
+    return InfrastructureFault(
+        f"{stage} could not go on: {fault.strerror or fault}", where=str(fault.filename or stage),
+        next="homeport doctor", code="os",
+    )  # fmt: skip
+
+
+def _tell(tools: Tools, deploy: Deploy, stage: str, state: str, took: int | None = None, detail: str = "") -> None:
+    tools.journal.write(
+        StageEvent(deploy_id=deploy.id, at=tools.site.clock.now(), stage=stage, state=state,  # type: ignore[arg-type]
+                   duration_ms=took, detail=detail)  # fmt: skip
+    )

@@ -1,0 +1,112 @@
+"""Undo: back to the states before the deploy, with kept outputs, a smoke test, and a true outcome (D13, P6)."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from homeport.flow import pipeline
+from homeport.flow.ending import ended
+from homeport.flow.work import Tools, Work
+from homeport.model.deploys import Block, Deploy, Status
+from homeport.model.errors import Cancelled, Failed, HomeportError, Refused
+
+
+def after_failure(failure: pipeline.StageFailed, tools: Tools) -> Deploy:
+    """Decides and carries out what a failed stage leads to; the final row is written here."""
+    work, fault = failure.work, failure.cause
+    if not work.deploy.changed_live:
+        return _finish(work, tools, _plain_status(fault), fault)
+    if work.deploy.request.kind == "restart":
+        return _finish(work, tools, "failed", fault)
+    if not any(state.sha for state in work.deploy.before.values()):
+        return _nothing_before(work, tools, fault)
+    return undo(work, tools, fault)
+
+
+def undo(work: Work, tools: Tools, fault: HomeportError) -> Deploy:
+    """Runs the rollback stages. When they fail too: stop, say what is in which state, no loop."""
+    status: Status = "cancelled" if isinstance(fault, Cancelled) else "rolled_back"
+    tools.notice(work.deploy.id, f"going back: {fault.what}", level="warning", code="rollback")
+    try:
+        undone = pipeline.run(pipeline.ROLLBACK, _with_old_config(work, tools), tools, prefix="rollback:")
+    except pipeline.StageFailed as second:
+        both = Failed(
+            f"{fault.what}; and the rollback failed at {second.stage.removeprefix('rollback:')}: {second.cause.what}. "
+            f"{_standing(second.work)}",
+            where=second.cause.where, next=f"homeport show {work.deploy.id}", code="rollback-failed",
+        )  # fmt: skip
+        return _finish(second.work, tools, "failed", both, block=_block(work, fault, tools))
+    for name, service in undone.services.items():
+        before = work.deploy.before.get(name)
+        record = tools.site.store.services().get(name, service.record)
+        if before is not None:
+            restored = replace(record, tree=before.tree, outputs=before.outputs, sha=record.sha)
+            tools.site.store.save_service(restored)
+    return _finish(work.having(services=undone.services), tools, status, fault, block=_block(work, fault, tools))
+
+
+def _with_old_config(work: Work, tools: Tools) -> Work:
+    """The configuration that was live before; the new one only when the old cannot be read."""
+    from homeport.flow.stages.fetching import config_at, in_scope
+
+    shas = [s.sha for s in work.deploy.before.values() if s.sha]
+    if len(set(shas)) != 1:
+        return work
+    try:
+        old = in_scope_safe(work.having(config=config_at(work, tools, shas[0])), tools, in_scope)
+    except HomeportError:
+        return work
+    # a service that only the new commit has is left to the new configuration
+    missing = {n: s for n, s in work.services.items() if n not in old.services}
+    touched = {n: _touched(s, work, n) for n, s in old.services.items() if n in work.services}
+    return old.having(services={**touched, **missing})
+
+
+def in_scope_safe(work: Work, tools: Tools, scope: object) -> Work:
+    request = replace(work.deploy.request, services=())
+    narrowed = work.having(deploy=replace(work.deploy, request=request))
+    return scope(narrowed, tools).having(deploy=work.deploy)  # type: ignore[operator,no-any-return]
+
+
+def _touched(service: object, work: Work, name: str) -> object:
+    from dataclasses import replace as change
+
+    return change(service, affected=work.services[name].affected)  # type: ignore[type-var]
+
+
+def _nothing_before(work: Work, tools: Tools, fault: HomeportError) -> Deploy:
+    told = Failed(f"{fault.what}. This was the first deploy: there is nothing to go back to, the new files are in place",
+                  where=fault.where, next=fault.next, code=fault.code or "first-deploy")  # fmt: skip
+    told.infrastructure = fault.infrastructure
+    return _finish(work, tools, "cancelled" if isinstance(fault, Cancelled) else "failed", told)
+
+
+def _plain_status(fault: HomeportError) -> Status:
+    if isinstance(fault, Cancelled):
+        return "superseded" if fault.code == "superseded" else "cancelled"
+    return "refused" if isinstance(fault, Refused) else "failed"
+
+
+def _block(work: Work, fault: HomeportError, tools: Tools) -> Block | None:
+    """The commit is to blame unless the fault was the infrastructure's, a person's, or there is none."""
+    if fault.infrastructure or isinstance(fault, Cancelled | Refused) or work.sha is None:
+        return None
+    if work.deploy.request.kind != "commit":
+        return None
+    return Block(sha=work.sha, because=fault.what, by="homeport", at=tools.site.clock.now(), deploy_id=work.deploy.id)
+
+
+def _standing(work: Work) -> str:
+    said = []
+    for name, service in work.services.items():
+        before, after = work.deploy.before.get(name), work.deploy.after.get(name)
+        if not service.affected or before is None or after is None:
+            continue
+        said.append(f"{name}: between {(before.sha or 'nothing')[:12]} and {(after.sha or '?')[:12]}")
+    return "State: " + ("; ".join(said) or "nothing was changed")
+
+
+def _finish(work: Work, tools: Tools, status: Status, fault: HomeportError, block: Block | None = None) -> Deploy:
+    deploy = ended(work, tools, status, fault)
+    tools.site.store.finish(deploy, block=block)
+    return deploy

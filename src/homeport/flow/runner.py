@@ -1,0 +1,168 @@
+"""The runner: one short-lived process that holds the environment's lock and empties its queue."""
+
+from __future__ import annotations
+
+import os
+
+from msgspec.structs import replace
+
+from homeport.flow import pipeline, rollback
+from homeport.flow.ending import ended, tell_end
+from homeport.flow.site import Site
+from homeport.flow.work import Tools, Work
+from homeport.model.deploys import Deploy, ServiceState
+from homeport.model.errors import Failed, HomeportError, InfrastructureFault, Refused
+from homeport.model.events import DeployStart
+
+
+def drain(site: Site) -> None:
+    """Waits for the lock, ends what a crash left, then runs waiting requests until there are none."""
+    while site.store.waiting() is not None or site.store.running() is not None:
+        with site.lock.hold(wait=True):
+            recover(site)
+            while (waiting := site.store.waiting()) is not None:
+                carry_out(site, site.store.begin(waiting.id, os.getpid()))
+
+
+def carry_out(site: Site, deploy: Deploy) -> Deploy:
+    """One deploy from beginning to its final row and last event; never raises for a failed deploy."""
+    tools = tools_for(site, deploy.id)
+    try:
+        deploy = replace(deploy, previous_sha=_previous(site, deploy))
+        tools.journal.write(DeployStart(
+            deploy_id=deploy.id, at=site.clock.now(), kind=deploy.kind, mode="live" if deploy.kind == "live" else "commit",
+            targets=deploy.request.services, sha=deploy.sha, environment=site.environment, host=site.host,
+            requested_by=deploy.requested_by, session_id=deploy.request.session_id,
+        ))  # fmt: skip
+        final = _attempt(site, deploy, tools)
+        tell_end(final, tools)
+        return final
+    finally:
+        tools.shell.end_jobs_of(deploy.id)
+        tools.journal.close()
+
+
+def _attempt(site: Site, deploy: Deploy, tools: Tools) -> Deploy:
+    work = Work(deploy=deploy, config=site.config, sha=deploy.sha)
+    stages = pipeline.RESTART if deploy.kind == "restart" else pipeline.DEPLOY
+    try:
+        if deploy.kind == "rollback":
+            work = work.having(deploy=_rollback_goal(site, deploy))
+        return pipeline.run(stages, work, tools).deploy
+    except pipeline.StageFailed as failure:
+        return rollback.after_failure(failure, tools)
+    except HomeportError as fault:
+        return _give_up(work, tools, fault)
+    except Exception as fault:
+        # an error of our own must end the deploy with an outcome, and undo what it had begun
+        told = InfrastructureFault(f"homeport itself failed: {type(fault).__name__}: {fault}", where=deploy.stage or "",
+                                   next="homeport doctor", code="internal")  # fmt: skip
+        latest = site.store.deploy(deploy.id) or deploy
+        return rollback.after_failure(pipeline.StageFailed(work.having(deploy=latest), latest.stage or "", told), tools)
+
+
+def _give_up(work: Work, tools: Tools, fault: HomeportError) -> Deploy:
+    final = ended(work, tools, "refused" if isinstance(fault, Refused) else "failed", fault)
+    tools.site.store.finish(final)
+    return final
+
+
+def _previous(site: Site, deploy: Deploy) -> str | None:
+    shas = {r.sha for r in site.store.services().values()}
+    return deploy.previous_sha or (shas.pop() if len(shas) == 1 else None)
+
+
+def _rollback_goal(site: Site, deploy: Deploy) -> Deploy:
+    """Pins what a rollback by hand goes back to: a deploy's outcome, a commit, or the success before this one."""
+    wanted = deploy.request.from_deploy
+    if deploy.request.sha is not None and wanted is None:
+        return replace(deploy, sha=deploy.request.sha)
+    source = site.store.deploy(wanted) if wanted else None
+    states: dict[str, ServiceState] = {}
+    if source is not None and source.status == "deployed":
+        states = source.after
+    elif wanted is None:
+        last = next((d for d in site.store.history(200) if d.status == "deployed" and d.before), None)
+        states = last.before if last is not None else {}
+    shas = [s.sha for s in states.values() if s.sha]
+    if not shas:
+        raise Refused("there is no earlier success to go back to", where=wanted or f"environment {site.environment}",
+                      next="homeport history", code="no-earlier")  # fmt: skip
+    request = replace(deploy.request, sha=shas[0])
+    pinned = replace(deploy, request=request, sha=shas[0], after={n: s for n, s in states.items() if s.sha})
+    site.store.update(pinned)
+    return pinned
+
+
+def recover(site: Site) -> None:
+    """Ends a deploy whose runner died (DESIGN section 1). The caller holds the lock."""
+    crashed = site.store.running()
+    if crashed is None:
+        return
+    tools = tools_for(site, crashed.id)
+    try:
+        tools.shell.end_jobs_of(crashed.id)
+        stage = crashed.stage or "start"
+        tools.notice(crashed.id, f"the runner died in {stage}", level="warning", code="crashed")
+        work = Work(deploy=crashed, config=site.config, sha=crashed.sha)
+        if not crashed.changed_live:
+            fault = InfrastructureFault(f"interrupted in {stage}, before anything live changed", where=crashed.id,
+                                        next="homeport deploy", code="interrupted")  # fmt: skip
+            final = rollback.after_failure(pipeline.StageFailed(work, stage, fault), tools)
+            tell_end(final, tools)
+            return
+    finally:
+        tools.journal.close()
+    _go_on(site, crashed, stage, work)
+
+
+def _go_on(site: Site, crashed: Deploy, stage: str, work: Work) -> None:
+    again = crashed.crashed_in == stage or crashed.attempts >= 4
+    if not again and not stage.startswith("rollback:"):
+        site.store.update(replace(crashed, crashed_in=stage))
+        carry_out(site, site.store.begin(crashed.id, os.getpid()))
+        return
+    tools = tools_for(site, crashed.id)
+    try:
+        begun = site.store.begin(crashed.id, os.getpid())
+        work = scoped(work.having(deploy=replace(begun, crashed_in=stage)), tools)
+        if begun.attempts > 8:
+            final = _give_up(work, tools, Failed(f"interrupted again and again in {stage}; stopped", where=crashed.id,
+                                                 next=f"homeport show {crashed.id}", code="stopped"))  # fmt: skip
+        else:
+            fault = InfrastructureFault(f"interrupted in {stage}", where=crashed.id, code="interrupted",
+                                        next="homeport status")  # fmt: skip
+            final = rollback.after_failure(pipeline.StageFailed(work, stage, fault), tools)
+        tell_end(final, tools)
+    finally:
+        tools.journal.close()
+
+
+def scoped(work: Work, tools: Tools) -> Work:
+    """The services of a deploy that a crash interrupted, those it had touched marked so."""
+    from dataclasses import replace as change
+
+    from homeport.flow.stages.fetching import config_at, in_scope
+
+    if work.sha is not None:
+        work = work.having(config=config_at(work, tools, work.sha))
+    work = in_scope(work, tools)
+    touched = set(work.deploy.services)
+    return work.having(services={n: change(s, affected=n in touched) for n, s in work.services.items()})
+
+
+def tools_for(site: Site, deploy: str) -> Tools:
+    """The doors of one deploy: its journal, and a shell whose jobs carry its mark."""
+    asked = {"at": 0.0, "yes": False}
+
+    def cancelled() -> bool:
+        now = site.clock.monotonic()
+        if now - asked["at"] > 0.2:
+            row = site.store.deploy(deploy)
+            rolling = row is not None and (row.stage or "").startswith("rollback:")
+            asked.update(at=now, yes=bool(site.store.cancel_asked(deploy)) and not rolling)
+        return bool(asked["yes"])
+
+    shell = site.shell_for(deploy, cancelled)
+    return Tools(site=site, shell=shell, journal=site.journal_for(deploy), runtimes=site.runtimes_for(shell),
+                 prober=site.prober_for(shell))  # fmt: skip

@@ -1,0 +1,51 @@
+"""A site: one environment of one project on this host, with the doors that reach it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from homeport.model.config import Config, Environment, HostConfig
+from homeport.model.ports import (
+    Builds, Clock, Git, Journal, Lock, Prober, Rescues, Runtime, Shell, Store, Targets,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """What a use-case is handed. `config` is the checkout's (or the branch tip's); a deploy uses its commit's."""
+
+    project: str
+    environment: str
+    host: str
+    state: str
+    """The environment's state folder."""
+    config: Config
+    env: Environment
+    host_config: HostConfig | None
+    store: Store
+    git: Git
+    targets: Targets
+    rescues: Rescues
+    builds: Builds
+    lock: Lock
+    clock: Clock
+    shell_for: Callable[[str | None, Callable[[], bool]], Shell]
+    """(deploy, is a cancel asked) -> a shell whose jobs are marked with that deploy."""
+    runtimes_for: Callable[[Shell], dict[str, Runtime]]
+    prober_for: Callable[[Shell], Prober]
+    journal_for: Callable[[str], Journal]
+    follow_journal: Callable[[str, int, Callable[[], bool]], object]
+    start_runner: Callable[[], int]
+    load_config: Callable[[str, str], Config]
+    closers: list[Callable[[], None]] = field(default_factory=list)
+
+    def journal_path(self, deploy: str) -> str:
+        return f"{self.state}/journal/{deploy}.jsonl"
+
+    def __enter__(self) -> Site:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for close in reversed(self.closers):
+            close()

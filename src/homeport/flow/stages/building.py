@@ -1,0 +1,74 @@
+"""Builds beside the live folder: nothing live is touched, whatever happens here (promise P5)."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+from homeport.flow.goals import standard_environment
+from homeport.flow.work import ServiceWork, Tools, Work
+from homeport.model.errors import Failed
+from homeport.model.ports import Job
+
+
+def prepare_folders(work: Work, tools: Tools) -> Work:
+    """Clears what an interrupted sync left beside the targets, rescuing what git does not have."""
+    for target in work.targets.values():
+        for rescue in tools.site.targets.settle(target.target):
+            tools.notice(work.deploy.id, f"bytes left by an interrupted sync were saved as {rescue}",
+                         service=target.target.name, code="rescued")  # fmt: skip
+    return work
+
+
+def build_services(work: Work, tools: Tools) -> Work:
+    """Runs the builds that are needed, independent ones in parallel. Raises Failed for the first that fails."""
+    needed = [s for s in work.services.values() if s.build_needed and s.target is not None]
+    with ThreadPoolExecutor(max_workers=max(1, work.config.project.jobs)) as pool:
+        for done in [pool.submit(_build, service, work, tools) for service in needed]:
+            done.result()
+    return work
+
+
+def _build(service: ServiceWork, work: Work, tools: Tools) -> None:
+    build, target = service.service.build, service.target
+    assert build is not None and target is not None and service.build_tree is not None
+    folder = tools.site.builds.prepare(target, service.build_tree, build.inherit, service.service.user)
+    run_command(service.service, build.run, folder, float(build.timeout), f"build of {service.name}", work, tools,
+                extra=build.env, name=service.name)  # fmt: skip
+    if service.goal.outputs is not None:
+        tools.site.builds.collect(target, service.goal.outputs, build.outputs)
+
+
+def run_command(owner: object, command: str | list[str], folder: str, timeout: float, label: str, work: Work,
+                tools: Tools, *, extra: dict[str, str], name: str | None) -> None:  # fmt: skip
+    """Runs one of the project's commands; its lines reach the journal at once. Raises Failed."""
+    path = [*getattr(owner, "path", []), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
+    user = getattr(owner, "user", None)
+    home = getattr(owner, "home", None)
+    env = {"PATH": ":".join(path), "LANG": "C.UTF-8", "HOME": home or folder,
+           **standard_environment(tools, work.sha, work.deploy.id), **extra}  # fmt: skip
+    job = Job(command=command, cwd=folder, env=env, label=label, timeout=timeout, user=user)
+    done = tools.shell.job(job, tools.lines_of(work.deploy.id, name))
+    if done.timed_out:
+        raise Failed(f"{label} did not end within {timeout:g} s", where=folder, code="timeout",
+                     next=f"homeport logs {work.deploy.id}")  # fmt: skip
+    if done.code != 0:
+        how = f"was ended by signal {-done.code}" if done.code < 0 else f"ended with {done.code}"
+        raise Failed(f"{label} {how}", where=folder, code="command", next=f"homeport logs {work.deploy.id}")
+
+
+def migrate(work: Work, tools: Tools) -> Work:
+    """Migrations run from the build folder, before anything live changes; the old version keeps serving."""
+    plan = work.config.migrate
+    if plan is None or work.deploy.request.kind in ("rollback", "restart"):
+        return work
+    if not any(s.affected for s in work.services.values()):
+        return work
+    named = plan.service or next(iter(work.services), None)
+    service = work.services.get(named) if named else None
+    if service is None or service.target is None or service.build_tree is None:
+        return work
+    inherit = [service.service.env_file] if service.service.env_file else []
+    folder = tools.site.builds.prepare(service.target, service.build_tree, inherit, plan.user)
+    run_command(plan, plan.run, folder, float(plan.timeout), "migration", work, tools, extra=service.service.env,
+                name=service.name)  # fmt: skip
+    return work

@@ -1,0 +1,120 @@
+"""The pure part: what a deploy will do, or why it will not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from homeport.decide import impact, planning
+from homeport.flow.goals import target_of
+from homeport.flow.work import ServiceWork, Tools, Work
+from homeport.model.errors import Refused
+from homeport.model.events import PlanEvent
+from homeport.model.live import Stat
+from homeport.model.plan import PathCounts, Plan, Refusal, ServicePlan
+
+
+def decide_plan(work: Work, tools: Tools) -> Work:
+    """Marks the services concerned and refuses on drift, conflict and mass deletion."""
+    work = make_plan(work, tools)
+    plan = work.plan
+    assert plan is not None
+    tools.journal.write(
+        PlanEvent(deploy_id=work.deploy.id, at=tools.site.clock.now(), from_sha=plan.from_sha, to_sha=plan.to_sha,
+                  services=tuple(s.service for s in plan.services), added=plan.paths.added,
+                  modified=plan.paths.modified, deleted=plan.paths.deleted)  # fmt: skip
+    )
+    refuse_drift(work, tools)
+    return work
+
+
+def make_plan(work: Work, tools: Tools) -> Work:
+    """The plan of this work; effects are reads only."""
+    changes, paths = _changes(work, tools)
+    impacts = impact.impacts(work.config, list(work.services), changes)
+    services: dict[str, ServiceWork] = {}
+    rows: list[ServicePlan] = []
+    for name, service in work.services.items():
+        actions = _actions(work, service)
+        services[name] = replace(service, affected=bool(actions) or service.affected)
+        if actions:
+            reasons = impacts[name].reasons if name in impacts else ()
+            rows.append(ServicePlan(service=name, reasons=reasons or ("differs from what it runs with",),
+                                    actions=tuple(actions)))  # fmt: skip
+    refusals = all_refusals(work, tools)
+    shas = {s.record.sha for s in work.services.values()}
+    plan = Plan(
+        from_sha=next(iter(shas)) if len(shas) == 1 else None, to_sha=work.sha or "",
+        deployable=bool(rows) and not refusals, services=tuple(rows), paths=paths,
+        refusals=tuple(refusals), quiet=not rows,
+    )  # fmt: skip
+    return work.having(services=services, plan=plan)
+
+
+def _changes(work: Work, tools: Tools) -> tuple[dict[str, list[Stat]], PathCounts]:
+    """Per service, the paths between its own last success and the new commit; each pair is read once."""
+    by_pair: dict[str | None, list[Stat]] = {}
+    added = modified = deleted = 0
+    result: dict[str, list[Stat]] = {}
+    for name, service in work.services.items():
+        since = service.record.sha
+        if since is not None and not tools.site.git.has(since):
+            since = None
+        if since not in by_pair:
+            by_pair[since] = tools.site.git.stats(since, work.sha) if work.sha and since != work.sha else []
+            for change in tools.site.git.changes(since, work.sha) if work.sha and since and since != work.sha else []:
+                added += change.before is None
+                deleted += change.after is None
+                modified += change.before is not None and change.after is not None
+        result[name] = by_pair[since]
+    return result, PathCounts(added=added, modified=modified, deleted=deleted)
+
+
+def _actions(work: Work, service: ServiceWork) -> list[str]:
+    target = target_of(work, service)
+    actions: list[str] = []
+    if service.build_needed:
+        actions.append("build")
+    if target is not None and target.plan is not None and _concerns(service, target.plan.steps):
+        actions.append("sync")
+    if service.goal.outputs and service.goal.outputs != service.record.outputs:
+        actions.append("swap")
+    if service.restart_needed:
+        actions.append("restart")
+    if actions and service.service.checks:
+        actions.append("verify")
+    return actions
+
+
+def _concerns(service: ServiceWork, steps: object) -> bool:
+    paths = [step.path for step in steps]  # type: ignore[attr-defined]
+    if service.target is None or service.target.name != "_project":
+        return bool(paths)
+    source = (service.service.source or "").strip("/")
+    return any(not source or path.startswith(source + "/") for path in paths)
+
+
+def all_refusals(work: Work, tools: Tools) -> list[Refusal]:
+    """Every reason not to go on, for all targets at once."""
+    found: list[Refusal] = []
+    for name, target in work.targets.items():
+        if target.plan is None:
+            continue
+        found += planning.refusals_of(target.plan, tools.site.environment)
+        deleted = sum(1 for step in target.plan.steps if step.after is None and step.before is not None)
+        if deleted and not work.deploy.request.allow_mass_delete:
+            total = len(tools.site.git.listing(target.recorded.tree))
+            if planning.mass_delete(total, deleted):
+                found.append(Refusal(
+                    rule="mass-delete", service=name, message=f"{name}: would delete {deleted} of {total} files",
+                    next="homeport deploy --allow-mass-delete",
+                ))  # fmt: skip
+    return found
+
+
+def refuse_drift(work: Work, tools: Tools) -> None:
+    """Raises Refused for the first refusal, naming all paths of its kind."""
+    refusals = all_refusals(work, tools)
+    if refusals:
+        first = refusals[0]
+        rest = f" (and {len(refusals) - 1} more)" if len(refusals) > 1 else ""
+        raise Refused(first.message + rest, where=first.service or "", next=first.next, code=first.rule)

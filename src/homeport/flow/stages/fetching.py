@@ -1,0 +1,106 @@
+"""From a request to the exact commit, and whether it may go."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from homeport.decide import checking, layout
+from homeport.flow.goals import service_now
+from homeport.flow.work import ServiceWork, Tools, Work
+from homeport.model.config import Config
+from homeport.model.deploys import ServiceRecord
+from homeport.model.errors import ConfigFault, GateClosed, Refused, UsageFault
+from homeport.model.live import Target
+
+
+def fetch_commit(work: Work, tools: Tools) -> Work:
+    """Fetches, resolves the request to one commit of the environment's branch, and reads its configuration.
+
+    A rollback needs no network. Raises Refused (`unreachable`) for a commit the branch does not reach.
+    """
+    site, request = tools.site, work.deploy.request
+    if request.kind == "live":
+        return find_running(work, tools)
+    if request.kind == "rollback" and request.sha is not None:
+        sha = request.sha
+    elif work.deploy.attempts > 1 and work.deploy.sha is not None:
+        sha = work.deploy.sha
+    else:
+        site.git.fetch()
+        sha = site.git.resolve(request.ref) if request.ref else site.git.tip(site.env.branch)
+    if not site.git.reaches(site.env.branch, sha):
+        raise Refused(
+            f"commit {sha[:12]} is not on branch {site.env.branch}",
+            where=f"environment {site.environment}", next=f"git log {site.env.branch}", code="unreachable",
+        )  # fmt: skip
+    config = config_at(work, tools, sha)
+    deploy = replace(work.deploy, sha=sha)
+    site.store.update(deploy)
+    return in_scope(work.having(deploy=deploy, sha=sha, config=config), tools)
+
+
+def find_running(work: Work, tools: Tools) -> Work:
+    """For a restart or a rebuild: what runs now is what is wanted; nothing is fetched."""
+    records = tools.site.store.services()
+    wanted = set(work.deploy.request.services)
+    shas = {r.sha for n, r in records.items() if r.sha and (not wanted or n in wanted)}
+    if not shas:
+        raise Refused("nothing was deployed here yet", where=f"environment {tools.site.environment}",
+                      next="homeport deploy", code="never-deployed")  # fmt: skip
+    sha = sorted(shas)[0] if len(shas) == 1 else tools.site.git.log(tools.site.env.branch, 1)[0]
+    return in_scope(work.having(sha=sha, config=config_at(work, tools, sha)), tools)
+
+
+def config_at(work: Work, tools: Tools, sha: str) -> Config:
+    """The configuration that commit brings. Raises ConfigFault when it has none or lacks the environment."""
+    site = tools.site
+    raw = site.git.file_at(sha, "homeport.toml")
+    if raw is None:
+        raise ConfigFault("this commit has no homeport.toml", where=sha[:12],
+                          next="homeport init && git add homeport.toml && git commit", code="no-config")  # fmt: skip
+    config = site.load_config(raw.decode("utf-8", "replace"), f"{sha[:12]}:homeport.toml")
+    if site.environment not in config.environments:
+        raise ConfigFault(f"environment {site.environment} is not in this commit's homeport.toml",
+                          where=f"{sha[:12]}:homeport.toml", next="homeport check", code="no-environment")  # fmt: skip
+    if config.environments[site.environment].branch != site.env.branch:
+        raise ConfigFault(
+            f"environment {site.environment} follows {site.env.branch} here, "
+            f"but {config.environments[site.environment].branch} in this commit",
+            where=f"{sha[:12]}:homeport.toml", next="homeport check", code="branch-changed",
+        )  # fmt: skip
+    return config
+
+
+def in_scope(work: Work, tools: Tools) -> Work:
+    """The services this deploy is about, each with its target and record, in their declared order."""
+    asked = set(work.deploy.request.services)
+    known = layout.services_of(work.config, tools.site.environment)
+    unknown = sorted(asked - set(known))
+    if unknown:
+        raise UsageFault(f"no service named {', '.join(unknown)} in environment {tools.site.environment}",
+                         where="homeport.toml", next="homeport status", code="no-service")  # fmt: skip
+    records = tools.site.store.services()
+    services: dict[str, ServiceWork] = {}
+    for name in layout.order(work.config, [n for n in known if not asked or n in asked]):
+        target: Target | None = layout.target_of(work.config, name)
+        record = records.get(name, ServiceRecord(service=name))
+        services[name] = service_now(name, work.config.services[name], target, record)
+    return work.having(services=services)
+
+
+def pass_gate(work: Work, tools: Tools) -> Work:
+    """Blocks, observation and what this version cannot do: said before anything is touched."""
+    site = tools.site
+    if site.env.observe:
+        raise Refused(f"environment {site.environment} only observes", where="observe = true",
+                      next="homeport drift", code="observe")  # fmt: skip
+    if work.deploy.request.kind != "live":
+        for block in site.store.blocks():
+            if block.sha == work.sha:
+                raise Refused(f"commit {block.sha[:12]} is blocked: {block.because}", where=f"by {block.by}, {block.at}",
+                              next=f"homeport unblock {block.sha[:12]}", code="blocked")  # fmt: skip
+    fatal = [note for note in checking.unsupported(work.config) if note.fatal]
+    if fatal:
+        kind = GateClosed if "gate" in fatal[0].where else ConfigFault
+        raise kind(fatal[0].message, where=fatal[0].where, next="homeport check", code="unsupported")
+    return work

@@ -1,0 +1,54 @@
+"""Restarts exactly the services that run with something else than what is there."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+
+from msgspec.structs import replace
+
+from homeport.decide import layout
+from homeport.flow.goals import unit_of
+from homeport.flow.stages.syncing import mark_changed
+from homeport.flow.work import ServiceWork, Tools, Work
+from homeport.model.errors import Failed
+from homeport.model.events import RestartDone, RestartStart
+
+
+def restart_services(work: Work, tools: Tools) -> Work:
+    """Level by level of `after`, in parallel within a level; the record is written as each one is up."""
+    force = work.deploy.request.force and not (work.deploy.stage or "").startswith("rollback")
+    wanted = [n for n, s in work.services.items() if s.restart_needed or (force and s.service.runtime is not None)]
+    if wanted:
+        work = mark_changed(work, tools)
+    for level in layout.levels(work.config, wanted):
+        with ThreadPoolExecutor(max_workers=max(1, work.config.project.jobs)) as pool:
+            running = [pool.submit(_restart, work.services[name], work, tools) for name in level]
+        for done in running:
+            service = done.result()
+            if service is not None:
+                work = work.with_service(service)
+    return work
+
+
+def _restart(service: ServiceWork, work: Work, tools: Tools) -> ServiceWork | None:
+    from dataclasses import replace as change
+
+    site, journal, deploy = tools.site, tools.journal, work.deploy.id
+    runtime = tools.runtimes[service.service.runtime or ""]
+    began = site.clock.monotonic()
+    journal.write(RestartStart(deploy_id=deploy, at=site.clock.now(), service=service.name))
+    try:
+        done = runtime.restart(unit_of(service, tools, service.goal.sha, deploy), tools.lines_of(deploy, service.name))
+    except Failed as fault:
+        if fault.code != "unregistered":
+            raise
+        tools.notice(deploy, f"{fault.what}; its files are in place, it is not started", level="warning",
+                     service=service.name, code="unregistered")  # fmt: skip
+        return None
+    took = int((site.clock.monotonic() - began) * 1000)
+    record = replace(service.record, started=service.start_with,
+                     registered=service.record.registered or done.registered)  # fmt: skip
+    site.store.save_service(record)
+    journal.write(RestartDone(deploy_id=deploy, at=site.clock.now(), service=service.name, pid=done.pid,
+                              duration_ms=took))  # fmt: skip
+    return change(service, record=record, affected=True)

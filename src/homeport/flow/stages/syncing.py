@@ -1,0 +1,73 @@
+"""The first change of anything live: files put in place, outputs exchanged."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from homeport.flow.work import Tools, Work
+from homeport.model.deploys import ServiceState
+from homeport.model.live import SyncPlan
+
+
+def sync_and_swap(work: Work, tools: Tools) -> Work:
+    """Syncs every target that differs and exchanges outputs; the row says `changed_live` before the first byte."""
+    site = tools.site
+    plans = [t for t in work.targets.values() if t.plan is not None and _changes(t.plan)]
+    swaps = [s for s in work.services.values() if _must_swap(s.goal.outputs, s, tools)]
+    restarts = [s for s in work.services.values() if s.restart_needed]
+    if plans or swaps or restarts:
+        work = mark_changed(work, tools)
+    for target in plans:
+        plan = target.plan
+        assert plan is not None
+        result = site.targets.sync(target.target, plan, work.deploy.id, _commit(work, target.target.name))
+        for path in result.surprised:
+            tools.notice(work.deploy.id, f"{path} was edited while the sync ran; the edit is saved (homeport rescue list)",
+                         level="warning", service=target.target.name, code="surprised")  # fmt: skip
+    for service in swaps:
+        assert service.target is not None and service.goal.outputs is not None
+        site.builds.swap_in(service.target, service.goal.outputs, service.record.outputs)
+    return work
+
+
+def mark_changed(work: Work, tools: Tools) -> Work:
+    """From here on a failure is undone. `before` is what an undo goes back to."""
+    if work.deploy.changed_live:
+        return work
+    before = {
+        name: ServiceState(
+            sha=s.record.sha or _first_commit(work, name), tree=_recorded(work, name), outputs=s.record.outputs
+        )
+        for name, s in work.services.items()
+    }
+    deploy = replace(work.deploy, changed_live=True, before=before, after={n: s.goal for n, s in work.services.items()},
+                     services=tuple(n for n, s in work.services.items() if s.affected))  # fmt: skip
+    tools.site.store.update(deploy)
+    tools.journal.sync()
+    return work.having(deploy=deploy)
+
+
+def _recorded(work: Work, service: str) -> str | None:
+    target = work.services[service].target
+    return work.targets[target.name].recorded.tree if target and target.name in work.targets else None
+
+
+def _first_commit(work: Work, service: str) -> str | None:
+    target = work.services[service].target
+    return work.targets[target.name].recorded.commit if target and target.name in work.targets else None
+
+
+def _changes(plan: SyncPlan) -> bool:
+    return bool(plan.steps or plan.arrived) or plan.from_tree != plan.to_tree
+
+
+def _must_swap(key: str | None, service: object, tools: Tools) -> bool:
+    target = getattr(service, "target", None)
+    return key is not None and target is not None and tools.site.builds.live_key(target) != key
+
+
+def _commit(work: Work, target: str) -> str | None:
+    for service in work.services.values():
+        if service.target is not None and service.target.name == target:
+            return service.goal.sha
+    return None

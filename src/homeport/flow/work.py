@@ -1,0 +1,88 @@
+"""What a deploy carries from stage to stage: `Work` is data and is replaced, `Tools` are the doors."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from homeport.flow.site import Site
+from homeport.model.config import Config, Service
+from homeport.model.deploys import Deploy, ServiceRecord, ServiceState, StartedWith
+from homeport.model.events import LogLine, Notice
+from homeport.model.live import Recorded, Scan, SyncPlan, Target
+from homeport.model.plan import Plan
+from homeport.model.ports import Journal, OnLine, Prober, Runtime, Shell
+
+
+@dataclass(frozen=True, kw_only=True)
+class TargetWork:
+    """One live folder in this deploy."""
+
+    target: Target
+    recorded: Recorded
+    wanted: str
+    """Filtered tree that is to be there; equal to the record when nothing is to change."""
+    scan: Scan | None = None
+    plan: SyncPlan | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServiceWork:
+    """One service in this deploy: where it stands and where it is to go."""
+
+    name: str
+    service: Service
+    target: Target | None
+    record: ServiceRecord
+    goal: ServiceState
+    start_with: StartedWith
+    """What it must have been started with at the end."""
+    build_tree: str | None = None
+    build_needed: bool = False
+    affected: bool = False
+
+    @property
+    def restart_needed(self) -> bool:
+        runs = self.service.runtime is not None and self.service.on_change != "none"
+        return runs and self.record.started != self.start_with
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    deploy: Deploy
+    config: Config
+    sha: str | None = None
+    targets: dict[str, TargetWork] = field(default_factory=dict)
+    services: dict[str, ServiceWork] = field(default_factory=dict)
+    plan: Plan | None = None
+
+    def having(self, **changes: Any) -> Work:
+        return replace(self, **changes)
+
+    def with_service(self, service: ServiceWork) -> Work:
+        return replace(self, services={**self.services, service.name: service})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tools:
+    site: Site
+    shell: Shell
+    journal: Journal
+    runtimes: dict[str, Runtime]
+    prober: Prober
+
+    def notice(self, deploy: str, message: str, *, level: str = "info", service: str | None = None,
+               code: str = "") -> None:  # fmt: skip
+        self.journal.write(
+            Notice(deploy_id=deploy, at=self.site.clock.now(), level="warning" if level == "warning" else "info",
+                   message=message, service=service, code=code)  # fmt: skip
+        )
+
+    def lines_of(self, deploy: str, service: str | None) -> OnLine:
+        def on_line(stream: str, line: str) -> None:
+            self.journal.write(
+                LogLine(deploy_id=deploy, at=self.site.clock.now(),
+                        stream="stderr" if stream == "stderr" else "stdout", line=line, service=service)  # fmt: skip
+            )
+
+        return on_line

@@ -1,0 +1,37 @@
+"""Process entry of the runner: `python -m homeport.runner STATE_ROOT PROJECT ENVIRONMENT`."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+
+
+def main(argv: list[str]) -> int:
+    """Empties the queue of one environment. SIGTERM and SIGINT ask the running deploy to cancel."""
+    from homeport.flow.runner import drain
+    from homeport.model.errors import HomeportError
+    from homeport.wiring import site_from_state
+
+    os.chdir("/")
+    root, project, environment = argv
+    try:
+        with site_from_state(root, project, environment) as site:
+
+            def cancel(number: int, _frame: object) -> None:
+                running = site.store.running()
+                if running is not None and running.pid == os.getpid():
+                    site.store.ask_cancel(running.id, f"signal {number}")
+
+            signal.signal(signal.SIGTERM, cancel)
+            signal.signal(signal.SIGINT, cancel)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+            drain(site)
+    except HomeportError as fault:
+        sys.stderr.write(f"{fault} next: {fault.next}\n")
+        return fault.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,253 @@
+"""The only file that names concrete doors: finds the project, its state on this host, and opens a Site."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import socket
+import sys
+from collections.abc import Callable
+
+from homeport.decide import layout, loading
+from homeport.doors.clock import SystemClock
+from homeport.doors.git import Mirror
+from homeport.doors.journal import FileJournal, follow
+from homeport.doors.live import LiveTargets
+from homeport.doors.lock import FileLock
+from homeport.doors.rescues import RescueBox
+from homeport.doors.secrets import Redactor
+from homeport.doors.shell import LocalShell
+from homeport.doors.store import SqliteStore
+from homeport.flow.site import Site
+from homeport.model.config import Config, Environment, HostConfig, Project
+from homeport.model.errors import ConfigFault, HomeportError, Refused, StateFault, UsageFault
+from homeport.model.ports import Journal, Prober, Runtime, Shell
+
+ETC_HOST_FILE = "/etc/homeport/host.toml"
+
+
+def state_root() -> str:
+    """`HOMEPORT_STATE`, else /var/lib/homeport for root, else the user's own state folder."""
+    named = os.environ.get("HOMEPORT_STATE")
+    if named:
+        return os.path.abspath(named)
+    if os.geteuid() == 0:
+        return "/var/lib/homeport"
+    base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
+    return os.path.join(base, "homeport")
+
+
+def find_config(folder: str) -> str | None:
+    """The homeport.toml of this folder or the nearest one above it."""
+    here = os.path.abspath(folder)
+    if not os.path.isdir(here):
+        raise UsageFault("that folder is not there", where=here, next="homeport -C DIR ...")
+    while True:
+        candidate = os.path.join(here, "homeport.toml")
+        if os.path.isfile(candidate):
+            return candidate
+        parent = os.path.dirname(here)
+        if parent == here:
+            return None
+        here = parent
+
+
+def read_config(path: str) -> Config:
+    with open(path, encoding="utf-8", errors="replace") as file:
+        return loading.load(file.read(), path)
+
+
+def open_site(folder: str = ".", project: str | None = None, environment: str | None = None,
+              host: str | None = None, write: bool = True) -> Site:  # fmt: skip
+    """Opens the environment that the folder and the options name.
+
+    Raises UsageFault or ConfigFault when it cannot be told which, Refused when this host does not serve it.
+    """
+    path = find_config(folder)
+    config = read_config(path) if path else None
+    if config is None or (project is not None and config.project.name != project):
+        return _known_site(project, environment)
+    name, env = layout.environment_named(config, environment)
+    host_config = read_host()
+    _guard(name, env, host_config, host)
+    assert path is not None
+    origin = env.repo or config.project.repo or checkout_origin(os.path.dirname(path))
+    return build_site(config, name, env, origin, host_config)
+
+
+def _known_site(project: str | None, environment: str | None) -> Site:
+    root = state_root()
+    known = sorted(p for p in (os.listdir(root) if os.path.isdir(root) else []) if not p.startswith("."))
+    if project is None and len(known) != 1:
+        raise UsageFault(
+            "no homeport.toml here or above" + (f", and this host knows {', '.join(known)}" if known else ""),
+            where=os.getcwd(), next="homeport -p PROJECT ..." if known else "homeport init", code="no-project",
+        )  # fmt: skip
+    name = project or known[0]
+    environments = sorted(
+        e for e in (os.listdir(f"{root}/{name}") if os.path.isdir(f"{root}/{name}") else [])
+        if os.path.isfile(f"{root}/{name}/{e}/homeport.db")
+    )  # fmt: skip
+    if not environments:
+        raise UsageFault(f"this host does not know a project named {name}", where=root, next="homeport -C CHECKOUT deploy",
+                         code="no-project")  # fmt: skip
+    if environment is None and len(environments) > 1:
+        raise UsageFault(f"which environment? {', '.join(environments)}", where=name, next="homeport -e ENV ...",
+                         code="no-environment")  # fmt: skip
+    chosen = environment or environments[0]
+    if chosen not in environments:
+        raise UsageFault(f"no environment named {chosen}; there is {', '.join(environments)}", where=name,
+                         next="homeport -e ENV ...", code="no-environment")  # fmt: skip
+    return site_from_state(root, name, chosen)
+
+
+def site_from_state(root: str, project: str, environment: str) -> Site:
+    """A site from what earlier commands recorded, without a checkout: what the runner uses."""
+    clock = SystemClock()
+    store = SqliteStore(f"{root}/{project}/{environment}/homeport.db", clock)
+    branch, origin = store.meta("branch"), store.meta("repo")
+    store.close()
+    if branch is None:
+        raise StateFault("the state folder does not say which branch it follows",
+                         where=f"{root}/{project}/{environment}", next="homeport -C CHECKOUT status")  # fmt: skip
+    env = Environment(branch=branch)
+    config = Config(project=Project(name=project, repo=origin), environments={environment: env})
+    site = build_site(config, environment, env, origin, read_host())
+    try:
+        raw = site.git.file_at(site.git.tip(branch), "homeport.toml")
+        config = loading.load(raw.decode("utf-8", "replace"), "homeport.toml") if raw else config
+    except HomeportError:
+        return site
+    from dataclasses import replace
+
+    return replace(site, config=config, env=config.environments.get(environment, env))
+
+
+def read_host() -> HostConfig | None:
+    """host.toml of this machine; `HOMEPORT_HOST_FILE` counts only where /etc has none."""
+    named = os.environ.get("HOMEPORT_HOST_FILE")
+    path = ETC_HOST_FILE if os.path.isfile(ETC_HOST_FILE) else named
+    if not path:
+        return None
+    try:
+        with open(path, encoding="utf-8") as file:
+            return loading.load_host(file.read(), path)
+    except FileNotFoundError:
+        return None
+    except OSError as fault:
+        raise ConfigFault(f"the host file cannot be read: {fault.strerror}", where=path, next="homeport doctor") from fault
+
+
+def host_name(host_config: HostConfig | None) -> str:
+    return host_config.name if host_config else socket.gethostname()
+
+
+def _guard(name: str, env: Environment, host_config: HostConfig | None, host: str | None) -> None:
+    """The host's identity: no option lifts it (A2)."""
+    here = host_name(host_config)
+    if host_config is not None and host_config.environments and name not in host_config.environments:
+        raise Refused(f"this host ({here}) does not serve environment {name}", where="host.toml: environments",
+                      next=f"homeport -e {host_config.environments[0]} ...", code="identity")  # fmt: skip
+    wanted = host or (None if not env.hosts or here in env.hosts else env.hosts[0])
+    if wanted is not None and wanted != here:
+        raise ConfigFault(f"environment {name} runs on {wanted}; this version works on the host itself",
+                          where=f"homeport.toml: environments.{name}.hosts", next=f"ssh {wanted} homeport -e {name} ...",
+                          code="remote")  # fmt: skip
+
+
+def checkout_origin(folder: str) -> str:
+    """The `origin` of a checkout. Raises ConfigFault when there is none."""
+    done = LocalShell().run(["git", "-C", folder, "config", "--get", "remote.origin.url"], ok=(0, 1, 128))
+    origin = done.stdout.decode("utf-8", "replace").strip()
+    if not origin:
+        raise ConfigFault("it is not known which repository to deploy from", where="homeport.toml: project.repo",
+                          next="git remote add origin URL, or set [project] repo", code="no-repo")  # fmt: skip
+    if "://" not in origin and ":" not in origin.split("/")[0]:
+        return os.path.abspath(os.path.join(folder, origin))
+    return origin
+
+
+def checkout_files(folder: str) -> list[str]:
+    """Every path that HEAD of the checkout around this folder holds; empty when there is no commit."""
+    done = LocalShell().run(["git", "-C", folder, "ls-tree", "-r", "-z", "--name-only", "--full-tree", "HEAD"],
+                            ok=(0, 128))  # fmt: skip
+    return [raw.decode("utf-8", "surrogateescape") for raw in done.stdout.split(b"\0") if raw]
+
+
+def build_site(config: Config, environment: str, env: Environment, origin: str | None,
+               host_config: HostConfig | None) -> Site:  # fmt: skip
+    """Opens (and makes, the first time) the state folder and every door on it."""
+    root = state_root()
+    project = config.project.name
+    state = os.path.join(root, project, environment)
+    _private(root, os.path.join(root, project), state, os.path.join(state, "journal"), os.path.join(state, "targets"))
+    clock, shell = SystemClock(), LocalShell()
+    store = SqliteStore(os.path.join(state, "homeport.db"), clock)
+    if origin and store.meta("repo") != origin:
+        store.set_meta("repo", origin)
+    if store.meta("branch") != env.branch:
+        store.set_meta("branch", env.branch)
+    origin = origin or store.meta("repo") or ""
+    git = Mirror.open_or_create(os.path.join(root, project, "repo.git"), origin, shell)
+    rescues = RescueBox(git, store, clock)
+    redactor = Redactor([v for k, v in os.environ.items() if k.endswith(("TOKEN", "SECRET", "PASSWORD"))])
+
+    def shell_for(deploy: str | None, cancelled: Callable[[], bool]) -> Shell:
+        return LocalShell(deploy, cancelled)
+
+    def journal_for(deploy: str) -> Journal:
+        return FileJournal(os.path.join(state, "journal", f"{deploy}.jsonl"), deploy, redactor.redact, clock=clock)
+
+    from homeport.doors.builds import BuildFolders
+
+    return Site(
+        project=project, environment=environment, host=host_name(host_config), state=state, config=config, env=env,
+        host_config=host_config, store=store, git=git, rescues=rescues, clock=clock,
+        targets=LiveTargets(state, project, environment, git, store, rescues, clock),
+        builds=BuildFolders(git, shell=shell, clock=clock), lock=FileLock(os.path.join(state, "lock")),
+        shell_for=shell_for, runtimes_for=_runtimes, prober_for=_prober, journal_for=journal_for,
+        follow_journal=follow, start_runner=lambda: start_runner(root, project, environment, state),
+        load_config=loading.load, closers=[store.close],
+    )  # fmt: skip
+
+
+def _private(*folders: str) -> None:
+    for folder in folders:
+        try:
+            os.makedirs(folder, mode=0o700, exist_ok=True)
+        except OSError as fault:
+            raise StateFault(f"the state folder cannot be made: {fault.strerror}", where=folder,
+                             next="set HOMEPORT_STATE to a folder of your own") from fault  # fmt: skip
+
+
+def _runtimes(shell: Shell) -> dict[str, Runtime]:
+    from homeport.doors.runtimes.command import CommandRuntime
+    from homeport.doors.runtimes.pm2 import Pm2
+
+    return {"pm2": Pm2(shell), "command": CommandRuntime(shell)}
+
+
+def _prober(shell: Shell) -> Prober:
+    from homeport.doors.probes import Probes
+
+    return Probes(shell)
+
+
+def start_runner(root: str, project: str, environment: str, state: str) -> int:
+    """Starts a runner in its own session, so that it outlives the terminal; returns its pid."""
+    log = os.path.join(state, "runner.log")
+    actions = [
+        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+    ]
+    argv = [sys.executable, "-m", "homeport.runner", root, project, environment]
+    return os.posix_spawn(sys.executable, argv, {**os.environ, "HOMEPORT_STATE": root}, file_actions=actions, setsid=True)
+
+
+def person() -> str:
+    """Who asks: the login behind sudo, else the user."""
+    try:
+        return os.environ.get("SUDO_USER") or pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return str(os.geteuid())
