@@ -148,8 +148,8 @@ class World:
         """Runs the installed program in the clone; `ok=None` accepts every exit code."""
         argv = [str(PROGRAM), *args]
         done = subprocess.run(
-            argv, cwd=self.clone, env={**self.env, **(env or {})}, capture_output=True, text=True, timeout=100,
-            stdin=subprocess.DEVNULL,
+            argv, cwd=self.clone, env={**self.env, **(env or {})}, stdin=subprocess.DEVNULL,
+            capture_output=True, text=True, timeout=100,
         )  # fmt: skip
         ran = Ran(argv, done.returncode, done.stdout, done.stderr)
         assert ok is None or ran.code in ok, f"{args} ended with {ran.code}\n{ran.stdout}\n{ran.stderr}"

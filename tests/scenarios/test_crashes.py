@@ -8,8 +8,8 @@ import pytest
 
 from tests.scenarios.conftest import World
 
-STAGES = ("fetch", "gate", "inspect", "decide", "prepare", "build", "migrate", "inspect-again", "sync", "restart",
-          "verify", "stamp")  # fmt: skip
+STAGES = ("fetch", "gate", "inspect", "decide", "prepare", "build", "migrate", "inspect-again", "sync",
+          "restart", "verify", "stamp")  # fmt: skip
 
 SERVICES = """
 [services.web]
