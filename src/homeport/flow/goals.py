@@ -47,6 +47,15 @@ def environment_print(work: ServiceWork, tools: Tools) -> str:
     return digest.environment(work.service, raw)
 
 
+def with_environment(work: ServiceWork, tools: Tools) -> ServiceWork:
+    """The service with its environment as it is now: a changed `.env` alone is a reason to restart."""
+    from dataclasses import replace as change
+
+    if work.service.runtime is None:
+        return work
+    return change(work, start_with=replace(work.start_with, environment=environment_print(work, tools)))
+
+
 def outputs_key(work: ServiceWork, tree: str, tools: Tools) -> str | None:
     """Key of the build outputs for that tree; None when the service builds nothing."""
     build = work.service.build

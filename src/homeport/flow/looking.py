@@ -122,7 +122,7 @@ def _one_diff(site: Site, target: Target, difference: Difference) -> str:
         content = _bytes_of(site, target, difference.path)
         if content is None:
             return f"{printable(difference.path)}: {difference.oddity or 'cannot be read'}\n"
-        site.git.store_blob(content)
+        site.git.write_blob(content)
     if difference.oddity and actual is None:
         return f"{printable(difference.path)}: {difference.oddity}\n"
     return site.git.diff_text(difference.recorded, actual, difference.path)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from homeport.flow.stages import building, deciding, fetching, inspecting, restarting, stamping, syncing, verifying
+from homeport.flow.stages import acting, building, deciding, fetching, inspecting, restarting, stamping, syncing, verifying
 from homeport.flow.work import Tools, Work
 from homeport.model.deploys import Deploy
 from homeport.model.errors import Cancelled, HomeportError
@@ -33,6 +33,7 @@ DEPLOY = (
     Stage("migrate", building.migrate),               # before anything live changes
     Stage("inspect-again", inspecting.read_again),    # files change while builds run
     Stage("sync", syncing.sync_and_swap),             # the first change of anything live
+    Stage("act", acting.run_actions),                 # per-path actions that belong to no service
     Stage("restart", restarting.restart_services),    # while what it was started with differs from what is there
     Stage("verify", verifying.verify_services),       # over new connections, healthy for the stable time
     Stage("stamp", stamping.record_success),          # one transaction; past here nothing is undone

@@ -40,11 +40,13 @@ class ServiceWork:
     build_tree: str | None = None
     build_needed: bool = False
     affected: bool = False
+    forced: bool = False
+    """An action asks for its restart although it runs with what is there."""
 
     @property
     def restart_needed(self) -> bool:
         runs = self.service.runtime is not None and self.service.on_change != "none"
-        return runs and self.record.started != self.start_with
+        return runs and (self.forced or self.record.started != self.start_with)
 
 
 @dataclass(frozen=True, kw_only=True)

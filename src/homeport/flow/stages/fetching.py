@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from homeport.decide import checking, layout
-from homeport.flow.goals import service_now
+from homeport.flow.goals import service_now, with_environment
 from homeport.flow.work import ServiceWork, Tools, Work
 from homeport.model.config import Config
 from homeport.model.deploys import ServiceRecord
@@ -48,7 +48,8 @@ def find_running(work: Work, tools: Tools) -> Work:
         raise Refused("nothing was deployed here yet", where=f"environment {tools.site.environment}",
                       next="homeport deploy", code="never-deployed")  # fmt: skip
     sha = sorted(shas)[0] if len(shas) == 1 else tools.site.git.log(tools.site.env.branch, 1)[0]
-    return in_scope(work.having(sha=sha, config=config_at(work, tools, sha)), tools)
+    work = in_scope(work.having(sha=sha, config=config_at(work, tools, sha)), tools)
+    return work.having(services={n: with_environment(s, tools) for n, s in work.services.items()})
 
 
 def config_at(work: Work, tools: Tools, sha: str) -> Config:

@@ -7,11 +7,11 @@ from typing import Literal
 
 from homeport.decide import drift
 from homeport.decide.unwinding import unwind
-from homeport.flow.goals import environment_print, with_goal
+from homeport.flow.goals import with_environment, with_goal
 from homeport.flow.work import ServiceWork, TargetWork, Tools, Work
 from homeport.model.deploys import StartedWith
 from homeport.model.errors import Refused
-from homeport.model.live import Recorded, Scan, SyncPlan, Target
+from homeport.model.live import Recorded, Target
 from homeport.model.patterns import Matcher
 
 
@@ -42,7 +42,7 @@ def read_again(work: Work, tools: Tools) -> Work:
     targets = {name: _look(target, work, tools) for name, target in work.targets.items()}
     work = work.having(targets=targets)
     refuse_drift(work, tools)
-    services = {n: _fresh_environment(s, tools) for n, s in work.services.items()}
+    services = {n: with_environment(s, tools) for n, s in work.services.items()}
     return work.having(services=services)
 
 
@@ -158,14 +158,6 @@ def _at_goal(service: ServiceWork, work: Work, tools: Tools) -> ServiceWork:
     return replace(service, build_tree=tree, build_needed=there != key and not kept)
 
 
-def _fresh_environment(service: ServiceWork, tools: Tools) -> ServiceWork:
-    from msgspec.structs import replace as change
-
-    if service.service.runtime is None:
-        return service
-    return replace(service, start_with=change(service.start_with, environment=environment_print(service, tools)))
-
-
 def _say_first_contact(work: Work, tools: Tools, recorded: Recorded) -> None:
     first = recorded.first_contact
     if first is None:
@@ -177,10 +169,3 @@ def _say_first_contact(work: Work, tools: Tools, recorded: Recorded) -> None:
     )  # fmt: skip
     tools.notice(work.deploy.id, said, service=recorded.target, code="first-contact")
 
-
-def empty_scan(target: str, tree: str) -> Scan:
-    return Scan(target=target, recorded_tree=tree)
-
-
-def nothing_to_do(plan: SyncPlan | None) -> bool:
-    return plan is None or (not plan.steps and not plan.arrived and plan.from_tree == plan.to_tree)

@@ -6,8 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from msgspec.structs import replace
 
-from homeport.decide import layout
+from homeport.decide.levels import levels
 from homeport.flow.goals import unit_of
+from homeport.flow.stages.building import run_command
 from homeport.flow.stages.syncing import mark_changed
 from homeport.flow.work import ServiceWork, Tools, Work
 from homeport.model.errors import Failed
@@ -20,7 +21,7 @@ def restart_services(work: Work, tools: Tools) -> Work:
     wanted = [n for n, s in work.services.items() if s.restart_needed or (force and s.service.runtime is not None)]
     if wanted:
         work = mark_changed(work, tools)
-    for level in layout.levels(work.config, wanted):
+    for level in levels(work.config, wanted):
         with ThreadPoolExecutor(max_workers=max(1, work.config.project.jobs)) as pool:
             running = [pool.submit(_restart, work.services[name], work, tools) for name in level]
         for done in running:
@@ -36,6 +37,11 @@ def _restart(service: ServiceWork, work: Work, tools: Tools) -> ServiceWork | No
     site, journal, deploy = tools.site, tools.journal, work.deploy.id
     runtime = tools.runtimes[service.service.runtime or ""]
     began = site.clock.monotonic()
+    validate = service.service.validate
+    if validate is not None:
+        unit = unit_of(service, tools, service.goal.sha, deploy)
+        run_command(service.service, validate, unit.cwd, 300.0, f"validation of {service.name}", work, tools,
+                    extra=dict(unit.env), name=service.name)  # fmt: skip
     journal.write(RestartStart(deploy_id=deploy, at=site.clock.now(), service=service.name))
     try:
         done = runtime.restart(unit_of(service, tools, service.goal.sha, deploy), tools.lines_of(deploy, service.name))

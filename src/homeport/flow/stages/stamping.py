@@ -5,8 +5,9 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from homeport.flow.ending import ended
+from homeport.flow.stages import acting
 from homeport.flow.work import Tools, Work
-from homeport.model.deploys import ServiceRecord, Stamp
+from homeport.model.deploys import Block, ServiceRecord, Stamp
 
 
 def record_success(work: Work, tools: Tools) -> Work:
@@ -15,15 +16,28 @@ def record_success(work: Work, tools: Tools) -> Work:
     for name, service in work.services.items():
         latest = tools.site.store.services().get(name, service.record)
         records.append(_stamped(latest, work, name))
-    changed = any(s.affected for s in work.services.values())
+    if work.config.actions and not work.deploy.request.services and work.sha and work.deploy.kind != "restart":
+        records.append(ServiceRecord(service=acting.SEEN, sha=work.sha, deploy_id=work.deploy.id))
+    changed = work.deploy.changed_live or any(s.affected for s in work.services.values())
     deploy = ended(work, tools, "deployed" if changed else "unchanged")
     # what was synced must be on the disk before the row that says so
     tools.journal.sync()
-    tools.site.store.finish(deploy, Stamp(deploy=deploy.id, services=tuple(records)))
+    tools.site.store.finish(deploy, Stamp(deploy=deploy.id, services=tuple(records)), block=_left_behind(work, tools))
     for service in work.services.values():
         if service.target is not None and service.service.build is not None:
             tools.site.builds.prune(service.target, work.config.project.keep)
     return work.having(deploy=deploy)
+
+
+def _left_behind(work: Work, tools: Tools) -> Block | None:
+    """A rollback by hand blocks the commit it left, or the next trigger would deploy it again."""
+    if work.deploy.request.kind != "rollback":
+        return None
+    left = next((s.record.sha for s in work.services.values() if s.record.sha and s.record.sha != s.goal.sha), None)
+    if left is None:
+        return None
+    return Block(sha=left, because="rolled back by hand", by=work.deploy.requested_by, at=tools.site.clock.now(),
+                 deploy_id=work.deploy.id)  # fmt: skip
 
 
 def _stamped(record: ServiceRecord, work: Work, name: str) -> ServiceRecord:

@@ -26,7 +26,8 @@ def sync_and_swap(work: Work, tools: Tools) -> Work:
                          level="warning", service=target.target.name, code="surprised")  # fmt: skip
     for service in swaps:
         assert service.target is not None and service.goal.outputs is not None
-        site.builds.swap_in(service.target, service.goal.outputs, service.record.outputs)
+        live = site.builds.live_key(service.target) or before_key(service.record.outputs, work.deploy.id)
+        site.builds.swap_in(service.target, service.goal.outputs, live)
     return work
 
 
@@ -36,7 +37,8 @@ def mark_changed(work: Work, tools: Tools) -> Work:
         return work
     before = {
         name: ServiceState(
-            sha=s.record.sha or _first_commit(work, name), tree=_recorded(work, name), outputs=s.record.outputs
+            sha=s.record.sha or _first_commit(work, name), tree=_recorded(work, name),
+            outputs=before_key(s.record.outputs, work.deploy.id) if s.goal.outputs else None,
         )
         for name, s in work.services.items()
     }
@@ -45,6 +47,11 @@ def mark_changed(work: Work, tools: Tools) -> Work:
     tools.site.store.update(deploy)
     tools.journal.sync()
     return work.having(deploy=deploy)
+
+
+def before_key(recorded: str | None, deploy: str) -> str:
+    """The kept set that receives what is live now; outputs that homeport did not build get a name of their own."""
+    return recorded or f"found-{deploy}"
 
 
 def _recorded(work: Work, service: str) -> str | None:
