@@ -71,7 +71,7 @@ class Sandbox:
         if done.code != expect:
             raise Failed(
                 f"the demo expected exit code {expect} and got {done.code}",
-                where=f"homeport {' '.join(args)}", next="homeport demo FOLDER, and look into it", code="demo",
+                where=f"homeport {' '.join(args)}", next="homeport demo FOLDER and look there", code="demo",
             )  # fmt: skip
 
     def push(self, name: str, text: str, message: str) -> None:
