@@ -49,9 +49,9 @@ def sayings(kind: type) -> dict[str, str]:
     body = ast.parse(inspect.getsource(kind)).body[0]
     assert isinstance(body, ast.ClassDef)
     found: dict[str, str] = {}
-    for field, text in zip(body.body, body.body[1:], strict=False):
-        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
-            found[field.target.id] = ast.literal_eval(text.value)
+    for key, text in zip(body.body, body.body[1:], strict=False):
+        if isinstance(key, ast.AnnAssign) and isinstance(key.target, ast.Name) and isinstance(text, ast.Expr):
+            found[key.target.id] = ast.literal_eval(text.value)
     return found
 
 
@@ -93,10 +93,9 @@ def tables(root: type) -> Iterator[str]:
             continue
         form = {dict: f"[{field.encode_name}.NAME]", list: f"[[{field.encode_name}]]"}
         yield keys(plain, f"`{form.get(typing.get_origin(hint), f'[{field.encode_name}]')}`")
-        for inner in ("build", "ready"):
-            if plain is config.Service:
-                yield keys({"build": config.Build, "ready": config.Ready}[inner], f"`[services.NAME.{inner}]`")
         if plain is config.Service:
+            yield keys(config.Build, "`[services.NAME.build]`")
+            yield keys(config.Ready, "`[services.NAME.ready]`")
             yield keys(config.Check, "`[[services.NAME.checks]]`, `[[environments.NAME.checks]]`")
 
 
