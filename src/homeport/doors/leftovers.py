@@ -1,0 +1,71 @@
+"""Finds and kills processes by the mark in their environment: children survive `setsid`, but not this."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+
+MARK = "HOMEPORT_JOB"
+"""`<deploy>:<nonce>` in the environment of everything that a job starts."""
+PATIENCE = 5.0
+"""Seconds to wait until killed processes are gone."""
+
+
+def kill_marked(value: str, *, exact: bool) -> int:
+    """SIGKILLs every process marked with this value (or, when not `exact`, with a value that begins so).
+
+    Never this process or one that it descends from. Looks again until none is left, because a process may
+    fork while it is being looked for. Returns how many were killed; an empty value kills nothing.
+    """
+    if not value:
+        return 0
+    wanted = f"{MARK}={value}".encode("utf-8", "surrogateescape") + (b"\0" if exact else b"")
+    spared = _ourselves()
+    killed: set[int] = set()
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        found = {pid for pid in _pids() - spared if _kill_if(pid, wanted)}
+        killed |= found
+        if not found or time.monotonic() > deadline:
+            return len(killed)
+        time.sleep(0.005)
+
+
+def _pids() -> set[int]:
+    return {int(name) for name in os.listdir("/proc") if name.isdigit()}
+
+
+def _kill_if(pid: int, wanted: bytes) -> bool:
+    """The handle is taken before the look, so a process id that is used again is never hit."""
+    try:
+        handle = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            environment = b"\0" + file.read() + b"\0"
+        if b"\0" + wanted not in environment:
+            return False
+        signal.pidfd_send_signal(handle, signal.SIGKILL)
+        return True
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+
+
+def _ourselves() -> set[int]:
+    chain, pid = {os.getpid()}, os.getppid()
+    while pid > 0 and pid not in chain:
+        chain.add(pid)
+        pid = _parent(pid)
+    return chain
+
+
+def _parent(pid: int) -> int:
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return int(file.read().rpartition(b")")[2].split()[1])
+    return 0

@@ -1,0 +1,266 @@
+"""The only door that starts processes: homeport's own tools (`run`) and the project's commands (`job`)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import secrets
+import selectors
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import IO, Literal, cast
+
+from homeport.doors.leftovers import MARK, kill_marked
+from homeport.model.errors import Cancelled, Failed, InfrastructureFault
+from homeport.model.ports import Completed, Job, OnLine
+
+LONGEST_LINE = 64 * 1024
+"""Bytes; a longer line is handed on in pieces."""
+GRACE = 5.0
+"""Seconds between SIGTERM and SIGKILL."""
+LINGER = 1.0
+"""Seconds that a child may hold the output after the command itself ended."""
+TICK = 0.1
+"""Seconds between two looks at the deadline and the cancel."""
+
+
+class LocalShell:
+    """Satisfies `Shell` on this machine.
+
+    `deploy` marks the jobs, so that a later process can find and kill what a crashed one left behind;
+    `cancelled` is asked about every 100 ms while a job runs.
+    """
+
+    def __init__(self, deploy: str | None = None, cancelled: Callable[[], bool] = lambda: False) -> None:
+        self._deploy = deploy
+        self._cancelled = cancelled
+
+    def run(
+        self, argv: Sequence[str], *, cwd: str | None = None, env: Mapping[str, str] | None = None,
+        input: bytes | None = None, timeout: float | None = 60.0, ok: Iterable[int] = (0,),
+    ) -> Completed:  # fmt: skip
+        """As `Shell.run`; at the deadline the whole process group is killed."""
+        name = os.path.basename(argv[0])
+        try:
+            child = subprocess.Popen(
+                list(argv), cwd=cwd, env=dict(env) if env is not None else scrubbed(),
+                stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+            )  # fmt: skip
+        except (OSError, ValueError) as fault:
+            raise InfrastructureFault(
+                f"{name} cannot be started: {fault}", where=cwd or os.getcwd(), next="homeport doctor", code="no-start"
+            ) from fault
+        with child:
+            try:
+                stdout, stderr = child.communicate(input, timeout)
+            except BaseException as fault:
+                _signal_group(child.pid, signal.SIGKILL)
+                child.wait()
+                if not isinstance(fault, subprocess.TimeoutExpired):
+                    raise
+                raise InfrastructureFault(
+                    f"{name} took longer than {timeout:g} s", where=_shown(argv), next="homeport doctor", code="timeout"
+                ) from fault
+        if child.returncode not in tuple(ok):
+            said = printable(stderr or stdout).strip()[-2000:] or "it said nothing"
+            raise InfrastructureFault(
+                f"{name} ended with status {child.returncode}: {said}", where=_shown(argv), next="homeport doctor",
+                code="tool",
+            )  # fmt: skip
+        return Completed(argv=tuple(argv), code=child.returncode, stdout=stdout, stderr=stderr)
+
+    def job(self, job: Job, on_line: OnLine) -> Completed:
+        """As `Shell.job`. Whatever the command started is dead when this returns after a timeout or a cancel,
+        except with an empty `HOMEPORT_JOB` in `job.env`: then only the process group is.
+
+        A command that cannot be started ends with 127 and a line that says why. Raises Failed (code `user`)
+        when it cannot run as the user it names.
+        """
+        if self._cancelled():
+            raise Cancelled("the deploy is being cancelled", where=job.label)
+        mark = f"{self._deploy or '-'}:{secrets.token_hex(8)}"
+        env = {MARK: mark, **job.env}
+        argv = ["/bin/sh", "-c", job.command] if isinstance(job.command, str) else list(job.command)
+        try:
+            child = subprocess.Popen(
+                _as_user(job, argv), cwd=job.cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE, start_new_session=True, bufsize=0,
+            )  # fmt: skip
+        except (OSError, ValueError) as fault:
+            on_line("stderr", printable(f"{job.label} cannot be started: {fault}".encode("utf-8", "replace")))
+            return Completed(argv=tuple(argv), code=127)
+        watch = _Watch(child, job.timeout, self._cancelled, on_line)
+        try:
+            why = watch.until_end()
+        finally:
+            if watch.leftovers and (watch.why or env[MARK]):
+                _signal_group(child.pid, signal.SIGKILL)
+            if watch.leftovers:
+                kill_marked(env[MARK], exact=True)
+            watch.close()
+        if why == "cancelled":
+            raise Cancelled("the deploy is being cancelled", where=job.label)
+        return Completed(argv=tuple(argv), code=child.returncode, timed_out=why == "timeout")
+
+    def end_jobs_of(self, deploy: str) -> int:
+        """As `Shell.end_jobs_of`; never this very process."""
+        return kill_marked(f"{deploy}:", exact=False)
+
+
+class _Watch:
+    """Reads one child until it has ended, its deadline has passed or the deploy is cancelled."""
+
+    def __init__(self, child: subprocess.Popen[bytes], timeout: float, cancelled: Callable[[], bool],
+                 on_line: OnLine) -> None:  # fmt: skip
+        self._child = child
+        self._cancelled = cancelled
+        self._deadline = time.monotonic() + timeout
+        self._selector = selectors.DefaultSelector()
+        self._ended = os.pidfd_open(child.pid)
+        self._selector.register(self._ended, selectors.EVENT_READ)
+        for stream, pipe in (("stdout", child.stdout), ("stderr", child.stderr)):
+            assert pipe is not None
+            self._selector.register(pipe, selectors.EVENT_READ, _Lines(cast("Stream", stream), on_line))
+        self.leftovers = True
+        """Something may still run: false only after a clean end."""
+        self.why: Literal["timeout", "cancelled"] | None = None
+
+    def until_end(self) -> Literal["timeout", "cancelled"] | None:
+        """Why it was stopped, None when it ended by itself. The child is not reaped yet, so that its process
+        group cannot become another's."""
+        next_look = 0.0
+        while open_ends := self._selector.get_map():
+            for key, _ in self._selector.select(max(0.0, min(TICK, self._deadline - time.monotonic()))):
+                self._take(key)
+            now = time.monotonic()
+            if self.why is None and self._ended in open_ends:
+                if now >= self._deadline:
+                    self._stop("timeout")
+                elif now >= next_look:
+                    next_look = now + TICK
+                    if self._cancelled():
+                        self._stop("cancelled")
+            elif now >= self._deadline:
+                break
+        self.leftovers = self.why is not None or bool(self._selector.get_map())
+        for key in list(self._selector.get_map().values()):
+            if isinstance(key.data, _Lines):
+                key.data.end()
+        return self.why
+
+    def _take(self, key: selectors.SelectorKey) -> None:
+        if not isinstance(key.data, _Lines):
+            self._selector.unregister(self._ended)
+            self._deadline = min(self._deadline, time.monotonic() + LINGER)
+            return
+        chunk = os.read(key.fd, LONGEST_LINE)
+        if chunk:
+            key.data.feed(chunk)
+        else:
+            self._selector.unregister(key.fileobj)
+            key.data.end()
+
+    def _stop(self, why: Literal["timeout", "cancelled"]) -> None:
+        self.why = why
+        self._deadline = time.monotonic() + GRACE
+        _signal_group(self._child.pid, signal.SIGTERM)
+
+    def close(self) -> None:
+        """Reaps the child, which has ended or been killed by now."""
+        self._selector.close()
+        os.close(self._ended)
+        if self._child.poll() is None and self.leftovers:
+            _signal_group(self._child.pid, signal.SIGKILL)
+        self._child.wait()
+        for pipe in (self._child.stdout, self._child.stderr):
+            cast("IO[bytes]", pipe).close()
+
+
+Stream = Literal["stdout", "stderr"]
+
+
+class _Lines:
+    """Cuts one stream into lines; a line without end is handed on in pieces of `LONGEST_LINE` bytes."""
+
+    def __init__(self, stream: Stream, on_line: OnLine) -> None:
+        self._stream = stream
+        self._on_line = on_line
+        self._rest = b""
+
+    def feed(self, chunk: bytes) -> None:
+        *whole, self._rest = (self._rest + chunk).split(b"\n")
+        for line in whole:
+            self._hand_on(line)
+        if len(self._rest) >= LONGEST_LINE:
+            cut = _between_characters(self._rest)
+            self._hand_on(self._rest[:cut])
+            self._rest = self._rest[cut:]
+
+    def end(self) -> None:
+        if self._rest:
+            self._hand_on(self._rest)
+        self._rest = b""
+
+    def _hand_on(self, line: bytes) -> None:
+        while len(line) > LONGEST_LINE:
+            cut = _between_characters(line)
+            self._on_line(self._stream, printable(line[:cut]))
+            line = line[cut:]
+        self._on_line(self._stream, printable(line.removesuffix(b"\r")))
+
+
+def _between_characters(line: bytes) -> int:
+    """Where to cut a long line so that no UTF-8 character is torn."""
+    cut = min(len(line), LONGEST_LINE)
+    start = next((at for at in range(cut - 1, max(cut - 4, 0), -1) if line[at] & 0xC0 != 0x80), cut)
+    return start if start > 0 and line[start:start + 1] >= b"\xc0" else cut
+
+
+def printable(raw: bytes) -> str:
+    """Text that can be encoded again: what is not UTF-8 is shown as `\\xNN`, NUL as `\\x00`."""
+    return raw.decode("utf-8", "backslashreplace").replace("\0", "\\x00")
+
+
+def scrubbed() -> dict[str, str]:
+    """The environment of a tool that was given none: PATH, HOME and LANG."""
+    home = os.environ.get("HOME") or "/"
+    return {"PATH": os.environ.get("PATH") or os.defpath, "HOME": home, "LANG": "C.UTF-8"}
+
+
+def _as_user(job: Job, argv: list[str]) -> list[str]:
+    """The command behind setpriv: it dies with us, and runs as the user that it names.
+
+    Raises Failed (code `user`) when there is no such user, or when we may not become it.
+    """
+    setpriv = shutil.which("setpriv")
+    account = None
+    if job.user is not None:
+        try:
+            account = pwd.getpwnam(job.user)
+        except KeyError as fault:
+            raise Failed(f"there is no user {job.user} on this host", where=job.label, next="homeport check",
+                         code="user") from fault  # fmt: skip
+    change = account is not None and account.pw_uid != os.geteuid()
+    if change and (os.geteuid() != 0 or setpriv is None):
+        because = "setpriv (util-linux) is not installed" if os.geteuid() == 0 else "homeport does not run as root"
+        raise Failed(f"cannot run as {job.user}: {because}", where=job.label, next="homeport doctor", code="user")
+    if setpriv is None:
+        return argv
+    become = []
+    if change and account is not None:
+        become = ["--reuid", str(account.pw_uid), "--regid", str(account.pw_gid), "--init-groups"]
+    return [setpriv, "--pdeathsig", "KILL", *become, "--", *argv]
+
+
+def _signal_group(group: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(group, number)
+
+
+def _shown(argv: Sequence[str]) -> str:
+    return printable(" ".join(argv).encode("utf-8", "surrogateescape"))[:300]
