@@ -10,7 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from homeport.flow.stages import acting, building, deciding, fetching, inspecting, restarting, stamping, syncing, verifying
+from homeport.flow.stages import (
+    acting,
+    building,
+    deciding,
+    fetching,
+    inspecting,
+    restarting,
+    stamping,
+    syncing,
+    verifying,
+)
 from homeport.flow.work import Tools, Work
 from homeport.model.deploys import Deploy
 from homeport.model.errors import Cancelled, HomeportError

@@ -7,7 +7,17 @@ from dataclasses import dataclass, field
 
 from homeport.model.config import Config, Environment, HostConfig
 from homeport.model.ports import (
-    Builds, Clock, Git, Journal, Lock, Prober, Rescues, Runtime, Shell, Store, Targets,
+    Builds,
+    Clock,
+    Git,
+    Journal,
+    Lock,
+    Prober,
+    Rescues,
+    Runtime,
+    Shell,
+    Store,
+    Targets,
 )  # fmt: skip
 
 

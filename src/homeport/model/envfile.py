@@ -18,7 +18,7 @@ def parse(text: str) -> dict[str, str]:
     """The variables of a dotenv file, the last of a name wins.
 
     Single quotes are literal; double quotes know `\\n \\r \\t \\" \\\\ \\$`; both may span lines. Unquoted
-    values end at ` #` and are trimmed. Lines that are no assignment, and values with a NUL byte, are left out.
+    values end at ` #` and are trimmed. Lines that are no assignment and values with a NUL are left out.
     """
     found: dict[str, str] = {}
     text = text.removeprefix("\ufeff").replace("\r\n", "\n")

@@ -17,7 +17,17 @@ from homeport.model.config import Check, Command
 from homeport.model.deploys import Block, Deploy, Hold, Request, ServiceRecord, Stamp, TargetRecord
 from homeport.model.events import Event
 from homeport.model.live import (
-    Difference, Entry, Outputs, Recorded, Rescue, Scan, Stat, SyncPlan, SyncResult, Target, TreeChange,
+    Difference,
+    Entry,
+    Outputs,
+    Recorded,
+    Rescue,
+    Scan,
+    Stat,
+    SyncPlan,
+    SyncResult,
+    Target,
+    TreeChange,
 )  # fmt: skip
 
 OnLine = Callable[[Literal["stdout", "stderr"], str], None]

@@ -1,0 +1,43 @@
+"""Durations as people write them: `250ms`, `30s`, `15m`, `4h`, `7d`, or a plain number of seconds."""
+
+from __future__ import annotations
+
+import math
+import re
+from fractions import Fraction
+
+from homeport.model.config import Seconds
+
+PATTERN = r"^[0-9]{1,12}(\.[0-9]{1,9})?(ms|s|m|h|d)$"
+EXPECTED = 'a duration such as "250ms", "30s", "15m", "4h", "7d", or a number of seconds'
+LONGEST = 3650 * 86400
+"""Seconds; about ten years, so that no sum of durations leaves what clocks and timers can hold."""
+
+_UNITS = {"ms": Fraction(1, 1000), "s": Fraction(1), "m": Fraction(60), "h": Fraction(3600), "d": Fraction(86400)}
+_WRITTEN = re.compile(PATTERN, re.ASCII)
+
+
+def parse(value: object) -> Seconds:
+    """The duration; ValueError (without a text fit for people) for what is none, is negative or too long."""
+    if isinstance(value, str):
+        written = _WRITTEN.fullmatch(value)
+        if written is None:
+            raise ValueError(value)
+        unit = written[2]
+        seconds = float(Fraction(value.removesuffix(unit)) * _UNITS[unit])
+    elif isinstance(value, int | float) and not isinstance(value, bool):
+        seconds = float(value) if abs(value) <= LONGEST else math.inf
+    else:
+        raise ValueError(value)
+    if not 0 <= seconds <= LONGEST:
+        raise ValueError(value)
+    return Seconds(seconds)
+
+
+def text(seconds: float) -> str:
+    """The shortest exact way to write it in whole units, down to milliseconds: `90m`, `1500ms`, `1d`."""
+    milliseconds = round(seconds * 1000)
+    for unit, size in (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1000)):
+        if milliseconds and milliseconds % size == 0:
+            return f"{milliseconds // size}{unit}"
+    return f"{milliseconds}ms" if milliseconds else "0s"
