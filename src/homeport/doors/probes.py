@@ -1,4 +1,4 @@
-"""One try of one health condition, over a new connection, within the check's time. A failed check is an answer."""
+"""One try of one health condition, over a new connection, within its time. A failed check is an answer."""
 
 from __future__ import annotations
 
@@ -78,15 +78,16 @@ class Probes:
             how = f"was ended by signal {-done.code}"
         else:
             how = f"ended with status {done.code}"
-        return done.code == 0 and not done.timed_out, how + (f": {_shown(last)}" if last else ""), "\n".join(lines)
+        how += f": {_shown(last)}" if last else ""
+        return done.code == 0 and not done.timed_out, how, "\n".join(lines)
 
 
 def _process(wanted: bool, state: Callable[[], UnitState] | None) -> Probe:
     if state is None:
         return Probe(ok=False, detail="there is no runtime to ask for the process")
     now = state()
-    said = f"the process is {now.state}" + (f" ({now.detail})" if now.detail and now.detail != now.state else "")
-    return Probe(ok=(now.state == "running") == wanted, detail=_shown(said))
+    more = f" ({now.detail})" if now.detail and now.detail != now.state else ""
+    return Probe(ok=(now.state == "running") == wanted, detail=_shown(f"the process is {now.state}{more}"))
 
 
 def _version(check: Check, asked: str | list[str], sha: str, timeout: float,
@@ -213,7 +214,9 @@ def _tcp(address: str, timeout: float) -> Probe:
         return _Answer(0, b"")
 
     answer = _within(ask, lambda: None, timeout)
-    return Probe(ok=False, detail=f"{name} {answer}") if isinstance(answer, str) else Probe(ok=True, detail=f"{name} accepts")
+    if isinstance(answer, str):
+        return Probe(ok=False, detail=f"{name} {answer}")
+    return Probe(ok=True, detail=f"{name} accepts connections")
 
 
 def _public(url: str) -> str:

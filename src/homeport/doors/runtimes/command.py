@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
+from homeport.doors.leftovers import MARK
 from homeport.doors.runtimes.surroundings import environment_of
 from homeport.model.errors import Failed
 from homeport.model.ports import Job, OnLine, Restarted, Shell, Unit, UnitState
@@ -39,13 +40,16 @@ class CommandRuntime:
             last = text.strip() or last
             on_line(stream, text)
 
-        done = self._shell.job(
-            Job(command=unit.command, cwd=unit.cwd, env=environment_of(unit), label=f"restart of {unit.service}",
-                timeout=self._longest, user=unit.user),
-            line,
+        # What the command leaves running is the service: it must not be ended as a leftover of this deploy.
+        job = Job(
+            command=unit.command, cwd=unit.cwd, env={**environment_of(unit), MARK: ""},
+            label=f"restart of {unit.service}", timeout=self._longest, user=unit.user,
         )  # fmt: skip
+        done = self._shell.job(job, line)
         if done.timed_out or done.code != 0:
-            how = f"took more than {self._longest:g} s" if done.timed_out else f"ended with status {done.code}"
+            how = f"ended with status {done.code}"
+            if done.timed_out:
+                how = f"took more than {self._longest:g} s"
             raise Failed(
                 f"the restart command of {unit.service} {how}" + (f": {last[:300]}" if last else ""),
                 where=unit.cwd, next=f"homeport logs {unit.service}", code="restart",

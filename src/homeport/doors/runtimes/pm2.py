@@ -1,8 +1,8 @@
-"""The pm2 runtime: exactly the named process, with exactly the unit's environment, waited for until it is online.
+"""The pm2 runtime: exactly the named process, with the unit's environment, waited for until it is online.
 
 pm2 merges the environment of a restart into what it has. So each restart notes the names it set in
-`HOMEPORT_VARIABLES`; a name that is noted there and no longer wanted is taken out (what a person set by hand when
-registering the process stays). `HOMEPORT_REGISTERED` marks a process that homeport registered itself.
+`HOMEPORT_VARIABLES`; a name that is noted there and no longer wanted is taken out (what a person set by hand
+when registering the process stays). `HOMEPORT_REGISTERED` marks a process that homeport registered itself.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ ONLINE_WITHIN = 30.0
 
 
 class Pm2:
-    """Satisfies Runtime. The command line of pm2 does the work; its own socket does it faster where that is sound."""
+    """Satisfies Runtime. pm2's command line does the work; its own socket does it faster where that is sound."""
 
     name = "pm2"
 
@@ -118,10 +118,12 @@ class Pm2:
             return False
         return True
 
-    def _restart_by_command(self, unit: Unit, env: Mapping[str, str], apps: Sequence[App], on_line: OnLine) -> None:
+    def _restart_by_command(
+        self, unit: Unit, env: Mapping[str, str], apps: Sequence[App], on_line: OnLine
+    ) -> None:
         gone = sorted({name for app in apps for name in _dropped(app, env)})
         if gone:
-            on_line("stderr", f"pm2 keeps {', '.join(gone)} for {unit.name} until it is deleted and started anew")
+            on_line("stderr", f"pm2 keeps {', '.join(gone)} for {unit.name} until it is registered anew")
         verb = "reload" if unit.on_change == "reload" else "restart"
         for app in apps:
             limit = 2 * ONLINE_WITHIN + unit.stop_timeout + _stop_time(app)
@@ -134,7 +136,7 @@ class Pm2:
     def _register(self, unit: Unit, env: Mapping[str, str], on_line: OnLine) -> Restarted:
         if not unit.command:
             raise Failed(
-                f"pm2 does not know a process named {unit.name}, and the service has no command to start it with",
+                f"pm2 does not know a process named {unit.name}, and the service has no command",
                 where=env["PM2_HOME"], next=f"set services.{unit.service}.command, or pm2 start it once",
                 code="unregistered",
             )  # fmt: skip
@@ -149,21 +151,23 @@ class Pm2:
 
     def _delete(self, unit: Unit, env: Mapping[str, str], apps: Sequence[App]) -> None:
         for app in apps:
-            self._pm2(unit, env, ["delete", str(app.id)], timeout=ONLINE_WITHIN + unit.stop_timeout + _stop_time(app))
+            limit = ONLINE_WITHIN + unit.stop_timeout + _stop_time(app)
+            self._pm2(unit, env, ["delete", str(app.id)], timeout=limit)
 
     def _wait_online(self, unit: Unit, env: Mapping[str, str], before: Mapping[int, App]) -> int | None:
         """The pid of the first process, once every one of them is new and online."""
         deadline = time.monotonic() + ONLINE_WITHIN + unit.stop_timeout
         while True:
             apps = self._apps(unit, env)
-            new = [app for app in apps if app.status == "online" and app.pid and not _same(app, before.get(app.id))]
+            online = [app for app in apps if app.status == "online" and app.pid]
+            new = [app for app in online if not _same(app, before.get(app.id))]
             if apps and len(new) == len(apps):
                 return new[0].pid
             ended = any(app.status in ("errored", "stopped") for app in apps)
             if ended or time.monotonic() > deadline:
                 raise Failed(
-                    f"{unit.name} did not come online: pm2 says {state_of(apps).detail}", where=env["PM2_HOME"],
-                    next=f"homeport logs {unit.service}", code="not-online",
+                    f"{unit.name} did not come online: pm2 says {state_of(apps).detail}",
+                    where=env["PM2_HOME"], next=f"homeport logs {unit.service}", code="not-online",
                 )  # fmt: skip
             time.sleep(0.05)
 
@@ -176,13 +180,13 @@ class Pm2:
                 "pm2 is not found", where=f"PATH={env['PATH']}",
                 next=f"set services.{unit.service}.path to the folder that holds pm2 and node", code="no-pm2",
             )  # fmt: skip
-        done = self._shell.run([*as_user(unit), program, *args], cwd="/", env=env, input=input, timeout=timeout,
-                               ok=range(256))  # fmt: skip
+        argv = [*as_user(unit), program, *args]
+        done = self._shell.run(argv, cwd="/", env=env, input=input, timeout=timeout, ok=range(256))
         if done.code != 0:
             said = (done.stderr.strip() or done.stdout.strip()).decode("utf-8", "replace")
             raise Failed(
-                f"pm2 {args[0]} of {unit.name} ended with status {done.code}: {said[-400:]}", where=env["PM2_HOME"],
-                next=f"homeport logs {unit.service}", code="pm2",
+                f"pm2 {args[0]} of {unit.name} ended with status {done.code}: {said[-400:]}",
+                where=env["PM2_HOME"], next=f"homeport logs {unit.service}", code="pm2",
             )  # fmt: skip
         return done
 
@@ -212,7 +216,7 @@ def _dropped(app: App, env: Mapping[str, str]) -> list[str]:
 
 
 def _merged(app: App, env: Mapping[str, str]) -> dict[str, Any]:
-    """The `env` of a restart over the socket. `current_conf` replaces pm2's own settings: a text "null" removes one."""
+    """The `env` of a restart over the socket; in `current_conf` the text "null" removes one of pm2's settings."""
     gone = [name for name in _dropped(app, env) if app.settings.get(name) == app.env[name]]
     if not gone:
         return dict(env)
@@ -230,7 +234,7 @@ def _mark(unit: Unit) -> str:
 
 
 def _registration(unit: Unit, env: Mapping[str, str]) -> dict[str, Any]:
-    """pm2's description of the process. The program is given whole: pm2 chooses no interpreter and no shell."""
+    """pm2's description of the process. The program is whole: pm2 chooses no interpreter and no shell."""
     program, *args = _argv(unit)
     if "/" in program:
         found: str | None = os.path.join(unit.cwd, program)

@@ -38,7 +38,7 @@ class App(Struct, frozen=True, kw_only=True):
 
 
 def find_list(text: str) -> list[Any]:
-    """The JSON list that `pm2 jlist` prints, whatever notices stand around it. Raises Failed when there is none."""
+    """The JSON list that `pm2 jlist` prints, whatever notices stand around it. Raises Failed."""
     decoder = json.JSONDecoder()
     at = text.find("[")
     while at >= 0:
@@ -46,10 +46,12 @@ def find_list(text: str) -> list[Any]:
             found, end = decoder.raw_decode(text, at)
         except ValueError:
             found, end = None, at
-        if isinstance(found, list) and (all(_is_app(row) for row in found) if found else not text[end:].strip()):
+        if isinstance(found, list) and all(_is_app(row) for row in found) and (found or not text[end:].strip()):
             return found
         at = text.find("[", at + 1)
-    raise Failed("pm2 did not print its list of processes", where=text.strip()[-300:], next="pm2 jlist", code="pm2")
+    raise Failed(
+        "pm2 did not print its list of processes", where=text.strip()[-300:], next="pm2 jlist", code="pm2"
+    )
 
 
 def _is_app(row: object) -> bool:
@@ -66,7 +68,8 @@ def _app(row: dict[str, Any]) -> App:
     uptime = kept.get("pm_uptime")
     variables = kept.get("env")
     return App(
-        id=int(row.get("pm_id", kept.get("pm_id", -1))), name=str(row.get("name")), pid=int(row.get("pid") or 0),
+        id=int(row.get("pm_id", kept.get("pm_id", -1))), name=str(row.get("name")),
+        pid=int(row.get("pid") or 0),
         status=str(kept.get("status")), restarts=int(kept.get("restart_time") or 0),
         started_at=uptime / 1000 if isinstance(uptime, int | float) else None,
         cwd=str(kept.get("pm_cwd") or ""), program=str(kept.get("pm_exec_path") or ""),
@@ -80,9 +83,10 @@ def state_of(apps: list[App]) -> UnitState:
     if not apps:
         return UnitState(state="missing", detail="pm2 does not know it")
     worst = next((app for app in apps if app.status != "online"), apps[0])
+    detail = worst.status if len(apps) == 1 else f"{worst.status}, {len(apps)} processes"
     return UnitState(
-        state=STATES.get(worst.status, "unknown"), pid=worst.pid or None, restarts=sum(app.restarts for app in apps),
-        started_at=worst.started_at, detail=worst.status if len(apps) == 1 else f"{worst.status}, {len(apps)} processes",
+        state=STATES.get(worst.status, "unknown"), pid=worst.pid or None,
+        restarts=sum(app.restarts for app in apps), started_at=worst.started_at, detail=detail,
     )  # fmt: skip
 
 
@@ -94,9 +98,10 @@ def must_be_inside(unit: Unit, apps: list[App], path: str) -> None:
     if unit.target is None:
         return
     for app in apps:
-        wrong = app.cwd if not _within(app.cwd, unit.target) else app.program
-        if _within(app.cwd, unit.target) and (_within(app.program, unit.target) or _interpreter(app.program, path)):
+        inside = _within(app.cwd, unit.target)
+        if inside and (_within(app.program, unit.target) or _interpreter(app.program, path)):
             continue
+        wrong = app.program if inside else app.cwd
         raise Failed(
             f"the pm2 process {app.name} runs from {wrong or 'an unknown folder'}, not from {unit.target}: "
             "it is left alone", where=f"services.{unit.service}.unit",

@@ -11,8 +11,10 @@ PIECE = 1024 * 1024
 """Bytes read of a file at once."""
 
 
-def lines_of_files(shell: Shell, prefix: Sequence[str], files: Sequence[str], lines: int, follow: bool) -> Iterator[str]:
-    """The last lines of each file, then, with `follow`, what is appended to any of them until the caller stops.
+def lines_of_files(
+    shell: Shell, prefix: Sequence[str], files: Sequence[str], lines: int, follow: bool
+) -> Iterator[str]:
+    """The last lines of each file, then, with `follow`, what is appended until the caller stops.
 
     `prefix` are the words that change to the files' user: a path that pm2 names is never opened as another.
     """

@@ -38,7 +38,7 @@ def daemon_listens(path: str) -> bool:
 
 
 class Pm2Socket:
-    """One connection to `$PM2_HOME/rpc.sock`; a context manager. Raises SocketTrouble on anything unexpected."""
+    """One connection to `$PM2_HOME/rpc.sock`. Raises SocketTrouble on anything unexpected."""
 
     def __init__(self, path: str, timeout: float = 5.0) -> None:
         self._timeout = timeout

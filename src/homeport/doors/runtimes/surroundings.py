@@ -18,8 +18,8 @@ def account(unit: Unit) -> pwd.struct_passwd:
         return pwd.getpwnam(unit.user) if unit.user else pwd.getpwuid(os.geteuid())
     except KeyError as fault:
         raise Failed(
-            f"there is no user {unit.user or os.geteuid()} on this host", where=f"services.{unit.service}.user",
-            next="homeport check", code="user",
+            f"there is no user {unit.user or os.geteuid()} on this host",
+            where=f"services.{unit.service}.user", next="homeport check", code="user",
         ) from fault  # fmt: skip
 
 
