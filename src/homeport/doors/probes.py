@@ -7,7 +7,7 @@ import re
 import socket
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 
@@ -144,19 +144,23 @@ def _get(url: str, timeout: float) -> _Answer | str:
         return "is not a URL with http:// or https://"
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(host, port, timeout=timeout)
+    # http.client lets go of its socket while the body is still to be read.
+    opened: list[socket.socket] = []
 
     def ask() -> _Answer:
-        connection.request("GET", _target(parts), headers={
-            "User-Agent": "homeport", "Accept": "*/*", "Connection": "close",
-        })  # fmt: skip
-        response = connection.getresponse()
-        return _Answer(response.status, response.read(LARGEST))
+        headers = {"User-Agent": "homeport", "Accept": "*/*", "Connection": "close"}
+        with closing(connection):
+            connection.connect()
+            opened.append(connection.sock)
+            connection.request("GET", _target(parts), headers=headers)
+            with connection.getresponse() as response:
+                return _Answer(response.status, response.read(LARGEST))
 
     def cut() -> None:
-        sock = connection.sock
-        if sock is not None:
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
+        for sock in (*opened, connection.sock):
+            if sock is not None:
+                with suppress(OSError):
+                    sock.shutdown(socket.SHUT_RDWR)
 
     return _within(ask, cut, timeout)
 
