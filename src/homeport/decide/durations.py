@@ -28,7 +28,7 @@ def parse(value: object) -> Seconds:
     elif isinstance(value, int | float) and not isinstance(value, bool):
         seconds = float(value) if abs(value) <= LONGEST else math.inf
     else:
-        raise ValueError(value)
+        seconds = math.nan
     if not 0 <= seconds <= LONGEST:
         raise ValueError(value)
     return Seconds(seconds)

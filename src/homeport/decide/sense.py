@@ -244,6 +244,9 @@ def _rest(config: Config) -> Iterator[Fault]:
         if migrate.service is not None:
             yield from _known([migrate.service], config.services, ("migrate", "service"), "service",
                               "[services.{}]", single=True)  # fmt: skip
+            service = config.services.get(migrate.service)
+            if service is not None and service.target is None and config.project.target is None:
+                yield ("migrate", "service"), f"`{migrate.service}` has no `target`, so there is no folder to migrate from"
         if migrate.user is not None:
             yield from spelling.user(migrate.user, ("migrate", "user"))
         if isinstance(migrate.lock, Secret):

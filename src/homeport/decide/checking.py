@@ -1,0 +1,219 @@
+"""What `homeport check` says beyond a file that loads: keys this version cannot honour, and a configuration
+that does not fit the files of its commit."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterator
+
+from msgspec import Struct
+
+from homeport.decide import layout
+from homeport.decide.locate import Path, dotted
+from homeport.model.config import Check, Config, Environment, HostConfig, Rule, Service
+from homeport.model.live import Target
+from homeport.model.patterns import Matcher
+
+
+class Note(Struct, frozen=True, kw_only=True):
+    """One thing to tell about a configuration."""
+
+    where: str
+    """The key, dotted: `services.api.runtime`."""
+    message: str
+    fatal: bool = False
+    """A deploy refuses: going on would silently leave out something the file asks for."""
+
+
+SUPPORTED_RUNTIMES = ("pm2", "command")
+SUPPORTED_ON_CHANGE = ("restart", "reload", "none")
+
+
+def unsupported(config: Config) -> list[Note]:
+    """The keys whose behaviour this version does not have; the fatal ones first."""
+    notes = [*_top(config), *_rules(config.rules)]
+    for name, environment in config.environments.items():
+        notes += _environment(environment, ("environments", name))
+    for name, service in config.services.items():
+        notes += _service(service, ("services", name))
+    for position, action in enumerate(config.actions):
+        path: Path = ("actions", position)
+        if action.on_change not in (None, *SUPPORTED_ON_CHANGE):
+            notes.append(_lacking((*path, "on_change"), f'on_change = "{action.on_change}"'))
+    return sorted(notes, key=lambda note: not note.fatal)
+
+
+def unsupported_host(host: HostConfig) -> list[Note]:
+    """As `unsupported`, for host.toml."""
+    notes = list(_rules(host.rules))
+    for key in ("listen", "keys", "limits"):
+        if getattr(host, key):
+            notes.append(_lacking((key,), f"`{key}`", fatal=False))
+    return sorted(notes, key=lambda note: not note.fatal)
+
+
+def _lacking(path: Path, what: str, fatal: bool = True) -> Note:
+    end = "take it out to deploy with this version" if fatal else "it has no effect yet"
+    return Note(where=dotted(path), message=f"this version has no {what}; {end}", fatal=fatal)
+
+
+def _top(config: Config) -> Iterator[Note]:
+    if config.gate is not None:
+        yield _lacking(("gate",), "gate")
+    if config.migrate is not None and config.migrate.lock is not None:
+        yield _lacking(("migrate", "lock"), "lock for migrations")
+    if config.migrate is not None and config.migrate.undo is not None:
+        yield _lacking(("migrate", "undo"), "undo of migrations")
+    for key, what in (
+        ("hosts", "remote hosts"), ("forge", "forge"), ("scopes", "scopes"), ("checks", "CI checks of its own"),
+        ("hostfiles", "host files"), ("notify", "notifications"),
+    ):  # fmt: skip
+        if getattr(config, key):
+            yield _lacking((key,), what, fatal=False)
+
+
+def _rules(rules: list[Rule]) -> Iterator[Note]:
+    """A guard that is not enforced is worse than none, so every rule that forbids something is fatal."""
+    for position, rule in enumerate(rules):
+        yield _lacking(("rules", position), f'rules (here `{rule.id}`)', fatal=rule.effect != "allow")
+
+
+def _environment(environment: Environment, path: Path) -> Iterator[Note]:
+    fresh = Environment(branch=environment.branch)
+    if environment.hosts:
+        yield _lacking((*path, "hosts"), "remote hosts")
+    for key, what in (
+        ("try_", "try"), ("strategy", "strategies for several hosts"), ("hold_ttl", "holds by itself"),
+        ("converge", "converging by itself"), ("edit_warning", "warning about old edits"),
+    ):  # fmt: skip
+        if getattr(environment, key) != getattr(fresh, key):
+            yield _lacking((*path, key.rstrip("_")), what, fatal=False)
+    yield from _checks(environment.checks, (*path, "checks"))
+
+
+def _service(service: Service, path: Path) -> Iterator[Note]:
+    if service.runtime is not None and service.runtime not in SUPPORTED_RUNTIMES:
+        yield _lacking((*path, "runtime"), f'runtime "{service.runtime}"')
+    if service.on_change not in SUPPORTED_ON_CHANGE:
+        yield _lacking((*path, "on_change"), f'on_change = "{service.on_change}"')
+    if service.build is not None and service.build.where == "live":
+        yield _lacking((*path, "build", "where"), "builds in the live folder")
+    if service.build is not None and service.build.git:
+        yield _lacking((*path, "build", "git"), "git view for builds")
+    for key, what in (
+        ("listen", "listening sockets of its own"), ("handoff", "handoff"), ("ready", "readiness"),
+        ("checkout", "live git checkouts"),
+    ):  # fmt: skip
+        if getattr(service, key):
+            yield _lacking((*path, key), what)
+    if service.replicas != 1:
+        yield _lacking((*path, "replicas"), "replicas")
+    if service.drain != Service().drain:
+        yield _lacking((*path, "drain"), "draining", fatal=False)
+    yield from _checks(service.checks, (*path, "checks"))
+
+
+def _checks(checks: list[Check], path: Path) -> Iterator[Note]:
+    for position, check in enumerate(checks):
+        if check.containers is not None:
+            yield _lacking((*path, position, "containers"), "checks of containers")
+
+
+def check_tree(config: Config, environment: str, paths: Collection[str]) -> list[Note]:
+    """What does not fit between the configuration of an environment and the files of a commit.
+
+    `paths` are all files of the commit, from the root of the repository; the fatal notes come first.
+    """
+    tree = _Tree(paths)
+    services = layout.services_of(config, environment)
+    notes = [*_overlaps(layout.targets(config, environment))]
+    for name, service in services.items():
+        notes += _against_tree(name, service, tree, config)
+    notes += tree.unmatched(config.project.mutable, ("project", "mutable"), "")
+    for position, action in enumerate(config.actions):
+        notes += tree.unmatched(action.paths, ("actions", position, "paths"), "")
+    return sorted(notes, key=lambda note: not note.fatal)
+
+
+class _Tree:
+    """The files of a commit, and the folders they make."""
+
+    def __init__(self, paths: Collection[str]) -> None:
+        self.paths = paths
+        self.folders = {""}
+        for path in paths:
+            folder = path.rpartition("/")[0]
+            while folder not in self.folders:
+                self.folders.add(folder)
+                folder = folder.rpartition("/")[0]
+
+    def below(self, folder: str) -> list[str]:
+        return [p[len(folder) + 1 :] for p in self.paths if p.startswith(f"{folder}/")] if folder else [*self.paths]
+
+    def unmatched(self, patterns: list[str], path: Path, *folders: str) -> Iterator[Note]:
+        """A pattern that takes no file of the commit below any of `folders` is most likely misspelled."""
+        folder = folders[-1]
+        files = [file for each in dict.fromkeys(folders) for file in self.below(each)]
+        for position, pattern in enumerate(patterns):
+            matches = Matcher([pattern], dir_only_matches_files=True).match
+            if not any(matches(file) for file in files):
+                near = _near(pattern, files)
+                at = f"below {folder}/" if folder else "in the repository"
+                yield Note(where=dotted((*path, position)), message=f"`{pattern}` matches no file {at}{near}")
+
+
+def _near(pattern: str, files: list[str]) -> str:
+    first = sorted({file.split("/")[0] for file in files})
+    found = difflib.get_close_matches(pattern.strip("/").split("/")[0], first, n=1, cutoff=0.7)
+    return f"; did you mean `{found[0]}`?" if found and found[0] not in pattern else ""
+
+
+def _against_tree(name: str, service: Service, tree: _Tree, config: Config) -> Iterator[Note]:
+    path: Path = ("services", name)
+    folder = layout.folder_of(service)
+    if folder not in tree.folders:
+        kind = "is a file, not a folder" if folder in tree.paths else "is not a folder of the repository"
+        found = difflib.get_close_matches(folder, sorted(tree.folders - {""}), n=1, cutoff=0.6)
+        hint = f"; did you mean `{found[0]}`?" if found else ""
+        yield Note(where=dotted((*path, "source")), message=f"`{folder}` {kind}{hint}", fatal=True)
+        return
+    yield from tree.unmatched(service.watch, (*path, "watch"), folder, "")
+    yield from tree.unmatched(service.ignore, (*path, "ignore"), "", folder)
+    yield from tree.unmatched(service.mutable, (*path, "mutable"), folder)
+    yield from tree.unmatched(service.in_place, (*path, "in_place"), folder)
+    yield from _uses(service, tree, config, path)
+    if service.build is not None:
+        files = tree.below(folder)
+        for position, output in enumerate(service.build.outputs):
+            at = output.rstrip("/")
+            tracked = next((file for file in files if file == at or file.startswith(f"{at}/")), None)
+            if tracked is not None:
+                yield Note(
+                    where=dotted((*path, "build", "outputs", position)), fatal=True,
+                    message=f"`{output}` is a build output, but git tracks `{tracked}`; git rm --cached it",
+                )  # fmt: skip
+
+
+def _uses(service: Service, tree: _Tree, config: Config, path: Path) -> Iterator[Note]:
+    for position, used in enumerate(service.uses):
+        if used not in config.services and next(tree.unmatched([used], path, ""), None) is not None:
+            found = difflib.get_close_matches(used, config.services, n=1, cutoff=0.6)
+            hint = f"; did you mean `{found[0]}`?" if found else ""
+            yield Note(where=dotted((*path, "uses", position)),
+                       message=f"`{used}` is neither a service nor a path of the repository{hint}")  # fmt: skip
+
+
+def _overlaps(targets: dict[str, Target]) -> Iterator[Note]:
+    """Two live folders that are one, or one inside the other; sorted by path, so neighbours suffice."""
+    order = sorted(targets.values(), key=lambda target: (*target.path.split("/"), ""))
+    above: list[Target] = []
+    for target in order:
+        while above and not f"{target.path}/".startswith(f"{above[-1].path}/"):
+            above.pop()
+        if above:
+            other = above[-1]
+            what = "is the target of" if other.path == target.path else f"lies inside {other.path}, the target of"
+            owner = "the project" if other.name == layout.PROJECT else other.name
+            where: Path = ("project", "target") if target.name == layout.PROJECT else ("services", target.name, "target")
+            yield Note(where=dotted(where), message=f"{target.path} {what} {owner}", fatal=True)
+        above.append(target)
