@@ -86,7 +86,8 @@ def host(tmp_path: Path, pm2_program: str) -> Iterator[Host]:
     made.app.mkdir()
     (made.app / "server.js").write_text(SERVER)
     yield made
-    if (made.home / "pm2.pid").exists():
+    pid_file = made.home / "pm2.pid"
+    if pid_file.exists() and _alive(int(pid_file.read_text())):
         made.pm2("kill")
 
 
@@ -126,7 +127,22 @@ def test_a_daemon_killed_hard_is_no_daemon(host: Host, runtime: Pm2) -> None:
     _until(lambda: not _alive(daemon))
     assert (host.home / "rpc.sock").exists()
     assert runtime.inspect(host.unit()).state == "missing"
-    (host.home / "pm2.pid").unlink()
+    assert int((host.home / "pm2.pid").read_text()) == daemon
+
+
+def test_a_daemon_that_dies_while_it_is_asked_is_not_started_again(
+    host: Host, runtime: Pm2, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[str] = []
+
+    def only_just(path: str) -> bool:
+        looks.append(path)
+        return len(looks) == 1
+
+    monkeypatch.setattr(pm2_runtime, "daemon_listens", only_just)
+    assert runtime.inspect(host.unit()).state == "missing"
+    assert len(looks) == 2
+    assert not (host.home / "pm2.pid").exists()
 
 
 def test_a_missing_process_is_registered_saved_and_online(host: Host, runtime: Pm2) -> None:

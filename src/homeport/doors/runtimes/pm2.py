@@ -25,6 +25,8 @@ from homeport.model.errors import Failed
 from homeport.model.ports import Completed, OnLine, Restarted, Shell, Unit, UnitState
 
 SET, MARK = "HOMEPORT_VARIABLES", "HOMEPORT_REGISTERED"
+NO_DAEMON = {"PM2_LOG_FILE_PATH": "/dev/null/none"}
+"""pm2 starts a daemon for every command when none runs, and cannot when its log is not to be opened."""
 ONLINE_WITHIN = 30.0
 """Seconds a restarted process has to be online, beside its time to stop."""
 
@@ -101,7 +103,12 @@ class Pm2:
                     return named(rows, unit.name)
             except SocketTrouble:
                 pass
-        done = self._pm2(unit, env, ["jlist"])
+        try:
+            done = self._pm2(unit, {**env, **NO_DAEMON}, ["jlist"])
+        except Failed:
+            if daemon_listens(path):
+                raise
+            return []
         return named(find_list(done.stdout.decode("utf-8", "replace")), unit.name)
 
     def _restart_by_socket(self, unit: Unit, env: Mapping[str, str], apps: Sequence[App]) -> bool:
