@@ -172,7 +172,12 @@ def _lay_out(box: Sandbox) -> None:
     (box.clone / "gitignore").rename(box.clone / ".gitignore")
     config = box.clone / "homeport.toml"
     text = config.read_text(encoding="utf-8")
-    for word, value in (("live", box.live), ("api_port", box.api_port), ("web_port", box.web_port)):
+    node, python = shutil.which("node"), shutil.which("python3")
+    words = {
+        "live": box.live, "api_port": box.api_port, "web_port": box.web_port,
+        "node": Path(node or sys.executable).parent, "python": Path(python or sys.executable).parent,
+    }  # fmt: skip
+    for word, value in words.items():
         text = text.replace("{" + word + "}", str(value))
     config.write_text(text, encoding="utf-8")
     box.tool("git", "config", "user.name", "Ada Example")
