@@ -43,7 +43,7 @@ _NETWORK = (
 
 
 def network_environment() -> dict[str, str]:
-    """What a fetch or push may see of the caller's environment: the user's own ssh set-up, no git settings."""
+    """What a fetch may see of the caller's environment: the user's own ssh set-up, no git settings."""
     return {name: os.environ[name] for name in _NETWORK if name in os.environ}
 
 

@@ -38,7 +38,7 @@ Segment = tuple[Token, ...]
 
 
 class Pattern(Struct, frozen=True):
-    """One line: `segments` between slashes; `anchored` when the line holds a slash that is not its last byte."""
+    """One line; `anchored` when it holds a slash that is not its last byte."""
 
     segments: tuple[Segment, ...]
     anchored: bool
@@ -215,7 +215,7 @@ def _split(tokens: Segment) -> tuple[Segment, ...]:
 
 
 def _readings(tokens: Segment) -> list[Segment]:
-    """git cuts the literal beginning off before it looks at `**`, so `lib**/x` crosses folders as `**/x` does."""
+    """git cuts the literal beginning off before it reads `**`: `lib**/x` crosses folders as `**/x` does."""
     literal = 0
     while literal < len(tokens) and len(tokens[literal].raw) == 1 and tokens[literal].raw not in b"*?":
         literal += 1
