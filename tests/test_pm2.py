@@ -85,6 +85,9 @@ def host(tmp_path: Path, pm2_program: str) -> Iterator[Host]:
     made = Host(tmp_path, pm2_program)
     made.app.mkdir()
     (made.app / "server.js").write_text(SERVER)
+    # With this file there, pm2 does not greet a new user, nor ask the network for a newer version.
+    made.home.mkdir()
+    (made.home / "touch").write_text("0")
     yield made
     pid_file = made.home / "pm2.pid"
     if pid_file.exists() and _alive(int(pid_file.read_text())):
@@ -115,7 +118,7 @@ def failure(act: Callable[[], object]) -> Failed:
 
 def test_inspecting_starts_no_daemon(host: Host, runtime: Pm2) -> None:
     assert runtime.inspect(host.unit()).state == "missing"
-    assert not host.home.exists()
+    assert [path.name for path in host.home.iterdir()] == ["touch"]
 
 
 def test_a_daemon_killed_hard_is_no_daemon(host: Host, runtime: Pm2) -> None:
@@ -163,7 +166,7 @@ def test_a_text_command_runs_in_a_shell(host: Host, runtime: Pm2) -> None:
 def test_without_command_an_unknown_process_is_unregistered(host: Host, runtime: Pm2) -> None:
     fault = failure(lambda: runtime.restart(host.unit(command=None), Lines()))
     assert fault.code == "unregistered"
-    assert not host.home.exists()
+    assert [path.name for path in host.home.iterdir()] == ["touch"]
 
 
 @pytest.mark.parametrize("way", ["socket", "command"])
@@ -330,6 +333,8 @@ def test_as_root_pm2_runs_as_the_named_user(tmp_path: Path, pm2_program: str) ->
             folder.mkdir(exist_ok=True)
             os.chown(folder, 65534, 65534)
         (host.app / "server.js").write_text(SERVER)
+        (host.home / "touch").write_text("0")
+        os.chown(host.home / "touch", 65534, 65534)
         unit = host.unit(user="nobody", home=str(base))
         for _ in range(2):
             done = runtime.restart(unit, Lines())
