@@ -164,8 +164,9 @@ class _Tree:
 
 def _near(pattern: str, files: list[str]) -> str:
     first = sorted({file.split("/")[0] for file in files})
-    found = difflib.get_close_matches(pattern.strip("/").split("/")[0], first, n=1, cutoff=0.7)
-    return f"; did you mean `{found[0]}`?" if found and found[0] not in pattern else ""
+    written = pattern.strip("/").split("/")[0]
+    found = difflib.get_close_matches(written, first, n=1, cutoff=0.7)
+    return f"; did you mean `{found[0]}`?" if found and found[0] != written else ""
 
 
 def _against_tree(name: str, service: Service, tree: _Tree, config: Config) -> Iterator[Note]:

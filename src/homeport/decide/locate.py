@@ -66,13 +66,14 @@ class _Walk:
             self._note(path)
             self.counts[path] = self.counts.get(path, -1) + 1
             path = (*path, self.counts[path])
-        self._note(path)
+        self.lines[path] = self.line
         return path
 
     def _resolved(self, keys: list[str]) -> Path:
         path: Path = ()
         for key in keys:
             path = self._inside((*path, key))
+            self._note(path)
         return path
 
     def _inside(self, path: Path) -> Path:
