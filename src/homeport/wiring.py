@@ -16,7 +16,7 @@ from homeport.doors.live import LiveTargets
 from homeport.doors.lock import FileLock
 from homeport.doors.rescues import RescueBox
 from homeport.doors.secrets import Redactor
-from homeport.doors.shell import LocalShell
+from homeport.doors.shell import LocalShell, detach
 from homeport.doors.store import SqliteStore
 from homeport.flow.site import Site
 from homeport.model.config import Config, Environment, HostConfig, Project
@@ -236,13 +236,8 @@ def _prober(shell: Shell) -> Prober:
 def start_runner(root: str, project: str, environment: str, state: str) -> int:
     """Starts a runner in its own session, so that it outlives the terminal; returns its pid."""
     log = os.path.join(state, "runner.log")
-    actions = [
-        (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
-        (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
-        (os.POSIX_SPAWN_DUP2, 1, 2),
-    ]
     argv = [sys.executable, "-m", "homeport.runner", root, project, environment]
-    return os.posix_spawn(sys.executable, argv, {**os.environ, "HOMEPORT_STATE": root}, file_actions=actions, setsid=True)
+    return detach(argv, {**os.environ, "HOMEPORT_STATE": root}, log)
 
 
 def person() -> str:

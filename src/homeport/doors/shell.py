@@ -264,3 +264,20 @@ def _signal_group(group: int, number: signal.Signals) -> None:
 
 def _shown(argv: Sequence[str]) -> str:
     return printable(" ".join(argv).encode("utf-8", "surrogateescape"))[:300]
+
+
+def detach(argv: Sequence[str], env: Mapping[str, str], log: str) -> int:
+    """Starts a process of homeport's own in its own session, so that it outlives the terminal; returns its pid.
+
+    Its output is appended to `log` (0600). Raises InfrastructureFault when it cannot be started.
+    """
+    actions = [
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
+        (os.POSIX_SPAWN_DUP2, 1, 2),
+    ]
+    try:
+        return os.posix_spawn(argv[0], list(argv), dict(env), file_actions=actions, setsid=True)
+    except OSError as fault:
+        raise InfrastructureFault(f"the runner could not be started: {fault.strerror}", where=argv[0],
+                                  next="homeport doctor", code="spawn") from fault
