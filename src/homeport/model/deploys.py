@@ -90,7 +90,7 @@ class Deploy(Struct, frozen=True, kw_only=True, rename="camel"):
     id: str
     kind: Kind
     request: Request
-    state: Literal["running", "done"] = "running"
+    state: Literal["waiting", "running", "done"] = "running"
     status: Status | None = None
     sha: str | None = None
     previous_sha: str | None = None

@@ -1,0 +1,244 @@
+"""One SQLite file: opened without guessing, migrated by numbered SQL, every write a transaction."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import sqlite3
+import threading
+from collections.abc import Iterator
+from importlib import resources
+from typing import Any
+
+from homeport.model.errors import HomeportError, InfrastructureFault, StateFault
+from homeport.model.ports import Clock
+
+BUSY = 5.0
+"""Seconds to wait for another writer."""
+SMALL = 1024 * 1024
+"""Bytes; a database of up to this size is checked whenever it is opened."""
+_RECORD = """CREATE TABLE IF NOT EXISTS schema_migrations
+  (number INTEGER PRIMARY KEY, name TEXT NOT NULL, applied_at TEXT NOT NULL) STRICT"""
+
+
+def migrations() -> list[tuple[int, str, str]]:
+    """(number, name, SQL) of every migration this version knows, in order."""
+    folder = resources.files("homeport.doors.migrations")
+    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
+    return [(int(name[:4]), name, folder.joinpath(name).read_text("utf-8")) for name in names]
+
+
+class Database:
+    """A connection that threads may share.
+
+    Raises StateFault (codes `no-state`, `corrupt`, `newer`, `older`) when the file cannot be trusted, and
+    InfrastructureFault (code `database`) when the disk is full or another writer does not let go.
+    """
+
+    def __init__(self, path: str, clock: Clock, *, readonly: bool = False) -> None:
+        self.path = path
+        self._clock = clock
+        self._guard = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+        with self.told():
+            if not os.path.lexists(path):
+                if readonly:
+                    raise StateFault("nothing was deployed here yet: there is no state", where=path,
+                                     next="homeport deploy", code="no-state")  # fmt: skip
+                self._make()
+            self._connection = self._open(path, readonly)
+
+    def _make(self) -> None:
+        """A new file appears complete or not at all, so an empty one is always a damaged one."""
+        fresh = f"{self.path}.new-{os.getpid()}-{secrets.token_hex(4)}"
+        os.close(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+        try:
+            connection = _connect(fresh, readonly=False)
+            connection.execute("PRAGMA journal_mode = WAL")
+            self._migrate(connection)
+            connection.close()
+            with contextlib.suppress(FileExistsError):
+                os.link(fresh, self.path)
+        finally:
+            for end in ("", "-wal", "-shm"):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(fresh + end)
+        _sync_folder(self.path)
+
+    def _open(self, path: str, readonly: bool) -> sqlite3.Connection:
+        size = os.stat(path).st_size
+        if size == 0:
+            raise self.corrupt("the file is empty")
+        connection = _connect(path, readonly=readonly)
+        try:
+            if size <= SMALL:
+                said = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+                if said != "ok":
+                    raise self.corrupt(str(said))
+            missing = self._missing(connection)
+            if missing and readonly:
+                raise StateFault("the database is of an older version", where=path, next="homeport deploy", code="older")
+            if missing:
+                self._migrate(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _missing(self, connection: sqlite3.Connection) -> bool:
+        """Whether migrations are to be carried out. Raises StateFault for a newer or foreign database."""
+        try:
+            done = {int(row[0]) for row in connection.execute("SELECT number FROM schema_migrations")}
+        except sqlite3.OperationalError as fault:
+            if "no such table" not in str(fault):
+                raise
+            done = set()
+        if not done:
+            raise self.corrupt("it is not a database of homeport")
+        known = {number for number, _, _ in migrations()}
+        if done - known:
+            raise StateFault(
+                f"the database was written by a newer homeport (migration {max(done)}, this one knows {max(known)})",
+                where=self.path, next="install the newer homeport again, or restore a backup from before it", code="newer",
+            )  # fmt: skip
+        return bool(known - done)
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        for number, name, sql in migrations():
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                connection.execute(_RECORD)
+                if connection.execute("SELECT 1 FROM schema_migrations WHERE number = ?", (number,)).fetchone() is None:
+                    for statement in _statements(sql):
+                        connection.execute(statement)
+                    connection.execute(
+                        "INSERT INTO schema_migrations VALUES (?, ?, ?)", (number, name, self._clock.now())
+                    )
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    def rows(self, sql: str, *values: Any) -> list[Any]:
+        """Every row of a query."""
+        with self._guard, self.told():
+            return self._open_connection().execute(sql, values).fetchall()
+
+    def one(self, sql: str, *values: Any) -> Any:
+        """The first row of a query, or None."""
+        found = self.rows(sql, *values)
+        return found[0] if found else None
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction; inside another one of the same thread it is part of that one."""
+        with self._guard, self.told():
+            connection = self._open_connection()
+            if connection.in_transaction:
+                yield connection
+                return
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield connection
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+
+    def write(self, sql: str, *values: Any) -> int:
+        """One statement in its transaction; how many rows it changed."""
+        with self.writing() as connection:
+            return connection.execute(sql, values).rowcount
+
+    def backup(self, path: str) -> None:
+        """A complete copy while others write; it appears whole or not at all, and overwrites nothing.
+
+        Raises StateFault (code `exists`) when there is something at `path`.
+        """
+        part = f"{path}.part-{os.getpid()}-{secrets.token_hex(4)}"
+        with self._guard, self.told():
+            os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
+            try:
+                copy = _connect(part, readonly=False)
+                with contextlib.closing(copy):
+                    self._open_connection().backup(copy)
+                    copy.execute("PRAGMA journal_mode = DELETE")
+                with open(part, "rb") as file:
+                    os.fsync(file.fileno())
+                os.link(part, path)
+            except FileExistsError as fault:
+                raise StateFault("there is a file of that name already", where=path, next="homeport db backup OTHER",
+                                 code="exists") from fault  # fmt: skip
+            finally:
+                for end in ("", "-wal", "-shm", "-journal"):
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(part + end)
+            _sync_folder(path)
+
+    def close(self) -> None:
+        """May be called twice."""
+        with self._guard:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
+
+    def corrupt(self, why: str) -> StateFault:
+        return StateFault(f"the database is damaged: {why}", where=self.path,
+                          next="homeport db check, then restore the newest backup", code="corrupt")  # fmt: skip
+
+    @contextlib.contextmanager
+    def told(self) -> Iterator[None]:
+        """SQLite's errors in our words."""
+        try:
+            yield
+        except HomeportError:
+            raise
+        except (sqlite3.OperationalError, OSError) as fault:
+            raise InfrastructureFault(f"the database cannot be used: {fault}", where=self.path, next="homeport doctor",
+                                      code="database") from fault  # fmt: skip
+        except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.NotSupportedError):
+            raise
+        except sqlite3.DatabaseError as fault:
+            raise self.corrupt(str(fault)) from fault
+
+    def _open_connection(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise InfrastructureFault("the database is closed", where=self.path, next="homeport doctor", code="database")
+        return self._connection
+
+
+def _connect(path: str, *, readonly: bool) -> sqlite3.Connection:
+    plain = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+    connection = sqlite3.connect(
+        f"file:{plain}?mode={'ro' if readonly else 'rw'}", uri=True, timeout=BUSY, isolation_level=None,
+        check_same_thread=False,
+    )  # fmt: skip
+    try:
+        connection.execute("PRAGMA synchronous = FULL")
+        connection.execute("PRAGMA foreign_keys = ON")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _statements(sql: str) -> Iterator[str]:
+    text = ""
+    for line in sql.splitlines():
+        text += line + "\n"
+        if sqlite3.complete_statement(text):
+            yield text
+            text = ""
+    if any(line and not line.startswith("--") for line in text.split("\n")):
+        yield text
+
+
+def _sync_folder(path: str) -> None:
+    folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,287 @@
+"""What homeport knows of one environment, in SQLite: the queue, the deploys, the records."""
+
+from __future__ import annotations
+
+import secrets
+import sqlite3
+from typing import TypeVar
+
+import msgspec
+from msgspec.structs import replace
+
+from homeport.doors.database import Database
+from homeport.doors.encoding import encodable, encode
+from homeport.model.deploys import (
+    EXIT_CODES,
+    Block,
+    Deploy,
+    Hold,
+    Request,
+    ServiceRecord,
+    Stamp,
+    Status,
+    TargetRecord,
+)
+from homeport.model.errors import Busy, StateFault
+from homeport.model.live import Rescue
+from homeport.model.ports import Clock
+
+T = TypeVar("T")
+_BODIES: tuple[tuple[str, type], ...] = (
+    ("deploys", Deploy), ("services", ServiceRecord), ("targets", TargetRecord), ("rescues", Rescue),
+    ("blocks", Block), ("holds", Hold),
+)  # fmt: skip
+
+
+class SqliteStore:
+    """Satisfies `Store`; threads may share it. With `readonly` nothing is written, not even a new file.
+
+    Raises StateFault (codes `no-state`, `corrupt`, `newer`, `older`) and InfrastructureFault (`database`).
+    """
+
+    def __init__(self, path: str, clock: Clock, *, readonly: bool = False) -> None:
+        self._clock = clock
+        self._db = Database(path, clock, readonly=readonly)
+
+    def meta(self, key: str) -> str | None:
+        row = self._db.one("SELECT value FROM meta WHERE key = ?", key)
+        return row[0] if row else None
+
+    def set_meta(self, key: str, value: str) -> None:
+        self._db.write("INSERT OR REPLACE INTO meta VALUES (?, ?)", key, encodable(value))
+
+    # The queue: at most one runs, at most one waits.
+
+    def enqueue(self, request: Request) -> tuple[str, bool]:
+        """As `Store.enqueue`. One that runs is joined unless it is being cancelled."""
+        key = encode(request.key).decode()
+        with self._db.writing() as connection:
+            live = connection.execute(
+                "SELECT id, state, request, cancel_by, body FROM deploys WHERE state IN ('waiting', 'running') "
+                "ORDER BY state = 'running'"
+            ).fetchall()
+            for found, _, asked, cancel_by, _ in live:
+                if asked == key and cancel_by is None:
+                    return str(found), True
+            fresh = self._new_id(connection)
+            for _, state, _, _, body in live:
+                if state == "waiting":
+                    self._end_waiting(self._read(body, Deploy), "superseded", f"superseded by {fresh}")
+            deploy = Deploy(id=fresh, kind=request.kind, request=request, state="waiting", sha=request.sha,
+                            attempts=0, requested_by=request.requested_by)  # fmt: skip
+            connection.execute(
+                "INSERT INTO deploys (id, request, state, sha, asked_at, body) VALUES (?, ?, 'waiting', ?, ?, ?)",
+                (fresh, key, request.sha, self._clock.now(), encode(deploy).decode()),
+            )
+            return fresh, False
+
+    def _new_id(self, connection: sqlite3.Connection) -> str:
+        """UTC time and chance; never before one that is there already, so ids sort as they were asked for,
+        also when the clock was put back."""
+        stamp = self._clock.now()[:19].replace("-", "").replace(":", "").lower()
+        (last,) = connection.execute("SELECT max(id) FROM deploys").fetchone()
+        if last is not None and last[:15] > stamp:
+            stamp = last[:15]
+        fresh = f"{stamp}-{secrets.token_hex(2)}"
+        if last is None or fresh > last:
+            return fresh
+        if last[:15] == stamp and last[16:20] < "ffff":
+            return f"{stamp}-{int(last[16:20], 16) + 1:04x}"
+        return f"{last}{secrets.token_hex(2)}"
+
+    def _end_waiting(self, deploy: Deploy, status: Status, because: str) -> None:
+        self._save(replace(
+            deploy, state="done", status=status, exit_code=EXIT_CODES[status], ended_at=self._clock.now(),
+            duration_ms=0, error_summary=because, error_code=status, next=None,
+        ))  # fmt: skip
+
+    def waiting(self) -> Deploy | None:
+        return self._deploy_where("state = 'waiting'")
+
+    def begin(self, deploy: str, pid: int) -> Deploy:
+        """As `Store.begin`. Raises Busy when another one runs, StateFault when it has ended or is unknown."""
+        with self._db.writing() as connection:
+            row = connection.execute("SELECT body FROM deploys WHERE id = ?", (deploy,)).fetchone()
+            found = self._read(row[0], Deploy) if row else None
+            if found is None or found.state == "done":
+                raise StateFault("this deploy has ended" if found else "there is no such deploy", where=deploy,
+                                 next="homeport history", code="ended")  # fmt: skip
+            begun = replace(found, state="running", pid=pid, attempts=found.attempts + 1,
+                            started_at=found.started_at or self._clock.now())  # fmt: skip
+            try:
+                self._save(begun)
+            except sqlite3.IntegrityError as fault:
+                raise Busy("another deploy runs", where=deploy, next="homeport status", code="busy") from fault
+            return begun
+
+    def running(self) -> Deploy | None:
+        return self._deploy_where("state = 'running'")
+
+    def update(self, deploy: Deploy) -> None:
+        """Saves the row as it is given."""
+        self._save(deploy)
+
+    def finish(self, deploy: Deploy, stamp: Stamp | None = None, block: Block | None = None,
+               hold: Hold | None = None) -> None:  # fmt: skip
+        """As `Store.finish`."""
+        with self._db.writing() as connection:
+            self._save(replace(deploy, state="done", ended_at=deploy.ended_at or self._clock.now()))
+            for record in stamp.services if stamp else ():
+                self.save_service(record)
+            if block is not None:
+                self.block(block)
+            if hold is not None:
+                connection.execute("INSERT INTO holds (until, body) VALUES (?, ?)", (hold.until, encode(hold).decode()))
+
+    def _save(self, deploy: Deploy) -> None:
+        changed = self._db.write(
+            "UPDATE deploys SET state = ?, status = ?, sha = ?, pid = ?, body = ? WHERE id = ?",
+            deploy.state, deploy.status, deploy.sha, deploy.pid, encode(deploy).decode(), deploy.id,
+        )  # fmt: skip
+        if not changed:
+            raise StateFault("there is no such deploy", where=deploy.id, next="homeport db check", code="no-deploy")
+
+    def stage(self, deploy: str, stage: str, state: str, detail: str = "") -> None:
+        self._db.write("INSERT INTO stages (deploy, stage, state, detail, at) VALUES (?, ?, ?, ?, ?)",
+                       deploy, stage, state, encodable(detail), self._clock.now())  # fmt: skip
+
+    def stages(self, deploy: str) -> list[tuple[str, str, str]]:
+        return [(s, t, at) for s, t, at in
+                self._db.rows("SELECT stage, state, at FROM stages WHERE deploy = ? ORDER BY number", deploy)]  # fmt: skip
+
+    def deploy(self, id: str) -> Deploy | None:
+        """As `Store.deploy`; None too when several begin so."""
+        id = encodable(id)
+        rows = self._db.rows("SELECT id, body FROM deploys WHERE substr(id, 1, ?) = ? ORDER BY id LIMIT 2", len(id), id)
+        if rows and (rows[0][0] == id or (id and len(rows) == 1)):
+            return self._read(rows[0][1], Deploy)
+        return None
+
+    def history(self, limit: int = 20) -> list[Deploy]:
+        """Newest first; what waits is not history yet."""
+        return self._all(Deploy, "SELECT body FROM deploys WHERE state <> 'waiting' ORDER BY id DESC LIMIT ?", limit)
+
+    def ask_cancel(self, deploy: str, by: str) -> bool:
+        """False when it has ended already. One that waits ends at once; who asked first stays on record."""
+        with self._db.writing() as connection:
+            row = connection.execute("SELECT body FROM deploys WHERE id = ? AND state <> 'done'", (deploy,)).fetchone()
+            if row is None:
+                return False
+            connection.execute("UPDATE deploys SET cancel_by = coalesce(cancel_by, ?) WHERE id = ?",
+                               (encodable(by), deploy))  # fmt: skip
+            found = self._read(row[0], Deploy)
+            if found.state == "waiting":
+                self._end_waiting(found, "cancelled", f"cancelled by {by}")
+            return True
+
+    def cancel_asked(self, deploy: str) -> str | None:
+        row = self._db.one("SELECT cancel_by FROM deploys WHERE id = ?", deploy)
+        return row[0] if row else None
+
+    # What is there.
+
+    def services(self) -> dict[str, ServiceRecord]:
+        return {r.service: r for r in self._all(ServiceRecord, "SELECT body FROM services ORDER BY name")}
+
+    def save_service(self, record: ServiceRecord) -> None:
+        self._db.write("INSERT OR REPLACE INTO services VALUES (?, ?, ?)",
+                       record.service, record.sha, encode(record).decode())  # fmt: skip
+
+    def target(self, name: str) -> TargetRecord | None:
+        return next((record for record in self.targets() if record.name == name), None)
+
+    def targets(self) -> list[TargetRecord]:
+        rows = self._db.rows(
+            "SELECT t.body, s.deploy, s.from_tree, s.to_tree FROM targets t "
+            "LEFT JOIN syncing s ON s.target = t.name ORDER BY t.name"
+        )
+        return [replace(self._read(body, TargetRecord), syncing=(deploy, old, new) if deploy else None)
+                for body, deploy, old, new in rows]  # fmt: skip
+
+    def save_target(self, record: TargetRecord) -> None:
+        """Saves the record; a sync that began stays begun."""
+        self._db.write("INSERT OR REPLACE INTO targets VALUES (?, ?, ?)",
+                       record.name, record.tree, encode(replace(record, syncing=None)).decode())  # fmt: skip
+
+    def begin_sync(self, target: str, deploy: str, from_tree: str, to_tree: str) -> None:
+        self._db.write("INSERT OR REPLACE INTO syncing VALUES (?, ?, ?, ?, ?)",
+                       target, deploy, from_tree, to_tree, self._clock.now())  # fmt: skip
+
+    def end_sync(self, record: TargetRecord) -> None:
+        with self._db.writing() as connection:
+            self.save_target(record)
+            connection.execute("DELETE FROM syncing WHERE target = ?", (record.name,))
+
+    def add_rescue(self, rescue: Rescue) -> None:
+        """Saving the same one again changes nothing."""
+        self._db.write("INSERT OR IGNORE INTO rescues VALUES (?, ?, ?)", rescue.id, rescue.at, encode(rescue).decode())
+
+    def rescues(self) -> list[Rescue]:
+        """Newest first."""
+        return self._all(Rescue, "SELECT body FROM rescues ORDER BY at DESC, id DESC")
+
+    # What stops a deploy.
+
+    def blocks(self) -> list[Block]:
+        """Newest first."""
+        return self._all(Block, "SELECT body FROM blocks ORDER BY at DESC, sha")
+
+    def block(self, block: Block) -> None:
+        """The first reason stays."""
+        self._db.write("INSERT OR IGNORE INTO blocks VALUES (?, ?, ?)", block.sha, block.at, encode(block).decode())
+
+    def unblock(self, sha: str) -> bool:
+        """By the full id. False when it was not blocked."""
+        return self._db.write("DELETE FROM blocks WHERE sha = ?", sha) > 0
+
+    def holds(self) -> list[Hold]:
+        """Those that have not run out, newest first."""
+        return self._all(Hold, "SELECT body FROM holds WHERE until > ? ORDER BY number DESC", self._clock.now())
+
+    def cached(self, key: str) -> str | None:
+        row = self._db.one("SELECT value FROM cached WHERE key = ?", key)
+        return row[0] if row else None
+
+    def cache(self, key: str, value: str) -> None:
+        self._db.write("INSERT OR REPLACE INTO cached VALUES (?, ?, ?)", key, encodable(value), self._clock.now())
+
+    def audit(self, who: str, action: str, detail: str) -> None:
+        self._db.write("INSERT INTO audit (at, who, action, detail) VALUES (?, ?, ?, ?)",
+                       self._clock.now(), encodable(who), encodable(action), encodable(detail))  # fmt: skip
+
+    def audited(self, limit: int = 100) -> list[tuple[str, str, str, str]]:
+        rows = self._db.rows("SELECT at, who, action, detail FROM audit ORDER BY number DESC LIMIT ?", limit)
+        return [(at, who, action, detail) for at, who, action, detail in rows]
+
+    def backup(self, path: str) -> None:
+        """As `Database.backup`."""
+        self._db.backup(path)
+
+    def check(self) -> list[str]:
+        """Everything that is wrong, a line each; empty when all is well."""
+        problems = [str(row[0]) for row in self._db.rows("PRAGMA integrity_check(20)") if row[0] != "ok"]
+        problems += [f"{row[0]}: row {row[1]} points to a {row[2]} row that is not there"
+                     for row in self._db.rows("PRAGMA foreign_key_check")]  # fmt: skip
+        for table, kind in _BODIES:
+            for (body,) in self._db.rows(f"SELECT body FROM {table}"):  # noqa: S608  # names of our own, above
+                try:
+                    self._read(body, kind)
+                except StateFault as fault:
+                    problems.append(f"{table}: {fault.what}")
+        return problems
+
+    def close(self) -> None:
+        self._db.close()
+
+    def _deploy_where(self, condition: str) -> Deploy | None:
+        row = self._db.one(f"SELECT body FROM deploys WHERE {condition}")  # noqa: S608  # conditions of our own
+        return self._read(row[0], Deploy) if row else None
+
+    def _all(self, kind: type[T], sql: str, *values: object) -> list[T]:
+        return [self._read(row[0], kind) for row in self._db.rows(sql, *values)]
+
+    def _read(self, body: str, kind: type[T]) -> T:
+        try:
+            return msgspec.json.decode(body, type=kind)
+        except (msgspec.MsgspecError, UnicodeError) as fault:
+            raise self._db.corrupt(f"a {kind.__name__} record cannot be read: {fault}") from fault
