@@ -1,0 +1,153 @@
+"""What lies beside a live folder (`/opt/.homeport-api/` for `/opt/api`), and what a new file there looks like."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import fcntl
+import os
+import pwd
+import stat
+import struct
+from contextlib import suppress
+
+from msgspec import Struct
+
+from homeport.model.errors import InfrastructureFault, Refused
+
+_FLAGS = 0x80086601
+"""FS_IOC_GETFLAGS."""
+_UNCHANGEABLE = 0x10 | 0x20
+"""chattr +i and +a."""
+_NEVER_COPIED = ("security.capability", "security.ima", "security.evm")
+_libc = ctypes.CDLL(None, use_errno=True)
+NOREPLACE, EXCHANGE = 1, 2
+
+
+def rename(from_folder: int, from_name: bytes, to_folder: int, to_name: bytes, flags: int) -> None:
+    """renameat2(2). Raises OSError; EINVAL or ENOSYS where the file system or kernel has no such flag."""
+    if not hasattr(_libc, "renameat2"):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+    if _libc.renameat2(from_folder, from_name, to_folder, to_name, ctypes.c_uint(flags)) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), os.fsdecode(to_name))
+
+
+def sync_file_system(fd: int) -> None:
+    """Everything written to the file system of this descriptor is on its disk afterwards."""
+    if _libc.syncfs(fd) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+
+
+def folder_beside(path: str) -> str:
+    """The folder beside a live folder where its staged files, build folder and kept outputs lie."""
+    parent, name = os.path.split(path.rstrip("/"))
+    return os.path.join(parent, f".homeport-{name}")
+
+
+def open_stage(path: str, deploy: str) -> int:
+    """A private folder for the staged files of one deploy of the live folder `path`, made when missing.
+
+    Raises InfrastructureFault, or Refused (code `unowned`) when another user put something in its place.
+    """
+    beside = folder_beside(path)
+    try:
+        os.makedirs(os.path.dirname(beside), exist_ok=True)
+        fd = os.open(os.path.dirname(beside), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        for name, mode in ((os.path.basename(beside), 0o711), ("stage", 0o700), (deploy, 0o700)):
+            above, fd = fd, _own_folder(fd, name, mode, beside)
+            os.close(above)
+    except OSError as fault:
+        raise InfrastructureFault(f"no room for staged files: {fault.strerror}", where=beside, next=f"df -h {path}",
+                                  code="stage") from fault  # fmt: skip
+    return fd
+
+
+def _own_folder(above: int, name: str, mode: int, where: str) -> int:
+    with suppress(FileExistsError):
+        os.mkdir(name, mode, dir_fd=above)
+        os.chmod(name, mode, dir_fd=above)
+    fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
+    if os.fstat(fd).st_uid != os.geteuid():
+        os.close(fd)
+        raise Refused("another user owns the folder for staged files", where=where, next=f"ls -ld {where}", code="unowned")
+    return fd
+
+
+class Owner(Struct, frozen=True):
+    uid: int
+    gid: int
+
+
+def owner_named(name: str | None) -> Owner | None:
+    """A target's `owner` (`user` or `user:group`). Raises Refused (code `no-user`)."""
+    if not name:
+        return None
+    import grp
+
+    user, _, group = name.partition(":")
+    try:
+        account = pwd.getpwnam(user)
+        return Owner(account.pw_uid, grp.getgrnam(group).gr_gid if group else account.pw_gid)
+    except KeyError as fault:
+        raise Refused(f"there is no such user or group: {name}", where="owner", next=f"getent passwd {user}",
+                      code="no-user") from fault  # fmt: skip
+
+
+def dress_new(fd: int, above: os.stat_result, owner: Owner | None, executable: bool) -> None:
+    """Owner and mode of a file that git brings new: the owner of the folder it goes into, where root may say so."""
+    _give(fd, owner or (Owner(above.st_uid, above.st_gid) if os.geteuid() == 0 else None))
+    if os.geteuid() != 0 and above.st_mode & stat.S_ISGID:
+        with suppress(PermissionError):
+            os.fchown(fd, -1, above.st_gid)
+    os.fchmod(fd, 0o755 if executable else 0o644)
+
+
+def dress_alike(fd: int, old: int, owner: Owner | None, executable: bool) -> None:
+    """Owner, ACLs, extended attributes and mode of the file that is replaced; only the x bit follows git.
+
+    Raises OSError when something of it cannot be kept; setuid, setgid, sticky and capabilities never are.
+    """
+    was = os.fstat(old)
+    if (was.st_uid, was.st_gid) != (os.geteuid(), os.fstat(fd).st_gid) or owner is not None:
+        _give(fd, owner or Owner(was.st_uid, was.st_gid))
+    handle = f"/proc/self/fd/{old}"
+    try:
+        names = os.listxattr(handle)
+    except OSError:
+        names = []
+    for name in names:
+        if name in _NEVER_COPIED:
+            continue
+        try:
+            os.setxattr(fd, name, os.getxattr(handle, name))
+        except OSError as fault:
+            if not name.startswith(("security.", "trusted.")) and fault.errno != errno.ENOTSUP:
+                raise
+    os.fchmod(fd, wanted_mode(was.st_mode, executable))
+
+
+def wanted_mode(mode: int, executable: bool) -> int:
+    """The old permission bits with the x bit that git says."""
+    bits = stat.S_IMODE(mode) & 0o777
+    if executable == bool(bits & 0o100):
+        return bits
+    return bits | 0o100 | (bits & 0o044) >> 2 if executable else bits & ~0o111
+
+
+def _give(fd: int, owner: Owner | None) -> None:
+    if owner is not None:
+        found = os.fstat(fd)
+        if (found.st_uid, found.st_gid) != (owner.uid, owner.gid):
+            os.fchown(fd, owner.uid, owner.gid)
+
+
+def unchangeable(fd: int) -> bool:
+    """Whether chattr made this file or folder immutable or append-only."""
+    answer = bytearray(struct.pack("l", 0))
+    try:
+        fcntl.ioctl(fd, _FLAGS, answer)
+    except OSError:
+        return False
+    return bool(struct.unpack("l", answer)[0] & _UNCHANGEABLE)

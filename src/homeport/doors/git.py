@@ -1,0 +1,233 @@
+"""The bare mirror of the repository on this host: made, fetched, written to. GIT.md's traps are closed here."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from urllib.parse import urlsplit
+
+from homeport.doors.git_read import EMPTY_TREE, MirrorReader
+from homeport.doors.gitcmd import GitCommand, network_environment
+from homeport.model.errors import InfrastructureFault, StateFault, UsageFault
+from homeport.model.live import Entry
+from homeport.model.paths import printable, to_bytes
+from homeport.model.ports import Completed, Shell
+
+OLDEST_GIT = (2, 34)
+FETCH_TIMEOUT = 900.0
+"""Seconds."""
+ATTRIBUTES = "* -text -eol -ident -filter -working-tree-encoding -crlf !diff\n"
+"""Bytes in are bytes out, whatever the commit's own attributes say."""
+_SETTINGS = {
+    "gc.auto": "0",
+    "receive.autogc": "false",
+    "maintenance.auto": "false",
+    "fetch.fsckObjects": "true",
+    "transfer.fsckObjects": "true",
+    "fetch.fsck.zeroPaddedFilemode": "ignore",
+    "fetch.fsck.badTimezone": "ignore",
+    "fetch.fsck.missingSpaceBeforeDate": "ignore",
+    "transfer.unpackLimit": "1",
+    "core.logAllRefUpdates": "false",
+}
+"""The three ignored findings are harmless and common in old histories."""
+_REFS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
+_AUTHOR = "homeport <homeport@localhost>"
+_HIDDEN = re.compile(r"(?<=://)[^/@\s]+@")
+
+
+class Mirror(MirrorReader):
+    """Satisfies `Git`. One per project and host, shared by its environments; ref writers wait for each other."""
+
+    def __init__(self, path: str, origin: str, shell: Shell) -> None:
+        super().__init__(os.path.abspath(path), GitCommand(path, shell))
+        self.origin = os.path.abspath(origin) if origin and os.path.isdir(origin) else origin
+
+    @classmethod
+    def open_or_create(cls, path: str, origin: str, shell: Shell) -> Mirror:
+        """The mirror at `path`, made (mode 0700) when there is none.
+
+        Raises InfrastructureFault when git is missing or too old, StateFault when something else lies there.
+        """
+        mirror = cls(path, origin, shell)
+        if not os.path.lexists(mirror.path):
+            mirror._create()
+        mirror._verify()
+        return mirror
+
+    def fetch(self) -> None:
+        """As `Git.fetch`. Never touches refs/homeport."""
+        local = self._check_origin()
+        args = (
+            "-c", f"protocol.file.allow={'always' if local else 'never'}",
+            "fetch", "--quiet", "--prune", "--no-tags", "--no-write-fetch-head", "--no-auto-gc",
+            "--no-recurse-submodules", "--", self.origin, *_REFS,
+        )  # fmt: skip
+        with self._writing():
+            done = self._fetch_once(args)
+            if done.code and b".lock" in done.stderr:
+                self._clear_stale_locks()
+                done = self._fetch_once(args)
+        if done.code:
+            said = _HIDDEN.sub("", printable(done.stderr.decode("utf-8", "replace").strip()[-2000:]))
+            code = "shallow" if "shallow" in said else "fetch"
+            raise self._fault(f"the origin cannot be fetched: {said or 'git said nothing'}", code)
+
+    def keep(self, ref: str, oid: str | None) -> None:
+        """As `Git.keep`."""
+        full = f"refs/homeport/{ref}"
+        with self._writing():
+            args = ("-d", full) if oid is None else (full, self._object(oid))
+            done = self.cmd.code("update-ref", "--no-deref", *args, ok=(0, 1, 128))
+            if done.code and b".lock" in done.stderr:
+                self._clear_stale_locks()
+                done = self.cmd.code("update-ref", "--no-deref", *args, ok=(0,))
+        if done.code:
+            said = printable(done.stderr.decode("utf-8", "replace").strip())
+            raise InfrastructureFault(f"{full} cannot be written: {said}", where=self.path,
+                                      next="homeport doctor", code="ref")  # fmt: skip
+
+    def kept(self, prefix: str = "") -> dict[str, str]:
+        """What `keep` holds: ref (without refs/homeport/) to object id."""
+        raw = self.cmd.run("for-each-ref", "--format=%(refname) %(objectname)", f"refs/homeport/{prefix}")
+        pairs = (line.split(" ") for line in raw.decode("utf-8", "surrogateescape").splitlines())
+        return {name.removeprefix("refs/homeport/"): oid for name, oid in pairs}
+
+    def diff_text(self, before: Entry | None, after: Entry | None, path: str) -> str:
+        """As `Git.diff_text`."""
+        trees = [self.write_tree({path: entry} if entry else {}) for entry in (before, after)]
+        raw = self.cmd.run("diff-tree", "-r", "-p", "--no-renames", "--no-ext-diff", "--no-textconv", "--no-color", *trees)
+        return raw.decode("utf-8", "backslashreplace")
+
+    def write_blob(self, content: bytes) -> str:
+        """Stores bytes as they are; the object id."""
+        return self.cmd.run("hash-object", "-w", "--stdin", input=content, timeout=600).decode("ascii").strip()
+
+    def write_tree(self, entries: Mapping[str, Entry]) -> str:
+        """A tree of exactly these files. Raises InfrastructureFault when an object is not here or git refuses a name."""
+        return self.edit_tree(None, entries)
+
+    def edit_tree(self, tree: str | None, changes: Mapping[str, Entry | None]) -> str:
+        """A tree with some paths replaced or (None) removed; None starts from the empty tree."""
+        lines = [
+            to_bytes(f"{entry.mode} {entry.oid}\t{path}\0" if entry else f"0 {'0' * 40}\t{path}\0")
+            for path, entry in changes.items()
+        ]
+        if not lines:
+            return self._written_empty() if tree is None else self._object(tree)
+        with self.temporary_index(tree) as index:
+            self.cmd.run("update-index", "-z", "--index-info", index=index, input=b"".join(lines), timeout=600)
+            return self.cmd.run("write-tree", index=index, timeout=600).decode("ascii").strip()
+
+    def commit(self, tree: str, parents: Sequence[str], message: str, author: str = _AUTHOR) -> str:
+        """A commit object (no ref); `author` is `Name <mail>`, the committer is homeport."""
+        name, _, mail = author.partition("<")
+        who = {"NAME": name.strip() or "homeport", "EMAIL": mail.rstrip("> ") or "homeport@localhost"}
+        env = {f"GIT_AUTHOR_{key}": value for key, value in who.items()}
+        env |= {"GIT_COMMITTER_NAME": "homeport", "GIT_COMMITTER_EMAIL": "homeport@localhost"}
+        onto = [part for parent in parents for part in ("-p", self._object(parent))]
+        raw = self.cmd.run("commit-tree", self._object(tree), *onto, "-F", "-", input=to_bytes(message), env=env)
+        return raw.decode("ascii").strip()
+
+    @contextlib.contextmanager
+    def temporary_index(self, tree: str | None = None) -> Iterator[str]:
+        """The path of an index file of one's own, filled from a tree; gone afterwards."""
+        with tempfile.TemporaryDirectory(dir=self.path, prefix="tmp-index-") as folder:
+            index = os.path.join(folder, "index")
+            if tree is not None:
+                self.cmd.run("read-tree", self._object(tree), index=index, timeout=600)
+            yield index
+
+    def _written_empty(self) -> str:
+        self.cmd.run("hash-object", "-w", "-t", "tree", "--stdin", input=b"")
+        return EMPTY_TREE
+
+    def _create(self) -> None:
+        """Made beside its place and renamed, so that no half-made mirror is ever met."""
+        self._check_version()
+        above = os.path.dirname(self.path)
+        os.makedirs(above, mode=0o700, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=above, prefix=".new-mirror-", ignore_cleanup_errors=True) as folder:
+            made = os.path.join(folder, "repo.git")
+            git = GitCommand(made, self.cmd.shell)
+            git.run("init", "--quiet", "--bare", "--template=", "--object-format=sha1", "--initial-branch=main", made)
+            for key, value in _SETTINGS.items():
+                git.run("config", key, value)
+            os.chmod(made, 0o700)
+            try:
+                os.rename(made, self.path)
+            except OSError:
+                if not os.path.isdir(self.path):
+                    raise
+                shutil.rmtree(made, ignore_errors=True)
+
+    def _verify(self) -> None:
+        if not all(os.path.exists(os.path.join(self.path, name)) for name in ("HEAD", "objects", "refs", "config")):
+            raise StateFault("this is not a mirror that homeport made", where=self.path,
+                             next=f"mv {self.path} {self.path}.old, then run the command again", code="mirror")  # fmt: skip
+        info = os.path.join(self.path, "info")
+        attributes = os.path.join(info, "attributes")
+        try:
+            with open(attributes, encoding="utf-8", errors="replace") as file:
+                if file.read() == ATTRIBUTES:
+                    return
+        except FileNotFoundError:
+            os.makedirs(info, exist_ok=True)
+        with tempfile.NamedTemporaryFile("w", dir=info, delete=False) as fresh:
+            fresh.write(ATTRIBUTES)
+        os.replace(fresh.name, attributes)
+
+    def _check_version(self) -> None:
+        said = self.cmd.run("version").decode("utf-8", "replace")
+        found = re.search(r"(\d+)\.(\d+)", said)
+        if found is None or (int(found[1]), int(found[2])) < OLDEST_GIT:
+            raise InfrastructureFault(f"{printable(said.strip())} is too old; homeport needs git 2.34 or newer",
+                                      where="PATH", next="install a newer git, then: homeport doctor", code="old-git")  # fmt: skip
+
+    def _check_origin(self) -> bool:
+        """Whether the origin is a folder of this machine."""
+        if not self.origin:
+            raise UsageFault("nothing says where the repository comes from", where="homeport.toml: [project] repo",
+                             next='write [project] repo = "..." into homeport.toml', code="no-origin")  # fmt: skip
+        if self.origin.startswith("-") or "::" in self.origin.split("/")[0] or re.search(r"[\x00-\x1f\x7f]", self.origin):
+            raise UsageFault(f"{printable(self.origin)!r} cannot be a repository", where="homeport.toml: [project] repo",
+                             next="give a path, an ssh or an https address", code="bad-origin")  # fmt: skip
+        self._check_version()
+        path = urlsplit(self.origin).path if self.origin.startswith("file://") else self.origin
+        local = self.origin.startswith(("/", "./", "../", "file://")) or os.path.isdir(path)
+        if local and not os.path.isdir(path):
+            raise self._fault("the origin is not there", "no-origin")
+        if local and any(os.path.exists(os.path.join(path, at)) for at in ("shallow", ".git/shallow")):
+            raise self._fault("the origin is a shallow clone, which lacks history that homeport needs", "shallow")
+        return local
+
+    def _fetch_once(self, args: Sequence[str]) -> Completed:
+        return self.cmd.code(*args, ok=range(256), timeout=FETCH_TIMEOUT, env=network_environment())
+
+    def _fault(self, what: str, code: str) -> InfrastructureFault:
+        return InfrastructureFault(what, where=_HIDDEN.sub("", printable(self.origin)), next="homeport doctor", code=code)
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """Held by every writer of refs: another environment of the project may fetch at the same moment."""
+        handle = os.open(os.path.join(self.path, "homeport.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
+    def _clear_stale_locks(self) -> None:
+        """What a killed git left; only called while nobody else can be writing refs."""
+        for folder, _, files in os.walk(os.path.join(self.path, "refs")):
+            for name in files:
+                if name.endswith(".lock"):
+                    os.unlink(os.path.join(folder, name))
+        for name in ("packed-refs.lock", "shallow.lock"):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(self.path, name))

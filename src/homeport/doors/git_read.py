@@ -1,0 +1,242 @@
+"""What the mirror is asked: commits, trees, blobs, differences. Nothing here writes a ref or an object."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from homeport.doors.gitcmd import GitCommand
+from homeport.model.errors import InfrastructureFault, Refused, UsageFault
+from homeport.model.live import Entry, Stat, TreeChange
+from homeport.model.paths import from_bytes, printable, to_bytes
+
+EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
+"""Known to every git, also where it was never written."""
+_OID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_PATHS_AT_ONCE = 500
+
+
+class MirrorReader:
+    """The reading half of `Mirror`."""
+
+    def __init__(self, path: str, cmd: GitCommand) -> None:
+        self.path = path
+        self.cmd = cmd
+
+    def tip(self, branch: str) -> str:
+        """As `Git.tip`."""
+        found = self._first(f"refs/heads/{_spoken(branch, 'branch')}^{{commit}}")
+        if found is None:
+            raise Refused(
+                f"the origin has no branch {printable(branch)}",
+                where=self.path,
+                next="homeport check",
+                code="no-branch",
+            )
+        return found
+
+    def resolve(self, ref: str) -> str:
+        """As `Git.resolve`: a branch is preferred to a tag, a tag to an id."""
+        name = _spoken(ref, "reference")
+        found = self._first(*(f"{kind}{name}^{{commit}}" for kind in ("refs/heads/", "refs/tags/", "")))
+        if found is None:
+            raise Refused(
+                f"no branch, tag or commit is named {printable(ref)}",
+                where=self.path,
+                next="homeport history",
+                code="no-commit",
+            )
+        return found
+
+    def reaches(self, branch: str, sha: str) -> bool:
+        """Whether the commit is the branch's tip or behind it; False when either is not here."""
+        tip = f"refs/heads/{_spoken(branch, 'branch')}"
+        if not self.has(sha) or not self.has(tip):
+            return False
+        return self.cmd.code("merge-base", "--is-ancestor", sha, tip, ok=(0, 1)).code == 0
+
+    def has(self, oid: str) -> bool:
+        """Whether an object of that id (or a full reference name) is here."""
+        return not _CONTROL.search(oid) and not oid.startswith("-") and self._first(oid) is not None
+
+    def tree_of(self, sha: str, folder: str) -> str | None:
+        """As `Git.tree_of`."""
+        folder = _folder(folder)
+        if not folder:
+            return self._first(f"{self._object(sha)}^{{tree}}")
+        found = self._listed(sha, folder)
+        return found[1].oid if found and found[0] == "tree" else None
+
+    def entry_at(self, sha: str, path: str) -> Entry | None:
+        found = self._listed(sha, _folder(path))
+        return found[1] if found and found[0] != "tree" else None
+
+    def changes(self, before: str | None, after: str) -> list[TreeChange]:
+        """As `Git.changes`."""
+        raw = self.cmd.run(
+            "diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", "--no-ext-diff",
+            self._object(before or EMPTY_TREE), self._object(after), timeout=600,
+        )  # fmt: skip
+        return [TreeChange(path, old, new) for path, old, new in _raw_lines(raw.split(b"\0"))]
+
+    def stats(self, before: str | None, after: str) -> list[Stat]:
+        raw = self.cmd.run(
+            "diff-tree", "-r", "-z", "--numstat", "--no-renames", "--no-ext-diff", "--no-textconv",
+            self._object(before or EMPTY_TREE), self._object(after), timeout=600,
+        )  # fmt: skip
+        found = []
+        for line in raw.split(b"\0")[:-1]:
+            inserted, removed, path = line.split(b"\t", 2)
+            binary = inserted == b"-"
+            found.append(Stat(from_bytes(path), None if binary else int(inserted), None if binary else int(removed)))
+        return found
+
+    def listing(self, tree: str) -> dict[str, Entry]:
+        """Every file, link and submodule of a tree or commit by its path."""
+        return {from_bytes(path): entry for path, entry in self.entries(tree)}
+
+    def entries(self, tree: str) -> Iterator[tuple[bytes, Entry]]:
+        """As `listing`, one by one with the paths as git has them."""
+        raw = self.cmd.run("ls-tree", "-r", "-z", "--full-tree", self._object(tree), timeout=600)
+        for line in raw.split(b"\0")[:-1]:
+            head, path = line.split(b"\t", 1)
+            mode, _, oid = head.decode("ascii").split(" ")
+            yield path, Entry(mode, oid)
+
+    def read(self, oid: str) -> bytes:
+        """A blob's bytes. Raises InfrastructureFault when it is not here."""
+        return self.cmd.run("cat-file", "blob", self._object(oid), timeout=600)
+
+    def read_many(self, oids: Iterable[str]) -> dict[str, bytes]:
+        """Many blobs with one git; those that are not here are left out."""
+        wanted = [self._object(oid) for oid in dict.fromkeys(oids)]
+        if not wanted:
+            return {}
+        asked = "".join(f"{oid}\n" for oid in wanted).encode("ascii")
+        raw = self.cmd.run("cat-file", "--batch", "--buffer", input=asked, timeout=600)
+        found: dict[str, bytes] = {}
+        at = 0
+        for oid in wanted:
+            end = raw.index(b"\n", at)
+            head = raw[at:end].split(b" ")
+            at = end + 1
+            if len(head) == 3:
+                size = int(head[2])
+                if head[1] == b"blob":
+                    found[oid] = raw[at : at + size]
+                at += size + 1
+        return found
+
+    def sizes(self, oids: Iterable[str]) -> dict[str, int]:
+        """Bytes of each object, without reading it; those that are not here are left out."""
+        asked = "".join(f"{self._object(oid)}\n" for oid in dict.fromkeys(oids)).encode("ascii")
+        if not asked:
+            return {}
+        raw = self.cmd.run("cat-file", "--batch-check", "--buffer", input=asked, timeout=600)
+        lines = (line.split(" ") for line in raw.decode("ascii").splitlines())
+        return {line[0]: int(line[2]) for line in lines if len(line) == 3}
+
+    def file_at(self, sha: str, path: str) -> bytes | None:
+        """A regular file's bytes at a commit; None when it is absent, a link or a folder."""
+        entry = self.entry_at(sha, path)
+        return self.read(entry.oid) if entry is not None and entry.mode.startswith("100") else None
+
+    def subject(self, sha: str) -> str:
+        raw = self.cmd.run("log", "-1", "--no-walk", "--encoding=UTF-8", "--format=%s", self._object(sha))
+        return raw.decode("utf-8", "replace").rstrip("\n")
+
+    def log(self, sha: str, limit: int, path: str = "") -> list[str]:
+        """Newest first; `sha` may be a branch; with `path` only the commits that touched it."""
+        below = ("--", _folder(path)) if _folder(path) else ()
+        raw = self.cmd.run("rev-list", f"--max-count={int(limit)}", self._object(sha), *below, timeout=600)
+        return raw.decode("ascii").split()
+
+    def history_blobs(self, branch: str, paths: Sequence[str], limit: int = 500) -> dict[str, dict[str, str]]:
+        """Which contents each path had in the newest `limit` commits that touched any of them.
+
+        By path, by blob: the newest commit of the branch that brought it. Paths are those of the repository.
+        """
+        tip = self.tip(branch)
+        found: dict[str, dict[str, str]] = {}
+        for start in range(0, len(paths), _PATHS_AT_ONCE):
+            raw = self.cmd.run(
+                "log", "-z", "--raw", "--no-abbrev", "--no-renames", "--no-ext-diff", "--full-history",
+                "--diff-merges=first-parent", f"--max-count={int(limit)}", "--format=commit %H", tip,
+                "--", *paths[start : start + _PATHS_AT_ONCE], timeout=600,
+            )  # fmt: skip
+            for commit, path, after in _log_lines(raw.split(b"\0")):
+                found.setdefault(path, {}).setdefault(after.oid, commit)
+        return found
+
+    def _listed(self, sha: str, path: str) -> tuple[str, Entry] | None:
+        raw = self.cmd.run("ls-tree", "-z", "--full-tree", self._object(sha), "--", path)
+        for line in raw.split(b"\0")[:-1]:
+            head, name = line.split(b"\t", 1)
+            mode, kind, oid = head.decode("ascii").split(" ")
+            if name == to_bytes(path):
+                return kind, Entry(mode, oid)
+        return None
+
+    def _object(self, name: str) -> str:
+        """A full id or full reference name as it is; anything shorter through `resolve`."""
+        return name if _OID.fullmatch(name) or name.startswith("refs/") else self.resolve(name)
+
+    def _first(self, *names: str) -> str | None:
+        """The id of the first of these that exists, with one git."""
+        asked = "".join(f"{name}\n" for name in names)
+        raw = self.cmd.run("cat-file", "--batch-check", input=to_bytes(asked))
+        for line in raw.split(b"\n"):
+            head = line.split(b" ")
+            if len(head) == 3 and head[2].isdigit() and _OID.fullmatch(from_bytes(head[0])):
+                return head[0].decode("ascii")
+        return None
+
+
+def _spoken(ref: str, kind: str) -> str:
+    """A name as a person or a request gave it, if it can be one at all."""
+    if not ref or ref.startswith("-") or _CONTROL.search(ref) or len(ref) > 1024:
+        raise UsageFault(
+            f"{printable(ref[:80])!r} cannot be a {kind}",
+            next="name a branch, a tag or a commit",
+            code="bad-ref",
+        )
+    return ref
+
+
+def _folder(path: str) -> str:
+    return "" if path in ("", ".") else path.strip("/")
+
+
+def _pairs(fields: Sequence[bytes]) -> Iterator[tuple[bytes, bytes]]:
+    """(head, path) of each raw difference; (`commit ID`, empty) where a log names one."""
+    at = 0
+    while at < len(fields):
+        head = fields[at].lstrip(b"\n")
+        at += 1
+        if head.startswith(b":"):
+            yield head, fields[at]
+            at += 1
+        elif head.startswith(b"commit "):
+            yield head, b""
+
+
+def _raw_lines(fields: Sequence[bytes]) -> Iterator[tuple[str, Entry | None, Entry | None]]:
+    for head, path in _pairs(fields):
+        modes = head[1:].decode("ascii").split(" ")
+        if len(modes) != 5:
+            raise InfrastructureFault("git printed a difference that cannot be read", next="homeport doctor")
+        before = None if modes[0] == "000000" else Entry(modes[0], modes[2])
+        after = None if modes[1] == "000000" else Entry(modes[1], modes[3])
+        yield from_bytes(path), before, after
+
+
+def _log_lines(fields: Sequence[bytes]) -> Iterator[tuple[str, str, Entry]]:
+    commit = ""
+    for head, path in _pairs(fields):
+        if head.startswith(b"commit "):
+            commit = head[7:].split(b"\n")[0].decode("ascii")
+            continue
+        for name, _, after in _raw_lines([head, path]):
+            if after is not None:
+                yield commit, name, after

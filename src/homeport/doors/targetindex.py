@@ -1,0 +1,111 @@
+"""The git index file of one target: what homeport last put there, with git's own stat cache."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+from homeport.doors.gitcmd import GitCommand
+from homeport.model.errors import InfrastructureFault
+from homeport.model.live import Entry
+from homeport.model.paths import from_bytes, to_bytes
+
+_STRICT = (
+    "-c", "core.fileMode=true", "-c", "core.symlinks=true", "-c", "core.ignoreCase=false", "-c", "core.trustctime=true",
+    "-c", "core.checkStat=default", "-c", "core.untrackedCache=false", "-c", "core.splitIndex=false",
+)  # fmt: skip
+
+
+class TargetIndex:
+    """Commands on one index file. The caller holds `hold` around everything that writes it."""
+
+    def __init__(self, path: str, command: GitCommand) -> None:
+        self.path = path
+        self._command = command
+
+    @contextmanager
+    def hold(self, *, wait: bool = True) -> Iterator[bool]:
+        """Our own lock on this target (git does not wait for another writer); False when not waiting and it is taken.
+
+        A `.lock` that a killed git left behind is removed while holding it.
+        """
+        try:
+            fd = os.open(f"{self.path}.held", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        except OSError as fault:
+            raise InfrastructureFault(f"the target cannot be locked: {fault.strerror}", where=self.path,
+                                      next="homeport doctor", code="lock") from fault  # fmt: skip
+        try:
+            try:
+                fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+                return
+            with suppress(FileNotFoundError):
+                os.unlink(f"{self.path}.lock")
+            yield True
+        finally:
+            os.close(fd)
+
+    def usable(self) -> bool:
+        """Whether there is an index file that looks like one; a missing file means "no drift" to git."""
+        try:
+            with open(self.path, "rb") as file:
+                return file.read(4) == b"DIRC" and os.fstat(file.fileno()).st_size >= 32
+        except FileNotFoundError:
+            return False
+
+    def remove(self) -> None:
+        with suppress(FileNotFoundError):
+            os.unlink(self.path)
+
+    def read_tree(self, tree: str) -> None:
+        """Makes the index say exactly this tree; what is known of unchanged files stays."""
+        self._run("read-tree", *(("-m",) if self.usable() else ()), tree)
+
+    def write_tree(self) -> str:
+        return self._run("write-tree").decode().strip()
+
+    def set(self, entries: Iterable[tuple[str, Entry | None]]) -> None:
+        """Records entries (None removes the path) without looking at the disk."""
+        lines = [
+            (f"{e.mode} {e.oid}\t" if e else f"0 {'0' * 40}\t").encode() + to_bytes(path) for path, e in entries
+        ]  # fmt: skip
+        lines.sort(key=lambda line: not line.startswith(b"0 "))
+        if lines:
+            self._run("update-index", "-z", "--index-info", input=b"\0".join(lines) + b"\0")
+
+    def refresh(self, work_tree: str) -> None:
+        """Lets git note size and times of every file that is as recorded."""
+        self._run("update-index", "-q", "--refresh", work_tree=work_tree, ok=(0, 1))
+
+    def sync(self) -> None:
+        fd = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def touched(self, work_tree: str) -> list[tuple[str, Entry]]:
+        """Paths that git's stat cache does not know to be as recorded, with what is recorded."""
+        raw = self._run("diff-files", "-z", "--raw", "--no-renames", "--no-ext-diff", "--abbrev=40", work_tree=work_tree)
+        parts = raw.split(b"\0")
+        found = []
+        for head, path in zip(parts[::2], parts[1::2], strict=False):
+            mode, _, oid, _, _ = head.decode().lstrip(":").split(" ")
+            found.append((from_bytes(path), Entry(mode, oid)))
+        return found
+
+    def others(self, work_tree: str, patterns: Sequence[str]) -> list[str]:
+        """Untracked paths that no pattern takes; a folder without any recorded file is one path with `/` at its end."""
+        with tempfile.NamedTemporaryFile(dir=os.path.dirname(self.path), prefix=".ignore-") as file:
+            file.write(b"\n".join(to_bytes(p) for p in patterns) + b"\n")
+            file.flush()
+            raw = self._run("ls-files", "-z", "-o", "-X", file.name, "--directory", "--no-empty-directory",
+                            work_tree=work_tree)  # fmt: skip
+        return [from_bytes(path) for path in raw.split(b"\0") if path]
+
+    def _run(self, *args: str, input: bytes | None = None, work_tree: str | None = None, ok: Iterable[int] = (0,)) -> bytes:
+        return self._command.run(*_STRICT, *args, index=self.path, work_tree=work_tree, input=input, ok=ok)
