@@ -194,7 +194,8 @@ class Mirror(MirrorReader):
         if not self.origin:
             raise UsageFault("nothing says where the repository comes from", where="homeport.toml: [project] repo",
                              next='write [project] repo = "..." into homeport.toml', code="no-origin")  # fmt: skip
-        if self.origin.startswith("-") or "::" in self.origin.split("/")[0] or re.search(r"[\x00-\x1f\x7f]", self.origin):
+        helper = "::" in self.origin.split("/")[0]
+        if helper or self.origin.startswith("-") or re.search(r"[\x00-\x1f\x7f]", self.origin):
             raise UsageFault(f"{printable(self.origin)!r} cannot be a repository", where="homeport.toml: [project] repo",
                              next="give a path, an ssh or an https address", code="bad-origin")  # fmt: skip
         self._check_version()
@@ -207,7 +208,10 @@ class Mirror(MirrorReader):
         return local
 
     def _fetch_once(self, args: Sequence[str]) -> Completed:
-        return self.cmd.code(*args, ok=range(256), timeout=FETCH_TIMEOUT, env=network_environment())
+        try:
+            return self.cmd.code(*args, ok=range(256), timeout=FETCH_TIMEOUT, env=network_environment())
+        except InfrastructureFault as fault:
+            raise self._fault(_HIDDEN.sub("", fault.what), fault.code) from None
 
     def _fault(self, what: str, code: str) -> InfrastructureFault:
         return InfrastructureFault(what, where=_HIDDEN.sub("", printable(self.origin)), next="homeport doctor", code=code)

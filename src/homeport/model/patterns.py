@@ -100,6 +100,11 @@ class Matcher:
         above, _, name = path.rpartition(b"/")
         return self._folder(above) or self._decide(path, name, False)
 
+    def verdict(self, path: str, is_dir: bool = False) -> bool | None:
+        """What the last pattern that names this very path says, whatever holds above it; None when none does."""
+        raw = to_bytes(path).rstrip(b"/")
+        return self._said(raw, raw.rpartition(b"/")[2], is_dir)
+
     def _folder(self, path: bytes) -> bool:
         known = self._folders.get(path)
         if known is None:
@@ -108,6 +113,9 @@ class Matcher:
         return known
 
     def _decide(self, path: bytes, name: bytes, is_dir: bool) -> bool:
+        return self._said(path, name, is_dir) is True
+
+    def _said(self, path: bytes, name: bytes, is_dir: bool) -> bool | None:
         for run in self._runs:
             by_name = run.folder_name if is_dir else run.file_name
             if by_name is not None and by_name.fullmatch(name):
@@ -115,7 +123,7 @@ class Matcher:
             by_path = run.folder_path if is_dir else run.file_path
             if by_path is not None and by_path.fullmatch(path):
                 return not run.negated
-        return False
+        return None
 
 
 def _runs(patterns: Sequence[str], dir_only_matches_files: bool) -> tuple[_Run, ...]:
@@ -134,9 +142,7 @@ def _runs(patterns: Sequence[str], dir_only_matches_files: bool) -> tuple[_Run, 
 def _compiled(run: Sequence[globs.Pattern], dir_only_matches_files: bool) -> _Run:
     def either(anchored: bool, folders: bool) -> re.Pattern[bytes] | None:
         chosen = [
-            p.regex
-            for p in run
-            if p.anchored == anchored and (folders or dir_only_matches_files or not p.directory_only)
+            p.regex for p in run if p.anchored == anchored and (folders or dir_only_matches_files or not p.directory_only)
         ]
         return re.compile(b"|".join(b"(?:" + regex + b")" for regex in chosen), re.DOTALL) if chosen else None
 
