@@ -69,7 +69,8 @@ def test_a_python_folder(file: str) -> None:
 
 
 def test_compose_is_only_hinted_at() -> None:
-    compose = "version: '3'\nservices:\n  db:\n    image: postgres\n    volumes:\n      - x\n  cache:\n    image: y\nvolumes:\n  x:\n"
+    compose = "version: '3'\nservices:\n"
+    compose += "  db:\n    image: postgres\n    volumes:\n      - x\n  cache:\n    image: y\nvolumes:\n  x:\n"
     text = first_config("shop", "main", {"compose.yaml": compose})
     assert load(text).services == {}
     assert "# compose.yaml runs db, cache;" in text
@@ -86,8 +87,9 @@ def test_nothing_found_leaves_an_example() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "name"), [("My Shop!", "my-shop"), ("", "app"), ("--", "app"), ("Ünï", "n"), ("x" * 99, "x" * 63), ("a.b", "a.b")]
-)
+    ("text", "name"),
+    [("My Shop!", "my-shop"), ("", "app"), ("--", "app"), ("Ünï", "n"), ("x" * 99, "x" * 63), ("a.b", "a.b")],
+)  # fmt: skip
 def test_names_are_made_valid(text: str, name: str) -> None:
     assert slug(text) == name
 

@@ -166,12 +166,6 @@ def test_the_order_holds_for_any_services_without_a_circle(rows: list[set[int]])
         assert all(placed.index(f"s{m}") < placed.index(f"s{n}") for m in before)
 
 
-def test_the_unit_is_named_after_the_service_when_nothing_is_said() -> None:
-    config = Config(project=Project(name="a"), environments={"e": Environment(branch="main")},
-                    services={"api": Service(runtime="pm2"), "web": Service(runtime="pm2", unit="shop-web")})  # fmt: skip
-    assert (layout.unit_of(config, "api"), layout.unit_of(config, "web")) == ("api", "shop-web")
-
-
 def _chain(after: dict[int, list[int]]) -> Config:
     services = {f"s{n}": Service(after=[f"s{m}" for m in before]) for n, before in after.items()}
     return Config(project=Project(name="a"), environments={"e": Environment(branch="main")}, services=services)

@@ -93,11 +93,6 @@ def folder_of(service: Service) -> str:
     return "" if service.source in (None, ".") else (service.source or "").rstrip("/")
 
 
-def unit_of(config: Config, service: str) -> str:
-    """What the process manager calls a service: `unit`, or the service's own name."""
-    return config.services[service].unit or service
-
-
 def _whole(config: Config, path: str) -> Target:
     """The project's target with the patterns of every service that shares it, moved below their sources.
 
