@@ -77,14 +77,14 @@ def test_who_only_looks_never_makes_another_busy(path: str) -> None:
     stop = threading.Event()
 
     def look() -> None:
-        while not stop.is_set():
+        while not stop.wait(0.005):
             FileLock(path).free()
 
-    with ThreadPoolExecutor(2) as pool:
-        for _ in range(2):
+    with ThreadPoolExecutor(8) as pool:
+        for _ in range(8):
             pool.submit(look)
         try:
-            for _ in range(300):
+            for _ in range(3000):
                 with FileLock(path).hold(wait=False):
                     pass
         finally:

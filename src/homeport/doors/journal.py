@@ -148,17 +148,17 @@ def _is_whole(line: bytes) -> bool:
 def follow(path: str, offset: int, alive: Callable[[], bool]) -> Iterator[bytes]:
     """Complete lines as they come. Ends after the `deploy.done` line, or when the deploy is not `alive` and
     there is nothing more to read."""
+    going_on = True
     while True:
         lines, after = read_from(path, offset)
-        if after == offset:
-            going_on = alive()
-            lines, after = read_from(path, offset)
-            if after == offset and not going_on:
-                return
         for line in lines:
             yield line
             if line.startswith(_LAST):
                 return
         if after == offset:
-            time.sleep(POLL)
+            if not going_on:
+                return
+            going_on = alive()
+            if going_on:
+                time.sleep(POLL)
         offset = after

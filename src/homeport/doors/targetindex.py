@@ -63,7 +63,7 @@ class TargetIndex:
 
     def read_tree(self, tree: str) -> None:
         """Makes the index say exactly this tree; what is known of unchanged files stays."""
-        self._run("read-tree", *(("-m",) if self.usable() else ()), tree)
+        self._run("read-tree", *(("-i", "-m") if self.usable() else ()), tree)
 
     def write_tree(self) -> str:
         return self._run("write-tree").decode().strip()

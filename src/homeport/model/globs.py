@@ -163,9 +163,7 @@ def _bracket(body: bytes, start: int) -> tuple[bytes, int] | None:
     return _class_of(allowed), at + 1
 
 
-def _bracket_item(
-    body: bytes, at: int, before: int | None, chosen: set[int]
-) -> tuple[int, int | None] | None:
+def _bracket_item(body: bytes, at: int, before: int | None, chosen: set[int]) -> tuple[int, int | None] | None:
     """Reads one item at `at` into `chosen`: (next position, the byte a range could start from)."""
     char = body[at]
     if char == ord("\\"):

@@ -1,0 +1,93 @@
+"""What an interrupted sync left beside a live folder: saved when it is somebody's bytes, then cleared."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+
+from homeport.doors.beside import folder_beside
+from homeport.doors.look import Blocked, blob_id, folder_at, read_at, read_in, split
+from homeport.doors.swap import BEGUN, IN_PLACE, write_all
+from homeport.model.errors import InfrastructureFault
+from homeport.model.live import Target
+from homeport.model.paths import to_bytes
+from homeport.model.ports import Git, Rescues
+
+INTERRUPTED = "left by an interrupted sync"
+
+
+def settle(git: Git, rescues: Rescues, target: Target, root: int | None, known: Callable[[], set[str]],
+           deploy: str | None) -> tuple[str, ...]:  # fmt: skip
+    """Rescues what only the stage folders still hold and ends writes through an inode; returns rescue ids.
+
+    Raises InfrastructureFault. Nothing of ours runs on this target meanwhile: the caller holds its lock.
+    """
+    stages = os.path.join(folder_beside(target.path), "stage")
+    saved: list[str] = []
+    try:
+        names = sorted(os.listdir(stages))
+    except (FileNotFoundError, NotADirectoryError):
+        return ()
+    try:
+        for name in names:
+            stage = os.open(os.path.join(stages, name), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            try:
+                if root is not None:
+                    saved += _end_in_place(git, rescues, target, root, stage, deploy)
+                saved += _save_all(rescues, target, stage, known, deploy)
+            finally:
+                os.close(stage)
+            clear(target.path, name)
+    except OSError as fault:
+        raise InfrastructureFault(f"leftovers of a sync cannot be saved: {fault.strerror}", where=stages,
+                                  next="homeport doctor", code="stage") from fault  # fmt: skip
+    return tuple(saved)
+
+
+def clear(path: str, deploy: str) -> None:
+    """Removes the stage folder of one deploy."""
+    shutil.rmtree(os.path.join(folder_beside(path), "stage", deploy), ignore_errors=True)
+
+
+def _save_all(rescues: Rescues, target: Target, stage: int, known: Callable[[], set[str]], deploy: str | None) -> list[str]:
+    marker = read_in(stage, BEGUN)
+    if marker is None:
+        return []
+    paths: dict[str, str] = json.loads(marker[1])
+    saved = []
+    oids: set[str] | None = None
+    for name in sorted(os.listdir(stage)):
+        found = read_in(stage, name)
+        if name not in paths or found is None:
+            continue
+        oids = known() if oids is None else oids
+        if blob_id(found[1]) not in oids:
+            saved.append(rescues.save(target.name, paths[name], found[0], found[1], INTERRUPTED, deploy).id)
+    return saved
+
+
+def _end_in_place(git: Git, rescues: Rescues, target: Target, root: int, stage: int, deploy: str | None) -> list[str]:
+    """A file that was being written through its inode gets its old content back, through the same inode."""
+    marker = read_in(stage, IN_PLACE)
+    if marker is None:
+        return []
+    said = json.loads(marker[1])
+    path, saved = str(said["path"]), []
+    there = read_at(root, path)
+    if there is not None and there[0] != "120000" and blob_id(there[1]) != said["oid"]:
+        saved.append(rescues.save(target.name, path, there[0], there[1], INTERRUPTED, deploy).id)
+        folder, name = split(path)
+        with suppress(FileNotFoundError, Blocked), folder_at(root, folder) as here:
+            fd = os.open(to_bytes(name), os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=here)
+            try:
+                write_all(fd, git.read(str(said["oid"])))
+                mode = os.fstat(fd).st_mode & 0o777
+                executable = said["mode"] == "100755"
+                os.fchmod(fd, mode | 0o100 if executable else mode & ~0o111)
+            finally:
+                os.close(fd)
+    os.unlink(IN_PLACE, dir_fd=stage)
+    return saved

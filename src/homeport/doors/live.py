@@ -1,0 +1,295 @@
+"""Live folders: the one place that compares them with what was put there, and that changes them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+
+from msgspec.structs import replace
+
+from homeport.doors import leftbehind, trees
+from homeport.doors.beside import open_stage, owner_named
+from homeport.doors.claims import CLAIM, Claim, refuse_foreign_claim, write_claim
+from homeport.doors.contact import most_alike
+from homeport.doors.git import Mirror
+from homeport.doors.gitcmd import GitCommand
+from homeport.doors.look import Blocked, folder_at, look_at, open_root, read_at, shown, walk
+from homeport.doors.obstacles import Obstacles
+from homeport.doors.shell import LocalShell
+from homeport.doors.swap import Applied, Save, apply
+from homeport.doors.targetindex import TargetIndex
+from homeport.model import globs
+from homeport.model.deploys import TargetRecord
+from homeport.model.errors import InfrastructureFault, Refused, StateFault
+from homeport.model.live import (
+    Difference,
+    Entry,
+    FirstContact,
+    Recorded,
+    Scan,
+    SyncPlan,
+    SyncResult,
+    SyncStep,
+    Target,
+)
+from homeport.model.paths import from_bytes, to_bytes
+from homeport.model.patterns import Matcher
+from homeport.model.ports import Clock, Rescues, Store
+
+HISTORY = 200
+"""Commits of the branch in which foreign content is looked for."""
+BATCH = 256
+"""Blobs read from the mirror at once."""
+
+
+class LiveTargets:
+    """Satisfies `Targets`. One index file per target below `<state_dir>/targets/`."""
+
+    def __init__(self, state_dir: str, project: str, environment: str, git: Mirror, store: Store, rescues: Rescues,
+                 clock: Clock) -> None:  # fmt: skip
+        self._state = os.path.abspath(state_dir)
+        self._project, self._environment = project, environment
+        self._git, self._store, self._rescues, self._clock = git, store, rescues, clock
+        self._command = GitCommand(git.path, LocalShell())
+        os.makedirs(os.path.join(self._state, "targets"), mode=0o700, exist_ok=True)
+
+    def meet(self, target: Target, branch: str, *, observe: bool = False) -> Recorded:
+        """As `Targets.meet`. A lost index is made anew from the recorded tree, so that everything is compared again."""
+        record = self._store.target(target.name)
+        if record is not None and record.syncing is not None and not observe:
+            self._settle(target, wait=False)
+        with self._root(target.path) as root, self._index(target).hold():
+            record = self._store.target(target.name)
+            claimed = root is not None and refuse_foreign_claim(root, target.path, self._claim(target))
+            first = None
+            if record is None or record.path != target.path or _never_there(record, root):
+                record, first = self._first_contact(target, branch, root)
+            else:
+                record = self._same_folder(target, record, root, claimed)
+            self._refuse_unowned(target, root, observe)
+            if root is not None and not claimed and not observe:
+                write_claim(root, target.path, self._claim(target))
+        return Recorded(target=target.name, tree=record.tree, commit=record.commit, first_contact=first)
+
+    def wanted(self, target: Target, sha: str) -> str:
+        tree = self._git.tree_of(sha, target.source)
+        if tree is None:
+            raise Refused(f"there is no folder {target.source or '.'} in this commit", where=f"{target.name} at {sha[:12]}",
+                          next="homeport plan", code="no-source")  # fmt: skip
+        return self._filtered(target, tree, check=True)
+
+    def scan(self, target: Target, branch: str) -> Scan:
+        record = self._record(target)
+        index = self._index(target)
+        with self._root(target.path) as root:
+            if root is None:
+                self._refuse_gone(target, record)
+                return Scan(target=target.name, recorded_tree=record.tree)
+            self._refuse_other(target, record, root)
+            with index.hold(wait=False) as held:
+                if held and (record.syncing is not None or not index.usable()):
+                    self._rebuild(target, index, record)
+                found, stale = self._differences(target, record, root, index)
+                if held and stale:
+                    index.refresh(target.path)
+            mutable = Matcher(target.mutable, dir_only_matches_files=True)
+            mutated = [d for d in found if mutable.match(d.path) and d.state != "added"]
+            drift = self._with_foreign(target, branch, [d for d in found if not mutable.match(d.path)])
+        return Scan(
+            target=target.name, recorded_tree=record.tree, differences=tuple(drift), mutated=tuple(mutated),
+            protected_tracked=self._protected_tracked(target, record),
+            syncing=record.syncing[0] if record.syncing else None,
+        )  # fmt: skip
+
+    def obstacles(self, target: Target, scan: Scan, to_tree: str) -> dict[str, Difference]:
+        changes = self._git.changes(scan.recorded_tree, to_tree)
+        with self._root(target.path) as root:
+            return {} if root is None else Obstacles(root, changes).find()
+
+    def sync(self, target: Target, plan: SyncPlan, deploy: str, commit: str | None) -> SyncResult:
+        """As `Targets.sync`. A failure before the first change leaves everything as it was; one in the middle leaves
+        the row `syncing`, and the next start ends it."""
+        index = self._index(target)
+        with index.hold(), self._made_root(target) as root:
+            record = self._record(target)
+            if not refuse_foreign_claim(root, target.path, self._claim(target)):
+                write_claim(root, target.path, self._claim(target))
+            self._git.keep(self._ref(target, "next"), plan.to_tree)
+
+            def begin() -> None:
+                if record.syncing is None or plan.from_tree != plan.to_tree:
+                    self._store.begin_sync(target.name, deploy, plan.from_tree, plan.to_tree)
+
+            applied = self._apply(target, root, plan.steps, deploy, begin)
+            index.set((c.path, c.after) for c in self._git.changes(record.tree, plan.to_tree))
+            if index.write_tree() != plan.to_tree:
+                index.read_tree(plan.to_tree)
+            index.refresh(target.path)
+            index.sync()
+            found = os.fstat(root)
+            self._end(target, replace(record, path=target.path, source=target.source, tree=plan.to_tree, commit=commit,
+                                      device=found.st_dev, inode=found.st_ino, patterns=self._digest(target),
+                                      syncing=None))  # fmt: skip
+            self._git.keep(self._ref(target, "next"), None)
+        return _result(target, applied)
+
+    def take(self, target: Target, to_tree: str, commit: str | None, paths: Sequence[str] | None = None) -> None:
+        index = self._index(target)
+        with index.hold(), self._root(target.path) as root:
+            record = self._record(target)
+            index.read_tree(to_tree)
+            entries: list[tuple[str, Entry | None]] = []
+            for path in paths or ():
+                found = None if root is None else read_at(root, path)
+                entries.append((path, Entry(found[0], self._git.write_blob(found[1])) if found else None))
+            index.set(entries)
+            tree = index.write_tree()
+            index.refresh(target.path)
+            there = (record.device, record.inode)
+            if root is not None:
+                there = (os.fstat(root).st_dev, os.fstat(root).st_ino)
+            self._end(target, replace(record, path=target.path, source=target.source, tree=tree, commit=commit,
+                                      device=there[0], inode=there[1], patterns=self._digest(target)))  # fmt: skip
+
+    def settle(self, target: Target) -> tuple[str, ...]:
+        return self._settle(target, wait=True)
+
+    def discard(self, target: Target, differences: Sequence[Difference], deploy: str | None) -> SyncResult:
+        odd = [d.path for d in differences if d.oddity is not None]
+        if odd:
+            raise Refused(f"cannot be put back by homeport: {shown(odd)}", where=target.path, next="homeport drift",
+                          code="oddity")  # fmt: skip
+        steps = [SyncStep(path=d.path, before=d.actual, after=d.recorded, rescue="discarded") for d in differences]
+        index = self._index(target)
+        with index.hold(), self._made_root(target) as root:
+            applied = self._apply(target, root, steps, deploy, lambda: None)
+            index.refresh(target.path)
+        return _result(target, applied)
+
+    def read_live(self, target: Target, path: str) -> bytes | None:
+        with self._root(target.path) as root:
+            found = None if root is None else read_at(root, path)
+        return None if found is None or found[0] == "120000" else found[1]
+
+    def snapshot(self, target: Target, scan: Scan, base: str) -> str:
+        whole = self._git.tree_of(base, "")
+        if whole is None:
+            raise Refused("there is no such commit", where=base, next="homeport history", code="no-commit")
+        prefix = f"{target.source}/" if target.source else ""
+        entries: dict[str, Entry | None] = {
+            prefix + c.path: c.after for c in self._git.changes(self.wanted(target, base), scan.recorded_tree)
+        }  # fmt: skip
+        with self._root(target.path) as root:
+            for difference in scan.differences:
+                if difference.oddity is not None:
+                    raise Refused(f"{difference.path} is a {difference.oddity} and cannot be built from",
+                                  where=target.path, next="homeport drift", code="oddity")  # fmt: skip
+                found = None if root is None else read_at(root, difference.path)
+                entries[prefix + difference.path] = (
+                    Entry(found[0], self._git.write_blob(found[1])) if found else None
+                )  # fmt: skip
+        index = TargetIndex(os.path.join(self._state, "targets", f".snapshot-{target.name}-{os.getpid()}"), self._command)
+        try:
+            index.remove()
+            index.read_tree(whole)
+            index.set(entries.items())
+            tree = index.write_tree()
+        finally:
+            index.remove()
+        message = f"What is live in {target.name} on top of {base[:12]}\n"
+        sha = self._git.commit(tree, [base], message, "homeport <homeport@localhost>")
+        self._git.keep(f"live/{sha}", sha)
+        return sha
+
+    # Changing
+
+    def _apply(self, target: Target, root: int, steps: Sequence[SyncStep], deploy: str | None,
+               begin: Callable[[], None]) -> Applied:  # fmt: skip
+        name = deploy or f"by-hand-{os.getpid()}"
+        leftbehind.settle(self._git, self._rescues, target, root, self._known(target), deploy)
+        stage = open_stage(target.path, name)
+        try:
+            content = _Blobs(self._git, [s.after.oid for s in steps if s.after is not None])
+            applied = apply(root, target.path, stage, steps, content, self._save(target, deploy),
+                            owner_named(target.owner), begin)  # fmt: skip
+            leftbehind.clear(target.path, name)
+        finally:
+            os.close(stage)
+        return applied
+
+    def _save(self, target: Target, deploy: str | None) -> Save:
+        def save(path: str, mode: str, content: bytes, because: str) -> str:
+            return self._rescues.save(target.name, path, mode, content, because, deploy).id
+
+        return save
+
+    def _settle(self, target: Target, *, wait: bool) -> tuple[str, ...]:
+        with self._index(target).hold(wait=wait) as held, self._root(target.path) as root:
+            if not held:
+                return ()
+            return leftbehind.settle(self._git, self._rescues, target, root, self._known(target), None)
+
+    def _known(self, target: Target) -> Callable[[], set[str]]:
+        """Object ids of everything in the trees that the record names: bytes that need no rescue."""
+
+        def known() -> set[str]:
+            record = self._store.target(target.name)
+            named = {record.tree, *(record.syncing[1:] if record.syncing else ())} if record is not None else set()
+            return {e.oid for tree in named if self._git.has(tree) for e in self._git.listing(tree).values()}
+
+        return known
+
+    # Small
+
+    @contextmanager
+    def _root(self, path: str) -> Iterator[int | None]:
+        root = open_root(path)
+        try:
+            yield root
+        finally:
+            if root is not None:
+                os.close(root)
+
+    @contextmanager
+    def _made_root(self, target: Target) -> Iterator[int]:
+        if not os.path.lexists(target.path):
+            owner = owner_named(target.owner)
+            try:
+                os.makedirs(target.path, mode=0o755)
+                above = os.stat(os.path.dirname(target.path))
+                if os.geteuid() == 0:
+                    os.chown(target.path, owner.uid if owner else above.st_uid, owner.gid if owner else above.st_gid,
+                             follow_symlinks=False)  # fmt: skip
+            except OSError as fault:
+                raise InfrastructureFault(f"the live folder cannot be made: {fault.strerror}", where=target.path,
+                                          next="homeport doctor", code="unwritable") from fault  # fmt: skip
+        with self._root(target.path) as root:
+            if root is None:
+                raise _not_the_folder(target, "the live folder went away")
+            yield root
+
+
+class _Blobs:
+    """Reads blobs in the order they will be asked for, some at a time."""
+
+    def __init__(self, git: Mirror, oids: Sequence[str]) -> None:
+        self._git = git
+        self._ahead = list(dict.fromkeys(oids))
+        self._ahead.reverse()
+        self._here: dict[str, bytes] = {}
+
+    def __call__(self, oid: str) -> bytes:
+        if oid not in self._here:
+            batch = [oid]
+            while self._ahead and len(batch) < BATCH:
+                following = self._ahead.pop()
+                if following != oid:
+                    batch.append(following)
+            self._here = dict(self._git.read_many(batch))
+        return self._here[oid]
+
+
