@@ -1,0 +1,331 @@
+"""How results look: plan, status, drift, history, one deploy, rescues, doctor, errors. Pure: values in, text out.
+
+Every function returns whole lines. `color` adds colour and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from homeport.cli.show.words import Ink, ago, clock_time, count, moment, short, text, took, when
+from homeport.model.deploys import Deploy
+from homeport.model.errors import HomeportError
+from homeport.model.live import Rescue
+from homeport.model.plan import Plan, Refusal, ServicePlan
+
+WIDTH = 80
+_OUTCOMES = {
+    "deployed": "good", "unchanged": "dim", "rolled_back": "bad", "failed": "bad", "refused": "warn",
+    "cancelled": "warn", "superseded": "dim", "running": "next", "waiting": "dim",
+}  # fmt: skip
+_DRIFT = {
+    "modified": ("M", "modified", "changed on the host"),
+    "added": ("A", "added", "new on the host"),
+    "deleted": ("D", "deleted", "missing on the host"),
+    "type_changed": ("T", "type changed", "became another kind of file"),
+    "conflict": ("C", "conflict", "changed on the host and in the commit"),
+}
+_STATES = {"running": "good", "online": "good", "healthy": "good", "files": "dim"}
+
+
+def _table(rows: Sequence[Sequence[tuple[str, str]]], ink: Ink, indent: str = "") -> list[str]:
+    """Aligned columns of (style, words); widths are those of the words, colour does not count."""
+    columns = max((len(row) for row in rows), default=0)
+    widths = [max((len(row[i][1]) for row in rows if i < len(row)), default=0) for i in range(columns)]
+    lines = []
+    for row in rows:
+        cells = [ink(style, words) + " " * (widths[i] - len(words)) for i, (style, words) in enumerate(row)]
+        while len(cells) > 1 and not row[len(cells) - 1][1]:
+            cells.pop()
+        cells[-1] = ink(*row[len(cells) - 1])
+        lines.append(indent + "  ".join(cells))
+    return lines
+
+
+def _next(ink: Ink, commands: Iterable[tuple[str, str]], indent: str = "") -> list[str]:
+    """Commands to run next, with what each is for."""
+    found = list(commands)
+    width = max((len(command) for command, _ in found), default=0)
+    lines = []
+    for number, (command, why) in enumerate(found):
+        lead = "next: " if number == 0 else "      "
+        gap = " " * (width - len(command))
+        lines.append(indent + ink("dim", lead) + ink("next", command) + (ink("dim", f"{gap}  {why}") if why else ""))
+    return lines
+
+
+def _joined(lines: Sequence[str]) -> str:
+    return "\n".join(line.rstrip() for line in lines) + "\n"
+
+
+def plan(plan: Plan, *, color: bool = False) -> str:
+    """What a deploy would do, and why it would not."""
+    ink = Ink(color)
+    start = short(plan.from_sha) if plan.from_sha else ("several commits" if plan.services else "nothing yet")
+    counts = plan.paths
+    sides = [("added", counts.added), ("modified", counts.modified), ("deleted", counts.deleted)]
+    changed = ", ".join(f"{number} {word}" for word, number in sides if number) or "none"
+    same = plan.from_sha is not None and plan.from_sha == plan.to_sha
+    head = ink("sha", short(plan.to_sha)) if same else f"{ink('sha', start)} → {ink('sha', short(plan.to_sha))}"
+    lines = [f"{ink('strong', 'plan')}  {head}" + ("" if same else f"  paths: {changed}")]
+    if plan.services:
+        lines += ["", *_plan_services(plan.services, ink)]
+    if plan.refusals:
+        lines += ["", *_refusals(plan.refusals, ink)]
+    elif plan.deployable:
+        lines += ["", *_next(ink, [("homeport deploy", "")])]
+    elif not plan.services:
+        lines.append("nothing to do" if same else "nothing to do: no service is concerned")
+    return _joined(lines)
+
+
+def _plan_services(services: Sequence[ServicePlan], ink: Ink) -> list[str]:
+    width = max(len(text(s.service)) for s in services)
+    lines = []
+    for row in services:
+        lines.append(f"  {ink('strong', text(row.service).ljust(width))}  {' → '.join(row.actions)}")
+        if row.reasons:
+            lines.append(" " * (width + 4) + ink("dim", _fitted(row.reasons, WIDTH - width - 4)))
+    return lines
+
+
+def _fitted(words: Sequence[str], room: int) -> str:
+    """As many as fit on one line, and the number of the others."""
+    shown: list[str] = []
+    for number, word in enumerate(words):
+        left = len(words) - number - 1
+        more = f" and {left} more" if left else ""
+        if shown and len(", ".join([*shown, text(word)])) + len(more) > room:
+            return ", ".join(shown) + f" and {left + 1} more"
+        shown.append(text(word))
+    return ", ".join(shown)
+
+
+def _refusals(refusals: Sequence[Refusal], ink: Ink, most: int = 12) -> list[str]:
+    lines = [ink("bad", "refused")]
+    for refusal in refusals:
+        lines.append(f"  {ink('warn', text(refusal.rule))}: {text(refusal.message)}")
+        lines += [f"    {text(path)}" for path in refusal.paths[:most]]
+        if len(refusal.paths) > most:
+            lines.append(ink("dim", f"    and {len(refusal.paths) - most} more"))
+        if refusal.next:
+            lines += _next(ink, [(text(refusal.next), "")], "    ")
+    return lines
+
+
+def status(said: dict[str, Any], *, color: bool = False) -> str:
+    """What runs, where, and whether anything is in the way."""
+    ink = Ink(color)
+    place = f"{said.get('environment') or ''} on {said.get('host') or 'this machine'}"
+    sha = ink("sha", short(said["sha"])) if said.get("sha") else "nothing deployed yet"
+    lines = [f"{ink('strong', text(str(said.get('project') or '')))}  {text(place)}  {sha}"]
+    running = said.get("running")
+    if running:
+        lines.append(ink("next", f"deploying now: {text(running['deployId'])}, {text(running.get('stage') or 'waiting')}"))
+    rows = [[_service_cell(name, ink) for name in ("service", "commit", "runtime", "state", "drift")]]
+    rows += [_status_row(service, said.get("sha")) for service in said.get("services", ())]
+    if len(rows) > 1:
+        lines += ["", *_table(rows, ink, "  ")]
+    lines += _in_the_way(said, ink)
+    return _joined(lines)
+
+
+def _service_cell(name: str, ink: Ink) -> tuple[str, str]:
+    del ink
+    return "dim", name
+
+
+def _status_row(service: dict[str, Any], sha: str | None) -> list[tuple[str, str]]:
+    state, drift = text(str(service.get("state") or "unknown")), int(service.get("drift") or 0)
+    other = service.get("sha") != sha
+    return [
+        ("strong", text(service["service"])),
+        ("warn" if other else "", short(service.get("sha"))),
+        ("dim", text(service.get("runtime") or "-")),
+        (_STATES.get(state, "bad" if state in ("errored", "stopped", "failed", "absent") else "warn"), state),
+        ("warn" if drift else "dim", count(drift, "path") if drift else "-"),
+    ]
+
+
+def _in_the_way(said: dict[str, Any], ink: Ink) -> list[str]:
+    lines: list[str] = []
+    hold = said.get("hold")
+    if hold:
+        lines.append(ink("warn", "on hold") + f" until {when(hold['until'])}: {text(hold['because'])} (by {text(hold['by'])})")
+    for block in said.get("blocked", ()):
+        lines.append(f"{ink('warn', 'blocked')} {short(block['sha'])}: {text(block['because'])} "
+                     f"(by {text(block['by'])}, {ago(block['at']) or text(block['at'])})")  # fmt: skip
+    commands: list[tuple[str, str]] = []
+    if said.get("edits"):
+        commands.append(("homeport drift", f"{count(said['edits'], 'path')} changed on the host"))
+    if hold:
+        commands.append(("homeport unhold", "deploy again"))
+    if not said.get("sha") and not said.get("running"):
+        commands.append(("homeport plan", "what a first deploy would do"))
+    if lines or commands:
+        lines.insert(0, "")
+    return lines + _next(ink, commands)
+
+
+def drift(said: dict[str, Any], *, color: bool = False) -> str:
+    """Every path that is not as it was last put there, and what can be done about it."""
+    ink = Ink(color)
+    services = said.get("services", ())
+    if said.get("equal"):
+        return _joined([ink("good", "no drift") + f": {', '.join(text(s['service']) for s in services) or 'no live folder'}"])
+    lines: list[str] = []
+    states: set[str] = set()
+    foreign = False
+    for service in services:
+        if not service["paths"]:
+            continue
+        lines += ["", f"{ink('strong', text(service['service']))}  {ink('dim', text(service['target']))}"]
+        rows = []
+        for path in service["paths"]:
+            states.add(path["state"])
+            foreign = foreign or bool(path.get("foreign"))
+            rows.append(_drift_row(path))
+        lines += _table(rows, ink, "  ")
+    keys = "  ".join(f"{_DRIFT[s][0]} {_DRIFT[s][2]}" for s in _DRIFT if s in states)
+    commands = [
+        ("homeport diff", "what changed"),
+        ("homeport discard PATH", "put back what was deployed; the edit is saved first"),
+        ("homeport deploy --keep-drift", "deploy and leave the edits as they are"),
+    ]
+    if foreign:
+        commands.insert(1, ("homeport record", "take what another deployer wrote as deployed"))
+    return _joined([*lines[1:], "", ink("dim", keys), *_next(ink, commands)])
+
+
+def _drift_row(path: dict[str, Any]) -> list[tuple[str, str]]:
+    letter = _DRIFT.get(path["state"], ("?", "", ""))[0]
+    style = {"A": "good", "D": "bad", "C": "bad"}.get(letter, "warn")
+    words = []
+    if path.get("foreign"):
+        words.append(f"as in {short(path['foreign'])}: written by another deployer")
+    if path.get("because"):
+        words.append(text(str(path["because"])))
+    if path.get("accepted"):
+        words.append(f"accepted: {text(str(path['accepted']))}")
+    return [(style, letter), ("", text(path["path"])), ("dim", "; ".join(words))]
+
+
+def history(deploys: list[Deploy], *, color: bool = False) -> str:
+    """One line for each deploy, newest first as given."""
+    ink = Ink(color)
+    if not deploys:
+        return _joined(["no deploys yet", *_next(ink, [("homeport deploy", "")])])
+    rows = [[("dim", name) for name in ("deploy", "outcome", "commit", "when", "took", "services", "error")]]
+    rows += [_history_row(row) for row in deploys]
+    return _joined(_table(rows, ink))
+
+
+def _outcome(row: Deploy) -> str:
+    return row.status or row.state
+
+
+def _history_row(row: Deploy) -> list[tuple[str, str]]:
+    outcome = _outcome(row)
+    kind = "" if row.kind == "commit" else f" ({row.kind})"
+    services = ", ".join(text(s) for s in row.services)
+    return [
+        ("", text(row.id)), (_OUTCOMES.get(outcome, ""), outcome.replace("_", " ") + kind), ("sha", short(row.sha)),
+        ("", clock_time(row.started_at)), ("dim", took(row.duration_ms)), ("", services),
+    ]  # fmt: skip
+
+
+def deploy(deploy: Deploy, stages: list[tuple[str, str, str]], *, color: bool = False) -> str:
+    """Everything kept about one deploy; `stages` are (stage, state, detail or time)."""
+    ink = Ink(color)
+    outcome = _outcome(deploy)
+    lines = [f"{ink('strong', f'deploy {text(deploy.id)}')}  {ink(_OUTCOMES.get(outcome, ''), outcome.replace('_', ' '))}"]
+    facts = [
+        ("kind", deploy.kind),
+        ("commit", short(deploy.sha) + (f" (was {short(deploy.previous_sha)})" if deploy.previous_sha else "")),
+        ("services", ", ".join(deploy.services)),
+        ("by", deploy.requested_by),
+        ("started", when(deploy.started_at)),
+        ("took", took(deploy.duration_ms)),
+        ("crashed in", deploy.crashed_in or ""),
+        ("error", deploy.error_summary or ""),
+    ]
+    lines += _table([[("dim", name), ("bad" if name == "error" else "", text(said))] for name, said in facts if said], ink, "  ")
+    if stages:
+        lines += ["", *_stages(stages, ink)]
+    commands = [(text(deploy.next), "")] if deploy.next else []
+    if lines and commands:
+        lines += ["", *_next(ink, commands)]
+    return _joined(lines)
+
+
+def _stages(stages: Sequence[tuple[str, str, str]], ink: Ink) -> list[str]:
+    marks = {"done": ("good", "✓"), "failed": ("bad", "✗")}
+    rows = []
+    for name, state, said in stages:
+        style, mark = marks.get(state, ("dim", "·"))
+        words = clock_time(said) if moment(said) else text(said)
+        rows.append([(style, mark), ("", text(name)), (style, state), ("dim", words)])
+    return _table(rows, ink, "  ")
+
+
+def rescues(rescues: list[Rescue], *, color: bool = False) -> str:
+    """Saved bytes, and how to have them back."""
+    ink = Ink(color)
+    if not rescues:
+        return "no rescues: nothing was overwritten that git does not have\n"
+    rows = [[("dim", name) for name in ("rescue", "path", "size", "because", "when")]]
+    for row in rescues:
+        rows.append([("sha", text(row.id)), ("", f"{text(row.service)}:{text(row.path)}"), ("", size(row.bytes)),
+                     ("", text(row.because)), ("dim", when(row.at))])  # fmt: skip
+    return _joined([*_table(rows, ink), "", *_next(ink, [(f"homeport rescue restore {text(rescues[0].id)}", "")])])
+
+
+def size(number: int) -> str:
+    """Bytes for a person: `812 B`, `3.4 kB`, `12 MB`."""
+    amount = float(number)
+    for unit in ("B", "kB", "MB", "GB"):
+        if amount < 1000 or unit == "GB":
+            break
+        amount /= 1000
+    return f"{number} B" if unit == "B" else f"{amount:.1f} {unit}" if amount < 10 else f"{amount:.0f} {unit}"
+
+
+def doctor(rows: list[dict[str, Any]], *, color: bool = False) -> str:
+    """Each question with its answer, and for what is wrong the command that mends it."""
+    ink = Ink(color)
+    width = max((len(text(row["name"])) for row in rows), default=0)
+    lines = []
+    for row in rows:
+        style, mark = ("good", "✓") if row["ok"] else ("bad", "✗")
+        lines.append(f"{ink(style, mark)} {text(row['name']).ljust(width)}  {ink('dim' if row['ok'] else '', text(row['detail']))}")
+        if not row["ok"] and row.get("next"):
+            lines += _next(ink, [(text(row["next"]), "")], " " * (width + 4))
+    wrong = sum(1 for row in rows if not row["ok"])
+    lines += ["", ink("bad", f"{count(wrong, 'thing')} to mend") if wrong else ink("good", "all is well")]
+    return _joined(lines)
+
+
+def error(fault: HomeportError, *, color: bool = False) -> str:
+    """What failed, where, and the command to run next."""
+    ink = Ink(color)
+    lines = [f"{ink('bad', 'homeport:')} {text(fault.what)}"]
+    if fault.where:
+        lines.append(f"  {ink('dim', 'where:')} {text(fault.where)}")
+    if fault.next:
+        lines.append(f"  {ink('dim', 'next:')} {ink('next', text(fault.next))}")
+    return _joined(lines)
+
+
+def diff(text_of_diff: str, color: bool = False) -> str:
+    """A unified diff; with colour its own control characters are escaped, without it stays as git wrote it."""
+    if not color:
+        return text_of_diff
+    ink = Ink(color)
+    return "".join(ink(_diff_style(line), text(line.expandtabs(8))) + "\n" for line in text_of_diff.split("\n")[:-1])
+
+
+def _diff_style(line: str) -> str:
+    if line.startswith(("diff ", "index ", "--- ", "+++ ", "new file", "deleted file", "old mode", "new mode")):
+        return "strong"
+    return {"+": "added", "-": "removed", "@": "hunk"}.get(line[:1], "")
