@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-from homeport.cli.show.words import Ink, output_line, short, text, took
+from homeport.cli.show.words import Ink, output_line, several, short, text, took
 from homeport.model.events import DeployDone, DeployStart, Event, LogLine, StageEvent
 
 TAIL = 20
 """Lines of output shown of a deploy that failed."""
 _LIVE_STAGES = ("sync", "act", "restart")
+_SPEAKING = ("build", "migrate", "sync", "act", "restart")
+"""Stages whose output is their own: what an earlier one printed does not explain their failure."""
 
 
 @dataclass
@@ -30,6 +32,8 @@ class Story:
         elif isinstance(event, StageEvent):
             if event.state == "start":
                 self.stages.append(event.stage)
+                if event.stage in _SPEAKING and not self.frozen:
+                    self.tail.clear()
             elif event.state == "failed":
                 self.failed.append(event.stage)
                 self.frozen = True
@@ -110,7 +114,7 @@ def advice(done: DeployDone, *, color: bool = False) -> str:
         "refused": "the deploy was refused",
         "rolled_back": "the deploy failed and was rolled back",
     }.get(done.status, "the deploy failed")
-    lines = [f"{ink('bad', 'homeport:')} {text(summary)}"]
+    lines = [f"{ink('bad', 'homeport:')} {several(summary)}"]
     if done.next:
         lines.append(f"  {ink('dim', 'next:')} {ink('next', text(done.next))}")
     return "\n".join(lines) + "\n"

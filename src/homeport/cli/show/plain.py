@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TextIO
 
 from homeport.cli.show.closing import Story, labelled
-from homeport.cli.show.rows import BAD, GOOD, NONE, Row, heading, note, stage, words_of
+from homeport.cli.show.rows import BAD, GOOD, NONE, TIMES, Row, heading, note, stage, words_of
 from homeport.cli.show.words import encodable, moment
 from homeport.model.events import DeployStart, Event, LogLine, StageEvent
 
@@ -26,7 +26,7 @@ class PlainLines:
             if self._verbose or event.stream == "homeport":
                 self._line(f"    {labelled(event)}")
         elif (row := note(event)) is not None:
-            self._put((("", "  "), *row))
+            self._put((("", " " * (TIMES + 4)), *row))
 
     def fail(self, story: Story) -> None:
         """The last lines of output of what failed, once; with all output shown already there is nothing to add."""
@@ -51,7 +51,7 @@ class PlainLines:
             self._began[event.stage] = event.at
             return
         mark = {"done": GOOD, "failed": BAD}.get(event.state, NONE)
-        self._put(stage(mark, event.stage, duration(event, self._began.get(event.stage)), event.detail))
+        self._put(stage(mark, [event.stage], duration(event, self._began.get(event.stage)), event.detail))
         if event.state == "failed":
             self.fail(story)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from homeport.cli.show.words import Ink, ago, clock_time, count, moment, short, text, took, when
+from homeport.cli.show.words import Ink, ago, clock_time, count, moment, several, short, text, took, when
 from homeport.model.deploys import Deploy
 from homeport.model.errors import HomeportError
 from homeport.model.live import Rescue
@@ -123,25 +123,19 @@ def status(said: dict[str, Any], *, color: bool = False) -> str:
     running = said.get("running")
     if running:
         lines.append(ink("next", f"deploying now: {text(running['deployId'])}, {text(running.get('stage') or 'waiting')}"))
-    rows = [[_service_cell(name, ink) for name in ("service", "commit", "runtime", "state", "drift")]]
-    rows += [_status_row(service, said.get("sha")) for service in said.get("services", ())]
+    rows = [[("dim", name) for name in ("service", "commit", "runtime", "state", "drift")]]
+    rows += [_status_row(service) for service in said.get("services", ())]
     if len(rows) > 1:
         lines += ["", *_table(rows, ink, "  ")]
     lines += _in_the_way(said, ink)
     return _joined(lines)
 
 
-def _service_cell(name: str, ink: Ink) -> tuple[str, str]:
-    del ink
-    return "dim", name
-
-
-def _status_row(service: dict[str, Any], sha: str | None) -> list[tuple[str, str]]:
+def _status_row(service: dict[str, Any]) -> list[tuple[str, str]]:
     state, drift = text(str(service.get("state") or "unknown")), int(service.get("drift") or 0)
-    other = service.get("sha") != sha
     return [
         ("strong", text(service["service"])),
-        ("warn" if other else "", short(service.get("sha"))),
+        ("sha", short(service.get("sha"))),
         ("dim", text(service.get("runtime") or "-")),
         (_STATES.get(state, "bad" if state in ("errored", "stopped", "failed", "absent") else "warn"), state),
         ("warn" if drift else "dim", count(drift, "path") if drift else "-"),
@@ -152,7 +146,8 @@ def _in_the_way(said: dict[str, Any], ink: Ink) -> list[str]:
     lines: list[str] = []
     hold = said.get("hold")
     if hold:
-        lines.append(ink("warn", "on hold") + f" until {when(hold['until'])}: {text(hold['because'])} (by {text(hold['by'])})")
+        said_by = f"{text(hold['because'])} (by {text(hold['by'])})"
+        lines.append(f"{ink('warn', 'on hold')} until {when(hold['until'])}: {said_by}")
     for block in said.get("blocked", ()):
         lines.append(f"{ink('warn', 'blocked')} {short(block['sha'])}: {text(block['because'])} "
                      f"(by {text(block['by'])}, {ago(block['at']) or text(block['at'])})")  # fmt: skip
@@ -173,7 +168,8 @@ def drift(said: dict[str, Any], *, color: bool = False) -> str:
     ink = Ink(color)
     services = said.get("services", ())
     if said.get("equal"):
-        return _joined([ink("good", "no drift") + f": {', '.join(text(s['service']) for s in services) or 'no live folder'}"])
+        names = ", ".join(text(s["service"]) for s in services) or "there is no live folder"
+        return _joined([f"{ink('good', 'no drift')}: {names}"])
     lines: list[str] = []
     states: set[str] = set()
     foreign = False
@@ -250,7 +246,8 @@ def deploy(deploy: Deploy, stages: list[tuple[str, str, str]], *, color: bool = 
         ("crashed in", deploy.crashed_in or ""),
         ("error", deploy.error_summary or ""),
     ]
-    lines += _table([[("dim", name), ("bad" if name == "error" else "", text(said))] for name, said in facts if said], ink, "  ")
+    known = [(name, said) for name, said in facts if said]
+    lines += _table([[("dim", name), ("bad" if name == "error" else "", text(said))] for name, said in known], ink, "  ")
     if stages:
         lines += ["", *_stages(stages, ink)]
     commands = [(text(deploy.next), "")] if deploy.next else []
@@ -298,7 +295,8 @@ def doctor(rows: list[dict[str, Any]], *, color: bool = False) -> str:
     lines = []
     for row in rows:
         style, mark = ("good", "✓") if row["ok"] else ("bad", "✗")
-        lines.append(f"{ink(style, mark)} {text(row['name']).ljust(width)}  {ink('dim' if row['ok'] else '', text(row['detail']))}")
+        answer = ink("dim" if row["ok"] else "", text(row["detail"]))
+        lines.append(f"{ink(style, mark)} {text(row['name']).ljust(width)}  {answer}")
         if not row["ok"] and row.get("next"):
             lines += _next(ink, [(text(row["next"]), "")], " " * (width + 4))
     wrong = sum(1 for row in rows if not row["ok"])
@@ -309,7 +307,7 @@ def doctor(rows: list[dict[str, Any]], *, color: bool = False) -> str:
 def error(fault: HomeportError, *, color: bool = False) -> str:
     """What failed, where, and the command to run next."""
     ink = Ink(color)
-    lines = [f"{ink('bad', 'homeport:')} {text(fault.what)}"]
+    lines = [f"{ink('bad', 'homeport:')} {several(fault.what)}"]
     if fault.where:
         lines.append(f"  {ink('dim', 'where:')} {text(fault.where)}")
     if fault.next:
@@ -317,12 +315,16 @@ def error(fault: HomeportError, *, color: bool = False) -> str:
     return _joined(lines)
 
 
-def diff(text_of_diff: str, color: bool = False) -> str:
-    """A unified diff; with colour its own control characters are escaped, without it stays as git wrote it."""
-    if not color:
+def diff(text_of_diff: str, color: bool = False, *, escaped: bool | None = None) -> str:
+    """A unified diff. `escaped` (as `color` unless said) shows control characters as words, for a terminal;
+    without it the diff stays as git wrote it, fit for `git apply`."""
+    if not (color if escaped is None else escaped):
         return text_of_diff
     ink = Ink(color)
-    return "".join(ink(_diff_style(line), text(line.expandtabs(8))) + "\n" for line in text_of_diff.split("\n")[:-1])
+    lines = text_of_diff.split("\n")
+    lines, rest = lines[:-1], lines[-1]
+    shown = [ink(_diff_style(line), "\t".join(map(text, line.split("\t")))) + "\n" for line in lines]
+    return "".join(shown) + text(rest)
 
 
 def _diff_style(line: str) -> str:

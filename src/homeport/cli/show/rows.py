@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from homeport.cli.show.words import count, short, text, took
 from homeport.model.events import (
     CheckEvent,
@@ -16,8 +18,8 @@ from homeport.model.events import (
 Row = tuple[tuple[str, str], ...]
 """Pairs of style (of words.Ink; empty for none) and words."""
 GOOD, BAD, NONE = "✓", "✗", "·"
-NAMES = 16
-"""Columns of a stage's name."""
+TIMES = 9
+"""Columns of a duration."""
 
 
 def words_of(row: Row) -> str:
@@ -25,29 +27,37 @@ def words_of(row: Row) -> str:
 
 
 def heading(event: DeployStart) -> Row:
-    """`deploy 01J8… commit abc1234: api, web · staging on web-1 · by wk`."""
-    what = f"{event.kind} {short(event.sha)}" if event.sha else event.kind
-    scope = ", ".join(event.targets)
-    rest = [f"{event.environment} on {event.host}" if event.host else event.environment]
-    rest += [f"by {event.requested_by}"] if event.requested_by else []
-    tail = " · ".join(text(part) for part in rest if part)
+    """`deploy abc1234 to staging on web-1: api, web  01J8… by wk`."""
+    verb = {"commit": "deploy", "live": "rebuild", "rollback": "roll back to"}.get(event.kind, event.kind)
+    what = " ".join([verb, short(event.sha)] if event.sha else [verb.removesuffix(" to")])
+    place = " on ".join(text(part) for part in (event.environment, event.host) if part)
+    scope = ", ".join(text(target) for target in event.targets)
+    by = f" by {text(event.requested_by)}" if event.requested_by else ""
+    where = ("to" if event.sha and event.kind == "commit" else "on") if event.environment else ""
     return (
-        ("strong", f"deploy {text(event.deploy_id)}"),
-        ("", f"  {text(what)}" + (f": {text(scope)}" if scope else "")),
-        ("dim", f"  {tail}" if tail else ""),
+        ("strong", text(what)),
+        ("", (f" {where} {place}".replace("  ", " ") if place else "") + (f": {scope}" if scope else "")),
+        ("dim", f"  {text(event.deploy_id)}{by}"),
     )
 
 
-def stage(mark: str, name: str, ms: int | None, detail: str = "") -> Row:
-    """One stage that ended, `✓ build            1.8 s`."""
+def stage(mark: str, names: Sequence[str], ms: int | None, detail: str = "") -> Row:
+    """Stages that ended, `✓   1.8 s  build`; several that took no time to speak of share one line."""
     style = {GOOD: "good", BAD: "bad"}.get(mark, "dim")
-    # a folded group of names may be wider than its column
     return (
         (style, f"{mark} "),
-        ("bad" if mark == BAD else "", text(name).ljust(NAMES)),
-        ("dim", f"{took(ms):>10}"),
+        ("dim", f"{took(ms):>{TIMES}}  "),
+        ("bad" if mark == BAD else "", joined(names)),
         ("bad" if mark == BAD else "dim", f"  {text(detail)}" if detail else ""),
     )
+
+
+def joined(names: Sequence[str]) -> str:
+    """`build`; `rollback: sync, restart` for stages of an undo, whose own names begin with `rollback:`."""
+    back = "rollback:"
+    if names and all(name.startswith(back) for name in names):
+        return f"{back} {', '.join(text(name.removeprefix(back)) for name in names)}"
+    return ", ".join(text(name) for name in names)
 
 
 def note(event: Event) -> Row | None:

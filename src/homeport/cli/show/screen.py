@@ -18,7 +18,7 @@ from rich.text import Text
 
 from homeport.cli.show.closing import Story, labelled
 from homeport.cli.show.plain import duration
-from homeport.cli.show.rows import BAD, GOOD, NAMES, NONE, Row, heading, note, stage
+from homeport.cli.show.rows import BAD, GOOD, NONE, TIMES, Row, heading, joined, note, stage
 from homeport.cli.show.words import encodable, text, took
 from homeport.model.events import DeployStart, Event, LogLine, RestartDone, RestartStart, StageEvent
 
@@ -47,10 +47,6 @@ class Screen:
             self._console._color_system = None
         self._unicode = "utf" in (getattr(out, "encoding", "") or "utf-8").lower()
         self._spinner = Spinner("dots" if self._unicode else "line", style=Style.parse(_STYLES["next"]))
-        self._live = Live(
-            console=self._console, get_renderable=self._frame, refresh_per_second=PER_SECOND, transient=True,
-            redirect_stdout=False, redirect_stderr=False, vertical_overflow="crop",
-        )  # fmt: skip
         self._stage = ""
         self._began = 0.0
         self._began_at = ""
@@ -60,6 +56,10 @@ class Screen:
         self._restarting: tuple[str, ...] = ()
         self._open = True
         self._told_tail = False
+        self._live = Live(
+            console=self._console, get_renderable=self._frame, refresh_per_second=PER_SECOND, transient=True,
+            redirect_stdout=False, redirect_stderr=False, vertical_overflow="crop",
+        )  # fmt: skip
         self._live.start()
 
     def show(self, event: Event, story: Story) -> None:
@@ -78,7 +78,7 @@ class Screen:
             if row is not None and self._stage:
                 self._notes = (*self._notes, row)
             elif row is not None:
-                self._put((("", "  "), *row))
+                self._note(row)
 
     def fail(self, story: Story) -> None:
         """The last lines of output of what failed, once."""
@@ -95,6 +95,7 @@ class Screen:
     def end(self, row: Row) -> None:
         self._flush()
         self.close()
+        self._console.print()
         self._console.print(self._words(row), soft_wrap=True)
 
     def close(self) -> None:
@@ -119,9 +120,9 @@ class Screen:
         else:
             self._flush()
             mark = {"done": GOOD, "failed": BAD}.get(event.state, NONE)
-            self._put(stage(mark, event.stage, ms, event.detail))
+            self._put(stage(mark, [event.stage], ms, event.detail))
         for row in notes:
-            self._put((("", "  "), *row))
+            self._note(row)
         if event.state == "failed":
             self.fail(story)
 
@@ -141,6 +142,14 @@ class Screen:
         if self._open:
             self._console.print(self._words(row), soft_wrap=True)
 
+    def _note(self, row: Row) -> None:
+        """A row that belongs to the stage above it: indented, long ones keep the indent."""
+        self._flush()
+        if self._open:
+            grid = Table.grid(padding=0)
+            grid.add_row("  ", self._words(row[:1]).append(" "), self._words(row[1:]))
+            self._console.print(grid)
+
     def _words(self, row: Row) -> Text:
         line = Text()
         for style, words in row:
@@ -156,10 +165,10 @@ class Screen:
             rows.append(self._one_line(_together(folded)))
         if current:
             grid = Table.grid(padding=(0, 1))
-            what = f"{text(current)}".ljust(NAMES)
             elapsed = took(int((time.monotonic() - self._began) * 1000 // 100 * 100)) if self._began else ""
             waiting = ", ".join(text(s) for s in self._restarting)
-            grid.add_row(self._spinner, self._one_line((("strong", what), ("dim", f"{elapsed:>10}  {waiting}"))))
+            line = (("dim", f"{elapsed:>{TIMES}}  "), ("strong", joined([current])), ("dim", f"  {waiting}"))
+            grid.add_row(self._spinner, self._one_line(line))
             rows.append(grid)
             rows += [self._one_line((("", "  "), *row)) for row in notes[-LINES:]]
             room = max(0, min(LINES, self._console.height - len(rows) - 2))
@@ -174,4 +183,4 @@ class Screen:
 
 
 def _together(folded: tuple[tuple[str, int], ...]) -> Row:
-    return stage(GOOD, ", ".join(name for name, _ in folded), sum(ms for _, ms in folded))
+    return stage(GOOD, [name for name, _ in folded], sum(ms for _, ms in folded))

@@ -36,6 +36,11 @@ def output_line(raw: str) -> str:
     return text(_COLOURS.sub("", last).expandtabs(4)).rstrip()
 
 
+def several(raw: str) -> str:
+    """Text of one or more lines: those after the first are indented, empty ones left out."""
+    return "\n    ".join(text(line.rstrip()) for line in raw.strip().split("\n") if line.strip())
+
+
 def short(sha: str | None, none: str = "-") -> str:
     """The first seven characters of a commit's name."""
     return text(sha)[:7] if sha else none
@@ -79,9 +84,8 @@ def ago(at: str | None) -> str:
     size = abs(seconds)
     if size < 5:
         return "now"
-    for unit, length in (("d", 86400), ("h", 3600), ("min", 60), ("s", 1)):
-        if size >= length:
-            break
+    units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+    unit, length = next(pair for pair in units if size >= pair[1])
     return f"{size // length} {unit} ago" if seconds > 0 else f"in {size // length} {unit}"
 
 
