@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from homeport.cli.show.words import Ink, ago, clock_time, count, moment, several, short, text, took, when
+from homeport.cli.show.words import Ink, ago, clock_time, compact_time, count, moment, several, short, text, took, when
 from homeport.model.deploys import Deploy
 from homeport.model.errors import HomeportError
 from homeport.model.live import Rescue
@@ -20,11 +20,11 @@ _OUTCOMES = {
     "cancelled": "warn", "superseded": "dim", "running": "next", "waiting": "dim",
 }  # fmt: skip
 _DRIFT = {
-    "modified": ("M", "modified", "changed on the host"),
-    "added": ("A", "added", "new on the host"),
-    "deleted": ("D", "deleted", "missing on the host"),
-    "type_changed": ("T", "type changed", "became another kind of file"),
-    "conflict": ("C", "conflict", "changed on the host and in the commit"),
+    "modified": ("M", "changed"),
+    "added": ("A", "new"),
+    "deleted": ("D", "missing"),
+    "type_changed": ("T", "another kind of file"),
+    "conflict": ("C", "changed in the commit too"),
 }
 _STATES = {"running": "good", "online": "good", "healthy": "good", "files": "dim"}
 
@@ -62,13 +62,14 @@ def _joined(lines: Sequence[str]) -> str:
 def plan(plan: Plan, *, color: bool = False) -> str:
     """What a deploy would do, and why it would not."""
     ink = Ink(color)
-    start = short(plan.from_sha) if plan.from_sha else ("several commits" if plan.services else "nothing yet")
     counts = plan.paths
     sides = [("added", counts.added), ("modified", counts.modified), ("deleted", counts.deleted)]
-    changed = ", ".join(f"{number} {word}" for word, number in sides if number) or "none"
-    same = plan.from_sha is not None and plan.from_sha == plan.to_sha
-    head = ink("sha", short(plan.to_sha)) if same else f"{ink('sha', start)} → {ink('sha', short(plan.to_sha))}"
-    lines = [f"{ink('strong', 'plan')}  {head}" + ("" if same else f"  paths: {changed}")]
+    changed = ", ".join(f"{number} {word}" for word, number in sides if number)
+    same = plan.from_sha == plan.to_sha
+    begin = f"{ink('sha', short(plan.from_sha))} → " if plan.from_sha and not same else ""
+    total = sum(number for _, number in sides)
+    lines = [f"{ink('strong', 'plan')}  {begin}{ink('sha', short(plan.to_sha))}"
+             + (f"  {count(total, 'path')}: {changed}" if total else "")]  # fmt: skip
     if plan.services:
         lines += ["", *_plan_services(plan.services, ink)]
     if plan.refusals:
@@ -123,7 +124,7 @@ def status(said: dict[str, Any], *, color: bool = False) -> str:
     running = said.get("running")
     if running:
         lines.append(ink("next", f"deploying now: {text(running['deployId'])}, {text(running.get('stage') or 'waiting')}"))
-    rows = [[("dim", name) for name in ("service", "commit", "runtime", "state", "drift")]]
+    rows = [[("dim", name) for name in ("service", "commit", "runtime", "drift", "state")]]
     rows += [_status_row(service) for service in said.get("services", ())]
     if len(rows) > 1:
         lines += ["", *_table(rows, ink, "  ")]
@@ -137,8 +138,8 @@ def _status_row(service: dict[str, Any]) -> list[tuple[str, str]]:
         ("strong", text(service["service"])),
         ("sha", short(service.get("sha"))),
         ("dim", text(service.get("runtime") or "-")),
-        (_STATES.get(state, "bad" if state in ("errored", "stopped", "failed", "absent") else "warn"), state),
         ("warn" if drift else "dim", count(drift, "path") if drift else "-"),
+        (_STATES.get(state, "bad" if state in ("errored", "stopped", "failed", "absent") else "warn"), state),
     ]
 
 
@@ -171,40 +172,37 @@ def drift(said: dict[str, Any], *, color: bool = False) -> str:
         names = ", ".join(text(s["service"]) for s in services) or "there is no live folder"
         return _joined([f"{ink('good', 'no drift')}: {names}"])
     lines: list[str] = []
-    states: set[str] = set()
-    foreign = False
+    paths = [path for service in services for path in service["paths"]]
     for service in services:
-        if not service["paths"]:
-            continue
-        lines += ["", f"{ink('strong', text(service['service']))}  {ink('dim', text(service['target']))}"]
-        rows = []
-        for path in service["paths"]:
-            states.add(path["state"])
-            foreign = foreign or bool(path.get("foreign"))
-            rows.append(_drift_row(path))
-        lines += _table(rows, ink, "  ")
-    keys = "  ".join(f"{_DRIFT[s][0]} {_DRIFT[s][2]}" for s in _DRIFT if s in states)
-    commands = [
-        ("homeport diff", "what changed"),
-        ("homeport discard PATH", "put back what was deployed; the edit is saved first"),
-        ("homeport deploy --keep-drift", "deploy and leave the edits as they are"),
-    ]
-    if foreign:
-        commands.insert(1, ("homeport record", "take what another deployer wrote as deployed"))
+        if service["paths"]:
+            lines += ["", f"{ink('strong', text(service['service']))}  {ink('dim', text(service['target']))}"]
+            lines += _drift_rows(service["paths"], ink)
+    states = {path["state"] for path in paths}
+    keys = "  ".join(f"{letter} {words}" for state, (letter, words) in _DRIFT.items() if state in states)
+    commands = [("homeport diff", "what changed")]
+    if any(path.get("foreign") for path in paths):
+        commands.append(("homeport record", "take another deployer's files as deployed"))
+    commands.append(("homeport discard PATH", "put it back; the edit is saved first"))
+    commands.append(("homeport deploy --keep-drift", "deploy and leave the edits as they are"))
     return _joined([*lines[1:], "", ink("dim", keys), *_next(ink, commands)])
 
 
-def _drift_row(path: dict[str, Any]) -> list[tuple[str, str]]:
-    letter = _DRIFT.get(path["state"], ("?", "", ""))[0]
-    style = {"A": "good", "D": "bad", "C": "bad"}.get(letter, "warn")
-    words = []
-    if path.get("foreign"):
-        words.append(f"as in {short(path['foreign'])}: written by another deployer")
-    if path.get("because"):
-        words.append(text(str(path["because"])))
-    if path.get("accepted"):
-        words.append(f"accepted: {text(str(path['accepted']))}")
-    return [(style, letter), ("", text(path["path"])), ("dim", "; ".join(words))]
+def _drift_rows(paths: Sequence[dict[str, Any]], ink: Ink) -> list[str]:
+    lines = []
+    width = min(48, max(len(text(path["path"])) for path in paths))
+    for path in paths:
+        letter = _DRIFT.get(path["state"], ("?", ""))[0]
+        style = {"A": "good", "D": "bad", "C": "bad"}.get(letter, "warn")
+        words = []
+        if path.get("foreign"):
+            words.append(f"as in {short(path['foreign'])}, by another deployer")
+        if path.get("because"):
+            words.append(text(str(path["because"])))
+        if path.get("accepted"):
+            words.append(f"accepted: {text(str(path['accepted']))}")
+        said = ink("dim", f"  {'; '.join(words)}") if words else ""
+        lines.append(f"  {ink(style, letter)} {text(path['path']).ljust(width)}{said}")
+    return lines
 
 
 def history(deploys: list[Deploy], *, color: bool = False) -> str:
@@ -212,9 +210,19 @@ def history(deploys: list[Deploy], *, color: bool = False) -> str:
     ink = Ink(color)
     if not deploys:
         return _joined(["no deploys yet", *_next(ink, [("homeport deploy", "")])])
-    rows = [[("dim", name) for name in ("deploy", "outcome", "commit", "when", "took", "services", "error")]]
+    rows = [[("dim", name) for name in ("deploy", "outcome", "commit", "when", "", "took", "services")]]
     rows += [_history_row(row) for row in deploys]
-    return _joined(_table(rows, ink))
+    head, *lines = _table(rows, ink)
+    told = [head]
+    for row, line in zip(deploys, lines, strict=True):
+        told.append(line)
+        if row.error_summary:
+            told.append(ink("dim", "  " + _cut(text(row.error_summary), WIDTH - 2)))
+    return _joined(told)
+
+
+def _cut(words: str, room: int) -> str:
+    return words if len(words) <= room else words[: room - 1] + "…"
 
 
 def _outcome(row: Deploy) -> str:
@@ -227,7 +235,7 @@ def _history_row(row: Deploy) -> list[tuple[str, str]]:
     services = ", ".join(text(s) for s in row.services)
     return [
         ("", text(row.id)), (_OUTCOMES.get(outcome, ""), outcome.replace("_", " ") + kind), ("sha", short(row.sha)),
-        ("", clock_time(row.started_at)), ("dim", took(row.duration_ms)), ("", services),
+        ("", compact_time(row.started_at)), ("dim", ago(row.started_at)), ("dim", took(row.duration_ms)), ("", services),
     ]  # fmt: skip
 
 
@@ -271,10 +279,10 @@ def rescues(rescues: list[Rescue], *, color: bool = False) -> str:
     ink = Ink(color)
     if not rescues:
         return "no rescues: nothing was overwritten that git does not have\n"
-    rows = [[("dim", name) for name in ("rescue", "path", "size", "because", "when")]]
+    rows = [[("dim", name) for name in ("rescue", "path", "size", "because", "when", "")]]
     for row in rescues:
         rows.append([("sha", text(row.id)), ("", f"{text(row.service)}:{text(row.path)}"), ("", size(row.bytes)),
-                     ("", text(row.because)), ("dim", when(row.at))])  # fmt: skip
+                     ("", text(row.because)), ("dim", compact_time(row.at)), ("dim", ago(row.at))])  # fmt: skip
     return _joined([*_table(rows, ink), "", *_next(ink, [(f"homeport rescue restore {text(rescues[0].id)}", "")])])
 
 

@@ -75,6 +75,15 @@ def clock_time(at: str | None) -> str:
     return found.astimezone().strftime("%Y-%m-%d %H:%M") if found else text(at or "")
 
 
+def compact_time(at: str | None) -> str:
+    """For tables: `09-19 14:05` this year, `2025-09-19` before."""
+    found = moment(at)
+    if found is None:
+        return text(at or "")
+    local = found.astimezone()
+    return local.strftime("%m-%d %H:%M" if local.year == datetime.now(UTC).astimezone().year else "%Y-%m-%d")
+
+
 def ago(at: str | None) -> str:
     """How long since, or until: `12 s ago`, `3 h ago`, `in 2 d`; empty when it is no time."""
     found = moment(at)
