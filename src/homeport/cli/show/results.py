@@ -270,7 +270,7 @@ def _stages(stages: Sequence[tuple[str, str, str]], ink: Ink) -> list[str]:
     for name, state, said in stages:
         style, mark = marks.get(state, ("dim", "·"))
         words = clock_time(said) if moment(said) else text(said)
-        rows.append([(style, mark), ("", text(name)), (style, state), ("dim", words)])
+        rows.append([(style, mark), ("", text(name)), (style, text(state)), ("dim", words)])
     return _table(rows, ink, "  ")
 
 
