@@ -377,7 +377,9 @@ def test_the_running_stage_is_seen_with_its_last_lines_while_it_runs(monkeypatch
         view.close()
         threads = [thread for thread in threading.enumerate() if "Refresh" in type(thread).__name__]
         raw = terminal.close()
-    assert not threads
+    for thread in threads:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in threads)
     assert raw.count("\x1b[?25h") == 1
     assert view.done is None
 
