@@ -43,8 +43,6 @@ class Screen:
             file=out, force_terminal=True, color_system="auto" if color else None, markup=False, highlight=False,
             emoji=False,
         )  # fmt: skip
-        if not color:
-            self._console._color_system = None
         self._unicode = "utf" in (getattr(out, "encoding", "") or "utf-8").lower()
         self._spinner = Spinner("dots" if self._unicode else "line", style=Style.parse(_STYLES["next"]))
         self._stage = ""
