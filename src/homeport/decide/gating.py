@@ -103,8 +103,10 @@ def _nothing_can_follow(gate: Gate) -> bool:
 
 
 def _named(report: CheckRun, name: str) -> bool:
-    """`name`, or pinned to who reports it: `name@app`."""
-    return name in (report.name, f"{report.name}@{report.app}")
+    """`name`, or pinned to who reports it: `name@app`; a job also with its workflow, as forges show it:
+    `CI / build`, `CI / build (push)`."""
+    full = f"{report.workflow} / {report.name}" if report.source == "job" and report.workflow else report.name
+    return name in (report.name, f"{report.name}@{report.app}", full, f"{full}@{report.app}", f"{full} ({report.event})")
 
 
 def _of_workflow(report: CheckRun, name: str) -> bool:

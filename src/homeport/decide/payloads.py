@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
-from homeport.model.forge import Kind
+from homeport.model.forge import Kind, is_commit, is_ref_name
 
 Payload = dict[str, Any]
 
@@ -64,22 +64,10 @@ class Ping(Struct, frozen=True, kw_only=True):
 
 Subject = Push | Finished | Requested | Ping
 
-_SHA = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?", re.ASCII)
 _REPOSITORY = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_.][A-Za-z0-9_.-]*)+", re.ASCII)
-_NOT_IN_REFS = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(?:/|$)")
 _UNSEEN = {"Cc", "Cs", "Zl", "Zp"}
 _LAST = {"success", "failed", "canceled", "skipped"}
 """GitLab's words for a pipeline or job that has ended."""
-
-
-def is_ref_name(name: str) -> bool:
-    """Whether git allows it as the name of a branch or tag; never one that starts with `-` or holds a control
-    character, and at most 244 bytes."""
-    if not name or name[0] in "-/." or name[-1] in "/." or name == "@" or _NOT_IN_REFS.search(name):
-        return False
-    if any(unicodedata.category(letter) in _UNSEEN for letter in name):
-        return False
-    return len(name.encode()) <= 244
 
 
 def subject(kind: Kind, event: str, payload: Payload) -> Subject | str:
@@ -216,7 +204,7 @@ def _number(payload: Payload, key: str) -> int:
 
 def _sha(payload: Payload, key: str) -> str:
     value = _text(payload, key)
-    if not _SHA.fullmatch(value) or not value.strip("0"):
+    if not is_commit(value):
         raise Bad(f"`{key}` is no commit")
     return value
 
@@ -224,7 +212,7 @@ def _sha(payload: Payload, key: str) -> str:
 def _moved(payload: Payload, key: str) -> str | None:
     """A commit, or None for all zeros: no commit on this side."""
     value = _text(payload, key)
-    return None if _SHA.fullmatch(value) and not value.strip("0") else _sha(payload, key)
+    return None if len(value) in (40, 64) and not value.strip("0") else _sha(payload, key)
 
 
 def _ref_name(name: str) -> str:

@@ -94,12 +94,12 @@ def verify(kind: Kind, headers: Headers, raw_body: bytes, secrets: list[bytes]) 
     if kind_of(given) != kind or not secrets or not all(secrets):
         return False
     if kind == "gitlab":
-        return _any_equal(given.get("x-gitlab-token", ""), [secret.hex() for secret in secrets], plain=True)
-    digests = [hmac.new(secret, raw_body, hashlib.sha256).hexdigest() for secret in secrets]
+        return _any_equal(given.get("x-gitlab-token", ""), secrets)
+    digests = [hmac.new(secret, raw_body, hashlib.sha256).hexdigest().encode() for secret in secrets]
     if kind == "gitea":
         signature = given.get("x-gitea-signature") or given.get("x-forgejo-signature") or ""
         return _any_equal(signature, digests)
-    return _any_equal(given.get("x-hub-signature-256", ""), [f"sha256={digest}" for digest in digests])
+    return _any_equal(given.get("x-hub-signature-256", ""), [b"sha256=" + digest for digest in digests])
 
 
 def parse(kind: Kind, headers: Headers, raw_body: bytes) -> Delivery | Ignored | Malformed:
@@ -123,8 +123,8 @@ def _lowered(headers: Headers) -> dict[str, str]:
     """By lower-case name. One that comes twice with two values is no header at all: which one would count?"""
     found: dict[str, str] = {}
     doubled: set[str] = set()
-    for name, value in headers.items() if isinstance(headers, Mapping) else headers:
-        name = name.lower()
+    for written, value in headers.items() if isinstance(headers, Mapping) else headers:
+        name = written.lower()
         if found.setdefault(name, value) != value:
             doubled.add(name)
     return {name: value for name, value in found.items() if name not in doubled}
@@ -134,15 +134,14 @@ def _first(given: dict[str, str], names: tuple[str, ...]) -> str:
     return next((given[name] for name in names if given.get(name)), "")
 
 
-def _any_equal(said: str, expected: list[str], *, plain: bool = False) -> bool:
-    """Compares with each, without stopping at the first that fits."""
-    held = said.encode("utf-8", "surrogateescape")
-    if plain:
-        held = held.hex().encode()
-    if not held:
-        return False
-    fits = [hmac.compare_digest(held, one.encode()) for one in expected]
-    return any(fits)
+def _any_equal(said: str, expected: list[bytes]) -> bool:
+    """Compares with each, without stopping at the first that fits. HTTP servers read headers as Latin-1."""
+    try:
+        held = said.encode("latin-1")
+    except UnicodeEncodeError:
+        held = said.encode("utf-8", "surrogatepass")
+    fits = [hmac.compare_digest(held, one) for one in expected]
+    return bool(held) and any(fits)
 
 
 def _id(kind: Kind, given: dict[str, str], raw_body: bytes) -> str:
@@ -156,12 +155,14 @@ def _document(raw_body: bytes, content_type: str) -> dict[str, Any]:
         raise Bad("it is larger than 25 MiB")
     try:
         text = raw_body.decode("utf-8")
-        if content_type.split(";")[0].strip().lower() == "application/x-www-form-urlencoded":
+        if content_type.partition(";")[0].strip().lower() == "application/x-www-form-urlencoded":
             fields = parse_qsl(text, strict_parsing=True, errors="strict", max_num_fields=8)
             if [name for name, _ in fields] != ["payload"]:
                 raise Bad("the form has not exactly the field `payload`")
             text = fields[0][1]
         document = json.loads(text, object_pairs_hook=_without_doubles, parse_constant=_no_constant)
+    except Bad:
+        raise
     except (ValueError, RecursionError) as error:
         raise Bad("it is no JSON in UTF-8, or cut off, or nested too deeply") from error
     if not isinstance(document, dict):

@@ -6,6 +6,8 @@ run or pipeline, one of its jobs, another program's check run, or a commit statu
 
 from __future__ import annotations
 
+import re
+import unicodedata
 from typing import Literal, Protocol
 
 from msgspec import Struct
@@ -18,6 +20,26 @@ Verdict = Literal["pending", "passed", "failed"]
 DEPLOY_STATUS = "homeport/deploy"
 """Statuses that homeport writes about its deploys are called this, or this and `/ENVIRONMENT`; no gate waits for
 them. Its own CI checks are called `homeport/check/NAME` and do count."""
+
+
+_SHA = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?", re.ASCII)
+_NOT_IN_REFS = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(?:/|$)")
+_UNSEEN = {"Cc", "Cs", "Zl", "Zp"}
+
+
+def is_commit(text: str) -> bool:
+    """A full commit id, and not the all-zero one that stands for none."""
+    return _SHA.fullmatch(text) is not None and text.strip("0") != ""
+
+
+def is_ref_name(name: str) -> bool:
+    """Whether git allows it as the name of a branch or tag; never one that starts with `-` or holds a control
+    character, and at most 244 bytes."""
+    if not name or name[0] in "-/." or name[-1] in "/." or name == "@" or _NOT_IN_REFS.search(name):
+        return False
+    if any(unicodedata.category(letter) in _UNSEEN for letter in name):
+        return False
+    return len(name.encode()) <= 244
 
 
 class ForgeFault(InfrastructureFault):

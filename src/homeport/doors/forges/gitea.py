@@ -1,0 +1,155 @@
+"""Gitea and Forgejo, API v1. Their Actions report each job as a commit status, so statuses are all there is to read."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote
+
+from msgspec import Struct
+
+from homeport.doors.forges import wire
+from homeport.doors.forges.http import Client, Timing
+from homeport.model.forge import Cache, CheckRun, ForgeFault, Kind, NewRequest, PullRequest, Status, Verdict
+
+_VERDICTS: dict[str, Verdict] = {
+    "pending": "pending", "success": "passed", "warning": "passed", "skipped": "passed",
+}  # fmt: skip
+_WRITTEN = {"passed": "success", "pending": "pending", "failed": "failure", "error": "error"}
+_RUN = re.compile(r"/actions/runs/([0-9]+)(?:/|$)", re.ASCII)
+_JOB = re.compile(r"(?P<workflow>.+?) / (?P<job>.+) \((?P<event>[a-z_]+)\)", re.ASCII | re.DOTALL)
+"""How Actions names its statuses: `CI / build (push)`."""
+
+
+class _Creator(Struct):
+    login: str = ""
+
+
+class _Status(Struct):
+    id: int
+    status: str
+    context: str
+    creator: _Creator | None = None
+    updated_at: str | None = None
+    target_url: str | None = None
+
+
+class _Side(Struct):
+    ref: str
+    sha: str
+    repo_id: int = 0
+
+
+class _Pull(Struct):
+    number: int
+    state: str
+    html_url: str
+    head: _Side
+    base: _Side
+    merged: bool = False
+    mergeable: bool | None = None
+    merge_commit_sha: str | None = None
+
+
+class Gitea:
+    """Satisfies `Forge`. `web` is the address people use, without a slash at its end."""
+
+    kind: Kind = "gitea"
+
+    def __init__(self, repo: str, token: str, cache: Cache, *, web: str, timing: Timing | None = None) -> None:
+        self._client = Client(f"{web}/api/v1", "Gitea", token, cache, scheme="token ", timing=timing)
+        self._page = f"{web}/{repo}"
+        self._at = "/repos/" + "/".join(wire.escaped(part) for part in repo.split("/"))
+
+    def checks(self, sha: str) -> list[CheckRun]:
+        path = f"{self._at}/commits/{wire.commit(sha)}/statuses"
+        pages = self._client.pages(path, {"limit": 50}, keep="statuses")
+        return [_check(status) for page in pages for status in self._client.read(page, list[_Status])]
+
+    def find_request(self, head: str, base: str) -> PullRequest | None:
+        wire.branch(head), wire.branch(base)
+        for page in self._client.pages(f"{self._at}/pulls", {"state": "open", "sort": "recentupdate", "limit": 50}):
+            for request in map(_request, self._client.read(page, list[_Pull])):
+                if request.head == head and request.base == base and request.same_repository:
+                    return request
+        return None
+
+    def open_request(self, asked: NewRequest) -> tuple[PullRequest, bool]:
+        wire.asked(asked)
+        there = self.find_request(asked.head, asked.base)
+        if there:
+            return there, False
+        body = {"title": asked.title, "head": asked.head, "base": asked.base, "body": asked.body}
+        try:
+            reply = self._client.send("POST", f"{self._at}/pulls", body, (201,))
+        except ForgeFault as fault:
+            there = self.find_request(asked.head, asked.base) if fault.status == 409 else None
+            if there is not None:
+                return there, False
+            if fault.status == 422 and "no changes" in fault.what.lower():
+                raise wire.nothing_to_merge(asked) from fault
+            raise
+        return _request(self._client.read(reply, _Pull)), True
+
+    def request(self, number: int) -> PullRequest:
+        return _request(self._client.read(self._client.get(f"{self._at}/pulls/{number:d}"), _Pull))
+
+    def merge(self, number: int, *, sha: str, title: str, body: str = "") -> PullRequest:
+        wire.commit(sha)
+        there = self.request(number)
+        if there.state == "closed":
+            raise wire.request_closed(number, there.url)
+        if there.state == "open":
+            if there.head_sha != sha:
+                raise wire.head_moved(number, there.url)
+            asked = {"Do": "squash", "head_commit_id": sha, "MergeTitleField": title, "MergeMessageField": body,
+                     "delete_branch_after_merge": False}  # fmt: skip
+            try:
+                self._client.send("POST", f"{self._at}/pulls/{number:d}/merge", asked, (200,))
+            except ForgeFault as fault:
+                if fault.status == 409:
+                    raise wire.head_moved(number, there.url) from fault
+                if fault.status == 405:
+                    raise wire.not_mergeable(number, there.url, fault.what) from fault
+                raise
+            there = self.request(number)
+        if there.same_repository and there.head_sha == sha:
+            self._delete_branch(there.head)
+        return there
+
+    def set_status(self, sha: str, status: Status) -> None:
+        body = {"state": _WRITTEN[status.verdict], "context": status.name, "description": wire.one_line(status.text)}
+        if status.url:
+            body["target_url"] = status.url
+        self._client.send("POST", f"{self._at}/statuses/{wire.commit(sha)}", body, (201,))
+
+    def new_request_page(self, asked: NewRequest) -> str:
+        wire.asked(asked)
+        return f"{self._page}/compare/{quote(asked.base)}...{quote(asked.head)}"
+
+    def _delete_branch(self, name: str) -> None:
+        try:
+            self._client.send("DELETE", f"{self._at}/branches/{wire.escaped(name)}", None, (204,))
+        except ForgeFault as fault:
+            if fault.status != 404:  # deleted already, by the repository's own setting
+                raise
+
+
+def _check(status: _Status) -> CheckRun:
+    verdict = _VERDICTS.get(status.status, "failed")
+    at, url = wire.moment(status.updated_at), status.target_url or ""
+    app = status.creator.login if status.creator else ""
+    run, job = _RUN.search(url), _JOB.fullmatch(status.context)
+    if run and job:
+        return CheckRun(source="job", name=job["job"], app=app, verdict=verdict, word=status.status, id=status.id,
+                        at=at, workflow=job["workflow"], event=job["event"], run=run[1], url=url)  # fmt: skip
+    return CheckRun(source="status", name=status.context, app=app, verdict=verdict, word=status.status,
+                    id=status.id, at=at, url=url)  # fmt: skip
+
+
+def _request(pull: _Pull) -> PullRequest:
+    return PullRequest(
+        number=pull.number, state="merged" if pull.merged else "open" if pull.state == "open" else "closed",
+        mergeable=pull.mergeable, url=pull.html_url, head=pull.head.ref, base=pull.base.ref, head_sha=pull.head.sha,
+        merged_as=pull.merge_commit_sha if pull.merged else None,
+        same_repository=pull.head.repo_id == pull.base.repo_id,
+    )  # fmt: skip
