@@ -164,3 +164,7 @@ class Forge(Protocol):
     def new_request_page(self, asked: NewRequest) -> str:
         """The page on which a person opens that request by hand; asks nobody."""
         ...
+
+    def close(self) -> None:
+        """Lets go of the connection; the next call opens another."""
+        ...

@@ -60,6 +60,9 @@ class Gitea:
         self._page = f"{web}/{repo}"
         self._at = "/repos/" + "/".join(wire.escaped(part) for part in repo.split("/"))
 
+    def close(self) -> None:
+        self._client.close()
+
     def checks(self, sha: str) -> list[CheckRun]:
         path = f"{self._at}/commits/{wire.commit(sha)}/statuses"
         pages = self._client.pages(path, {"limit": 50}, keep="statuses")

@@ -112,6 +112,9 @@ class GitHub:
         self._owner = repo.split("/", maxsplit=1)[0]
         self._at = "/repos/" + "/".join(wire.escaped(part) for part in repo.split("/"))
 
+    def close(self) -> None:
+        self._client.close()
+
     def checks(self, sha: str) -> list[CheckRun]:
         wire.commit(sha)
         runs = self._workflow_runs(sha)

@@ -70,6 +70,9 @@ class GitLab:
         self._page = f"{web}/{repo}"
         self._at = f"/projects/{wire.escaped(repo)}"
 
+    def close(self) -> None:
+        self._client.close()
+
     def checks(self, sha: str) -> list[CheckRun]:
         wire.commit(sha)
         pages = self._client.pages(f"{self._at}/pipelines", {"sha": sha, "per_page": 100}, keep="pipelines")
