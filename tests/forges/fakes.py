@@ -24,6 +24,7 @@ class Pulls(Fake):
         self.statuses: list[dict[str, Any]] = []
         self.refuse_merge: int = 0
         """A status to answer merges with."""
+        self.merge_message = ""
         self.mergeable: bool | None = True
 
     def add_pull(self, head: str = "homeport/adopt-1", base: str = "main", sha: str = SHA, *, state: str = "open",
@@ -230,7 +231,10 @@ class GiteaFake(Pulls):
         self.asked(self.book["merge"], seen.body)
         assert seen.body["Do"] == "squash"
         status = self.merge_now(number, seen.body["head_commit_id"])
-        return Answer(200, b"") if status == 200 else Answer(status, {"message": "Please try again later"})
+        if status == 200:
+            return Answer(200, b"")
+        said = "head out of date" if status == 409 else "Please try again later"
+        return Answer(status, {"message": self.merge_message or said})
 
     def delete_branch(self, seen: Seen, name: str) -> Answer:
         if name not in self.branches:

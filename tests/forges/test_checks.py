@@ -211,6 +211,19 @@ def test_gitlab_shelf_for_foreign_statuses_is_no_pipeline(gitlab: World) -> None
     assert judged(gitlab) == "Open"
 
 
+@pytest.mark.parametrize(("pipeline", "own"), [("running", "pending"), ("failed", "failed"), ("success", "success")])
+def test_our_own_deploy_in_gitlabs_pipeline_is_not_waited_for(gitlab: World, pipeline: str, own: str) -> None:
+    """GitLab puts a status into the commit's pipeline, which then runs, or fails, because of it."""
+    number = gitlab.fake.add_pipeline(pipeline)
+    gitlab.fake.add_status("homeport/deploy/production", own, pipeline=number)
+    gitlab.fake.add_status("rspec", "success", pipeline=number)
+    assert judged(gitlab) == "Open"
+    gitlab.fake.add_status("later stage", "created", pipeline=number)
+    assert judged(gitlab) == "Waiting"
+    gitlab.fake.add_status("later stage", "failed", pipeline=number)
+    assert judged(gitlab) == "Closed"
+
+
 def test_gitlab_manual_jobs(gitlab: World) -> None:
     number = gitlab.fake.add_pipeline("success")
     gitlab.fake.add_status("optional", "manual", pipeline=number, allow=True)

@@ -114,6 +114,15 @@ def test_what_the_forge_does_not_let_through_stays_open(world: World) -> None:
     assert world.fake.branches
 
 
+def test_giteas_conflicts_are_no_moved_head(gitea: World) -> None:
+    """It answers 409 for both."""
+    number = gitea.fake.add_pull()
+    gitea.fake.refuse_merge, gitea.fake.merge_message = 409, "merge conflict in nginx.conf"
+    with pytest.raises(Refused) as caught:
+        gitea.client().merge(number, sha=SHA, title="x")
+    assert caught.value.code == "not-mergeable"
+
+
 def test_a_closed_request_is_not_merged(world: World) -> None:
     number = world.fake.add_pull(state="closed")
     with pytest.raises(Refused) as caught:

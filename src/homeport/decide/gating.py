@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from msgspec import Struct
 
 from homeport.model.config import Gate
-from homeport.model.forge import DEPLOY_STATUS, CheckRun
+from homeport.model.forge import CheckRun, is_deploy_status
 
 POLL = 15.0
 """Seconds between two looks when no webhook comes."""
@@ -76,7 +76,7 @@ def latest(checks: Iterable[CheckRun]) -> list[CheckRun]:
 
 def _counts(gate: Gate, report: CheckRun, reports: list[CheckRun]) -> bool:
     """Whether the gate looks at this report at all."""
-    if report.source == "status" and (report.name == DEPLOY_STATUS or report.name.startswith(DEPLOY_STATUS + "/")):
+    if is_deploy_status(report.name):
         return False
     if any(_named(report, name) for name in gate.checks):
         return True

@@ -64,7 +64,7 @@ class Ping(Struct, frozen=True, kw_only=True):
 
 Subject = Push | Finished | Requested | Ping
 
-_REPOSITORY = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_.-]*(?:/[A-Za-z0-9_.][A-Za-z0-9_.-]*)+", re.ASCII)
+_REPOSITORY = re.compile(r"(?:(?:^|/)(?!\.\.?(?:/|$))[A-Za-z0-9_.][A-Za-z0-9_.-]*){2,}", re.ASCII)
 _UNSEEN = {"Cc", "Cs", "Zl", "Zp"}
 _LAST = {"success", "failed", "canceled", "skipped"}
 """GitLab's words for a pipeline or job that has ended."""

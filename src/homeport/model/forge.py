@@ -22,6 +22,12 @@ DEPLOY_STATUS = "homeport/deploy"
 them. Its own CI checks are called `homeport/check/NAME` and do count."""
 
 
+
+
+def is_deploy_status(name: str) -> bool:
+    return name == DEPLOY_STATUS or name.startswith(DEPLOY_STATUS + "/")
+
+
 _SHA = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?", re.ASCII)
 _NOT_IN_REFS = re.compile(r"[\x00-\x20\x7f~^:?*\[\\]|\.\.|@\{|//|/\.|\.lock(?:/|$)")
 _UNSEEN = {"Cc", "Cs", "Zl", "Zp"}

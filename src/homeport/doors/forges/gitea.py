@@ -109,9 +109,9 @@ class Gitea:
             try:
                 self._client.send("POST", f"{self._at}/pulls/{number:d}/merge", asked, (200,))
             except ForgeFault as fault:
-                if fault.status == 409:
+                if fault.status == 409 and "head out of date" in fault.what:
                     raise wire.head_moved(number, there.url) from fault
-                if fault.status == 405:
+                if fault.status in (405, 409):  # 409 also for conflicts
                     raise wire.not_mergeable(number, there.url, fault.what) from fault
                 raise
             there = self.request(number)

@@ -8,7 +8,17 @@ from msgspec import Struct
 
 from homeport.doors.forges import wire
 from homeport.doors.forges.http import Client, Timing
-from homeport.model.forge import Cache, CheckRun, ForgeFault, Kind, NewRequest, PullRequest, Status, Verdict
+from homeport.model.forge import (
+    Cache,
+    CheckRun,
+    ForgeFault,
+    Kind,
+    NewRequest,
+    PullRequest,
+    Status,
+    Verdict,
+    is_deploy_status,
+)
 
 _PASSED = {"success", "skipped"}
 _FAILED = {"failed", "canceled"}
@@ -77,12 +87,14 @@ class GitLab:
         wire.commit(sha)
         pages = self._client.pages(f"{self._at}/pipelines", {"sha": sha, "per_page": 100}, keep="pipelines")
         pipelines = [one for page in pages for one in self._client.read(page, list[_Pipeline]) if one.sha == sha]
-        held = {one.id: one for one in pipelines if one.source != "external"}
         # An external pipeline is only the shelf on which GitLab puts other programs' statuses.
+        held = {one.id: one for one in pipelines if one.source != "external"}
         pages = self._client.pages(f"{self._at}/repository/commits/{sha}/statuses", {"all": "true", "per_page": 100},
                                    keep="statuses")  # fmt: skip
         statuses = [one for page in pages for one in self._client.read(page, list[_Status]) if one.sha == sha]
-        found = [_of_pipeline(one) for one in held.values()]
+        # Statuses join the commit's pipeline: one that waits for, or failed by, our own deploy says nothing. Its jobs do.
+        ours = {one.pipeline_id for one in statuses if is_deploy_status(one.name)}
+        found = [_of_pipeline(one) for one in held.values() if one.id not in ours]
         return found + [_of_status(one, held.get(one.pipeline_id or 0)) for one in statuses]
 
     def find_request(self, head: str, base: str) -> PullRequest | None:
