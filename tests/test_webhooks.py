@@ -309,6 +309,17 @@ def test_odd_forms_are_malformed(form: str) -> None:
     assert isinstance(parse("github", headers, form.encode()), Malformed)
 
 
+def test_what_two_readers_could_read_differently_is_not_read() -> None:
+    body = bodied(push())
+    assert isinstance(read("github", "push", body), Delivery)
+    assert isinstance(read("github", "push", b'{"ref":"refs/heads/other",' + body[1:]), Malformed)
+    headers = {"X-GitHub-Event": "push", "Content-Type": "application/x-www-form-urlencoded"}
+    form = urlencode({"payload": body.decode()}).encode()
+    assert isinstance(parse("github", headers, form), Delivery)
+    for more in (form + b"&" + form, form + b"&x=1", b"x=1&" + form):
+        assert isinstance(parse("github", headers, more), Malformed)
+
+
 @pytest.mark.parametrize("event", ["", "x" * 100, "push\n", "\x1b[2J"])
 def test_a_delivery_without_a_usable_event_is_malformed(event: str) -> None:
     assert isinstance(read("github", event, push()), Malformed)

@@ -67,6 +67,14 @@ class World:
         return GitLab("octo/shop", TOKEN, self.memory, web=web, timing=timing)
 
 
+@pytest.fixture(autouse=True)
+def _no_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The fakes are on the loopback; no proxy of this machine may come between."""
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
 def _world(fake: Pulls) -> Iterator[World]:
     with serving(fake):
         world = World(fake)

@@ -95,6 +95,16 @@ def test_other_commits_count_neither_way(github: World, gitlab: World) -> None:
     assert github.client().checks(SHA) == gitlab.client().checks(SHA) == []
 
 
+def test_a_forge_that_answers_for_another_commit_is_not_believed(github: World, gitlab: World) -> None:
+    github.fake.add_run("CI", "success", sha=OTHER)
+    github.fake.add_check("lint", "success", app="x", sha=OTHER)
+    github.fake.queued = [Answer(200, {"total_count": 1, "workflow_runs": github.fake.runs}),
+                          Answer(200, {"total_count": 1, "check_runs": github.fake.check_runs})]  # fmt: skip
+    gitlab.fake.add_pipeline("success", sha=OTHER)
+    gitlab.fake.queued = [Answer(200, gitlab.fake.pipelines)]
+    assert github.client().checks(SHA) == gitlab.client().checks(SHA) == []
+
+
 def test_a_deploy_job_does_not_wait_for_its_own_run(github: World) -> None:
     number = github.fake.add_run("Deploy", None)
     github.fake.add_check("deploy", None, run=number)

@@ -114,6 +114,11 @@ def test_what_the_forge_does_not_let_through_stays_open(world: World) -> None:
     assert world.fake.branches
 
 
+def test_a_forks_request_of_the_same_name_is_not_ours(gitea: World) -> None:
+    gitea.fake.add_pull(ASKED.head, ASKED.base, fork=True)
+    assert gitea.client().find_request(ASKED.head, ASKED.base) is None
+
+
 def test_giteas_conflicts_are_no_moved_head(gitea: World) -> None:
     """It answers 409 for both."""
     number = gitea.fake.add_pull()
