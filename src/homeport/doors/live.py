@@ -2,46 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 from msgspec.structs import replace
 
-from homeport.doors import leftbehind, trees
+from homeport.doors import leftbehind, scanning
 from homeport.doors.beside import open_stage, owner_named
-from homeport.doors.claims import CLAIM, Claim, refuse_foreign_claim, write_claim
-from homeport.doors.contact import most_alike
+from homeport.doors.claims import refuse_foreign_claim, write_claim
 from homeport.doors.git import Mirror
-from homeport.doors.gitcmd import GitCommand
-from homeport.doors.look import Blocked, folder_at, look_at, open_root, read_at, shown, walk
+from homeport.doors.look import look_at, open_root, read_at, shown
 from homeport.doors.obstacles import Obstacles
-from homeport.doors.shell import LocalShell
 from homeport.doors.swap import Applied, Save, apply
+from homeport.doors.targetbook import TargetBook, never_there, not_the_folder, refuse_unowned
 from homeport.doors.targetindex import TargetIndex
-from homeport.model import globs
-from homeport.model.deploys import TargetRecord
-from homeport.model.errors import InfrastructureFault, Refused, StateFault
+from homeport.model.errors import InfrastructureFault, Refused
 from homeport.model.live import (
     Difference,
     Entry,
-    FirstContact,
     Recorded,
+    Rescue,
     Scan,
     SyncPlan,
     SyncResult,
     SyncStep,
     Target,
 )
-from homeport.model.paths import from_bytes, to_bytes
 from homeport.model.patterns import Matcher
 from homeport.model.ports import Clock, Rescues, Store
 
-HISTORY = 200
-"""Commits of the branch in which foreign content is looked for."""
 BATCH = 256
 """Blobs read from the mirror at once."""
 
@@ -51,57 +41,60 @@ class LiveTargets:
 
     def __init__(self, state_dir: str, project: str, environment: str, git: Mirror, store: Store, rescues: Rescues,
                  clock: Clock) -> None:  # fmt: skip
-        self._state = os.path.abspath(state_dir)
-        self._project, self._environment = project, environment
+        self._book = TargetBook(state_dir, project, environment, git, store)
         self._git, self._store, self._rescues, self._clock = git, store, rescues, clock
-        self._command = GitCommand(git.path, LocalShell())
-        os.makedirs(os.path.join(self._state, "targets"), mode=0o700, exist_ok=True)
 
     def meet(self, target: Target, branch: str, *, observe: bool = False) -> Recorded:
         """As `Targets.meet`. A lost index is made anew from the recorded tree, so that everything is compared again."""
         record = self._store.target(target.name)
         if record is not None and record.syncing is not None and not observe:
             self._settle(target, wait=False)
-        with self._root(target.path) as root, self._index(target).hold():
+        with self._root(target.path) as root, self._book.index(target).hold():
             record = self._store.target(target.name)
-            claimed = root is not None and refuse_foreign_claim(root, target.path, self._claim(target))
+            claimed = root is not None and refuse_foreign_claim(root, target.path, self._book.claim(target))
             first = None
-            if record is None or record.path != target.path or _never_there(record, root):
-                record, first = self._first_contact(target, branch, root)
+            if record is None or record.path != target.path or never_there(record, root):
+                record, first = self._book.first_contact(target, branch, root)
             else:
-                record = self._same_folder(target, record, root, claimed)
-            self._refuse_unowned(target, root, observe)
+                record = self._book.same_folder(target, record, root)
+            if not observe:
+                refuse_unowned(target, root)
             if root is not None and not claimed and not observe:
-                write_claim(root, target.path, self._claim(target))
+                write_claim(root, target.path, self._book.claim(target))
+        return Recorded(target=target.name, tree=record.tree, commit=record.commit, first_contact=first)
+
+    def meet_anew(self, target: Target, branch: str) -> Recorded:
+        """Forgets what was recorded and meets the folder as for the first time (`homeport record --anew`)."""
+        with self._root(target.path) as root, self._book.index(target).hold():
+            if root is not None:
+                refuse_foreign_claim(root, target.path, self._book.claim(target))
+            record, first = self._book.first_contact(target, branch, root)
         return Recorded(target=target.name, tree=record.tree, commit=record.commit, first_contact=first)
 
     def wanted(self, target: Target, sha: str) -> str:
-        tree = self._git.tree_of(sha, target.source)
-        if tree is None:
-            raise Refused(f"there is no folder {target.source or '.'} in this commit", where=f"{target.name} at {sha[:12]}",
-                          next="homeport plan", code="no-source")  # fmt: skip
-        return self._filtered(target, tree, check=True)
+        return self._book.filtered(target, sha, target.source).tree
 
     def scan(self, target: Target, branch: str) -> Scan:
-        record = self._record(target)
-        index = self._index(target)
+        record = self._book.record(target)
+        index = self._book.index(target)
         with self._root(target.path) as root:
+            self._book.refuse_other(target, record, root)
             if root is None:
-                self._refuse_gone(target, record)
                 return Scan(target=target.name, recorded_tree=record.tree)
-            self._refuse_other(target, record, root)
             with index.hold(wait=False) as held:
                 if held and (record.syncing is not None or not index.usable()):
-                    self._rebuild(target, index, record)
-                found, stale = self._differences(target, record, root, index)
+                    index.read_tree(record.tree)
+                found, stale = scanning.differences(target, root, index, self._book.ignored(target, record, branch),
+                                                    self._book.hidden(target))  # fmt: skip
                 if held and stale:
                     index.refresh(target.path)
-            mutable = Matcher(target.mutable, dir_only_matches_files=True)
-            mutated = [d for d in found if mutable.match(d.path) and d.state != "added"]
-            drift = self._with_foreign(target, branch, [d for d in found if not mutable.match(d.path)])
+        mutable = Matcher(target.mutable, dir_only_matches_files=True)
+        mutated = [d for d in found if mutable.match(d.path) and d.state != "added"]
+        drift = [d for d in found if not mutable.match(d.path)]
         return Scan(
-            target=target.name, recorded_tree=record.tree, differences=tuple(drift), mutated=tuple(mutated),
-            protected_tracked=self._protected_tracked(target, record),
+            target=target.name, recorded_tree=record.tree, mutated=tuple(mutated),
+            differences=tuple(scanning.with_foreign(self._git, target.source, branch, drift)),
+            protected_tracked=self._book.protected_tracked(target, record),
             syncing=record.syncing[0] if record.syncing else None,
         )  # fmt: skip
 
@@ -113,12 +106,12 @@ class LiveTargets:
     def sync(self, target: Target, plan: SyncPlan, deploy: str, commit: str | None) -> SyncResult:
         """As `Targets.sync`. A failure before the first change leaves everything as it was; one in the middle leaves
         the row `syncing`, and the next start ends it."""
-        index = self._index(target)
+        index = self._book.index(target)
         with index.hold(), self._made_root(target) as root:
-            record = self._record(target)
-            if not refuse_foreign_claim(root, target.path, self._claim(target)):
-                write_claim(root, target.path, self._claim(target))
-            self._git.keep(self._ref(target, "next"), plan.to_tree)
+            record = self._book.record(target)
+            if not refuse_foreign_claim(root, target.path, self._book.claim(target)):
+                write_claim(root, target.path, self._book.claim(target))
+            self._git.keep(self._book.ref(target, "next"), plan.to_tree)
 
             def begin() -> None:
                 if record.syncing is None or plan.from_tree != plan.to_tree:
@@ -131,16 +124,16 @@ class LiveTargets:
             index.refresh(target.path)
             index.sync()
             found = os.fstat(root)
-            self._end(target, replace(record, path=target.path, source=target.source, tree=plan.to_tree, commit=commit,
-                                      device=found.st_dev, inode=found.st_ino, patterns=self._digest(target),
+            self._book.end(target, replace(record, path=target.path, source=target.source, tree=plan.to_tree, commit=commit,
+                                      device=found.st_dev, inode=found.st_ino, patterns=self._book.digest(target),
                                       syncing=None))  # fmt: skip
-            self._git.keep(self._ref(target, "next"), None)
+            self._git.keep(self._book.ref(target, "next"), None)
         return _result(target, applied)
 
     def take(self, target: Target, to_tree: str, commit: str | None, paths: Sequence[str] | None = None) -> None:
-        index = self._index(target)
+        index = self._book.index(target)
         with index.hold(), self._root(target.path) as root:
-            record = self._record(target)
+            record = self._book.record(target)
             index.read_tree(to_tree)
             entries: list[tuple[str, Entry | None]] = []
             for path in paths or ():
@@ -152,8 +145,8 @@ class LiveTargets:
             there = (record.device, record.inode)
             if root is not None:
                 there = (os.fstat(root).st_dev, os.fstat(root).st_ino)
-            self._end(target, replace(record, path=target.path, source=target.source, tree=tree, commit=commit,
-                                      device=there[0], inode=there[1], patterns=self._digest(target)))  # fmt: skip
+            self._book.end(target, replace(record, path=target.path, source=target.source, tree=tree, commit=commit,
+                                      device=there[0], inode=there[1], patterns=self._book.digest(target)))  # fmt: skip
 
     def settle(self, target: Target) -> tuple[str, ...]:
         return self._settle(target, wait=True)
@@ -164,10 +157,21 @@ class LiveTargets:
             raise Refused(f"cannot be put back by homeport: {shown(odd)}", where=target.path, next="homeport drift",
                           code="oddity")  # fmt: skip
         steps = [SyncStep(path=d.path, before=d.actual, after=d.recorded, rescue="discarded") for d in differences]
-        index = self._index(target)
+        index = self._book.index(target)
         with index.hold(), self._made_root(target) as root:
             applied = self._apply(target, root, steps, deploy, lambda: None)
             index.refresh(target.path)
+        return _result(target, applied)
+
+    def restore(self, target: Target, rescue: Rescue) -> SyncResult:
+        index = self._book.index(target)
+        with index.hold(), self._made_root(target) as root:
+            before = look_at(root, rescue.path)
+            if before.oddity is not None:
+                raise Refused(f"a {before.oddity} is where the bytes were", where=f"{target.path}/{rescue.path}",
+                              next=f"homeport rescue restore {rescue.id} --to FILE", code="oddity")  # fmt: skip
+            step = SyncStep(path=rescue.path, before=before.entry, after=Entry(rescue.mode, rescue.oid), rescue="replaced")
+            applied = self._apply(target, root, [step], None, lambda: None)
         return _result(target, applied)
 
     def read_live(self, target: Target, path: str) -> bytes | None:
@@ -192,7 +196,7 @@ class LiveTargets:
                 entries[prefix + difference.path] = (
                     Entry(found[0], self._git.write_blob(found[1])) if found else None
                 )  # fmt: skip
-        index = TargetIndex(os.path.join(self._state, "targets", f".snapshot-{target.name}-{os.getpid()}"), self._command)
+        index = TargetIndex(os.path.join(self._book.folder, f".snapshot-{target.name}-{os.getpid()}"), self._book.command)
         try:
             index.remove()
             index.read_tree(whole)
@@ -228,7 +232,7 @@ class LiveTargets:
         return save
 
     def _settle(self, target: Target, *, wait: bool) -> tuple[str, ...]:
-        with self._index(target).hold(wait=wait) as held, self._root(target.path) as root:
+        with self._book.index(target).hold(wait=wait) as held, self._root(target.path) as root:
             if not held:
                 return ()
             return leftbehind.settle(self._git, self._rescues, target, root, self._known(target), None)
@@ -269,7 +273,7 @@ class LiveTargets:
                                           next="homeport doctor", code="unwritable") from fault  # fmt: skip
         with self._root(target.path) as root:
             if root is None:
-                raise _not_the_folder(target, "the live folder went away")
+                raise not_the_folder(target, "the live folder went away")
             yield root
 
 
@@ -293,3 +297,6 @@ class _Blobs:
         return self._here[oid]
 
 
+def _result(target: Target, applied: Applied) -> SyncResult:
+    return SyncResult(target=target.name, written=applied.written, deleted=applied.deleted, rescued=applied.rescued,
+                      surprised=applied.surprised)  # fmt: skip

@@ -22,11 +22,15 @@ def ask(site: Site, request: Request) -> str:
     return deploy
 
 
-def follow(site: Site, deploy: str, offset: int = 0) -> Iterator[bytes]:
-    """The journal's lines as they come, until `deploy.done`; starts a runner again when the old one died."""
+def follow(site: Site, deploy: str, offset: int = 0, tick: Callable[[], None] = lambda: None) -> Iterator[bytes]:
+    """The journal's lines as they come, until `deploy.done`; starts a runner again when the old one died.
+
+    `tick` is called again and again while nothing comes.
+    """
     started = {"at": site.clock.monotonic()}
 
     def alive() -> bool:
+        tick()
         row = site.store.deploy(deploy)
         if row is None or row.state == "done":
             return False

@@ -1,9 +1,10 @@
-"""What a person looks at, and the small acts on drift: status, drift, diff, discard, record, rescue restore."""
+"""What a person looks at, and the small acts on drift: status, drift, diff, discard, record."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import shutil
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from homeport.decide import layout
@@ -183,19 +184,41 @@ def record_services(site: Site, services: Sequence[str], by: str = "") -> dict[s
     return {"services": rows}
 
 
-def rescue_restore(site: Site, id: str, to: str | None) -> str:
-    """Writes rescued bytes to a new file (never over another); returns its path."""
-    rescue = site.rescues.find(id)
-    content = site.rescues.read(rescue)
-    path = os.path.abspath(to or os.path.basename(rescue.path) + f".rescued-{rescue.id}")
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
-    except FileExistsError as fault:
-        raise Refused("there is a file already", where=path, next=f"homeport rescue restore {id} --to OTHER",
-                      code="exists") from fault  # fmt: skip
-    with os.fdopen(fd, "wb") as file:
-        file.write(content)
-    return path
+def meet_anew(site: Site, services: Sequence[str], by: str = "") -> dict[str, Any]:
+    """Forgets what was recorded of these live folders and meets them as for the first time."""
+    rows = []
+    with site.lock.hold(wait=False):
+        if not site.git.has(f"refs/heads/{site.env.branch}"):
+            site.git.fetch()
+        for name, target in _targets(site, services):
+            site.targets.meet_anew(target, site.env.branch)
+            scan = site.targets.scan(target, site.env.branch)
+            site.store.audit(by, "record --anew", name)
+            rows.append({"service": name, "recorded": [], "left": [printable(d.path) for d in scan.differences]})
+    return {"services": rows}
+
+
+def service_log(site: Site, name: str, lines: int, follow: bool) -> Iterator[str]:
+    """What a service prints, from its process manager. Raises Refused when it has none that keeps logs."""
+    service = site.config.services[name]
+    tools = runner.tools_for(_silent(site), "logs")
+    runtime = tools.runtimes.get(service.runtime or "")
+    if runtime is None:
+        raise Refused(f"{name} has no process whose lines could be shown", where=f"services.{name}.runtime",
+                      next="homeport logs (the newest deploy)", code="no-logs")  # fmt: skip
+    record = site.store.services().get(name, ServiceRecord(service=name))
+    work = service_now(name, service, layout.target_of(site.config, name), record)
+    return runtime.logs(unit_of(work, tools, record.sha, "logs"), lines, follow)
+
+
+def doctor_of_host() -> list[dict[str, Any]]:
+    """Whether the programs that homeport calls are here."""
+    rows: list[dict[str, Any]] = []
+    for program, why in (("git", "homeport works through it"), ("setpriv", "builds run as their user, and end with homeport")):
+        found = shutil.which(program)
+        rows.append({"name": program, "ok": found is not None, "detail": found or f"not on the PATH; {why}",
+                     "next": "" if found else f"apt install {'util-linux' if program == 'setpriv' else program}"})  # fmt: skip
+    return rows
 
 
 def doctor_of(site: Site | None, folder: str) -> list[dict[str, Any]]:
@@ -213,7 +236,7 @@ def doctor_of(site: Site | None, folder: str) -> list[dict[str, Any]]:
         ask("origin", True, f"branch {site.env.branch} is at {site.git.tip(site.env.branch)[:12]}")
     except HomeportError as fault:
         ask("origin", False, str(fault), fault.next or "git fetch")
-    problems = site.store.check() if hasattr(site.store, "check") else []
+    problems = site.store.check()
     ask("state database", not problems, "; ".join(problems) or site.state, "homeport db check")
     for name, target in _targets(site, []):
         there = os.path.isdir(target.path)

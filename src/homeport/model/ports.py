@@ -172,6 +172,14 @@ class Targets(Protocol):
         """Puts chosen paths back to the recorded content (added ones are deleted), rescued first."""
         ...
 
+    def restore(self, target: Target, rescue: Rescue) -> SyncResult:
+        """Puts rescued bytes back at their path, what lies there rescued first; the record does not change."""
+        ...
+
+    def meet_anew(self, target: Target, branch: str) -> Recorded:
+        """Forgets the record and meets the folder as for the first time; writes nothing live."""
+        ...
+
     def read_live(self, target: Target, path: str) -> bytes | None:
         """A regular live file's bytes; None when absent or not a regular file."""
         ...
@@ -340,6 +348,14 @@ class Store(Protocol):
     def audit(self, who: str, action: str, detail: str) -> None: ...
     def audited(self, limit: int = 100) -> list[tuple[str, str, str, str]]:
         """(at, who, action, detail), newest first."""
+        ...
+
+    def check(self) -> list[str]:
+        """Looks through the whole database; what is wrong with it."""
+        ...
+
+    def backup(self, path: str) -> None:
+        """Copies the database to a new file while others use it."""
         ...
 
     def close(self) -> None: ...

@@ -1,0 +1,228 @@
+"""Verbs that change what runs: plan, deploy, rollback, rebuild, restart, cancel."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from homeport.cli.options import Options, pass_options
+from homeport.model.deploys import Kind, Request
+from homeport.model.errors import Refused, UsageFault
+
+if TYPE_CHECKING:
+    from homeport.flow.site import Site
+
+drift_options = [
+    click.option("--keep-drift", "on_drift", flag_value="keep", help="Leave edits on the host as they are."),
+    click.option("--discard-drift", "on_drift", flag_value="discard", help="Put edits back; their bytes are saved first."),
+]
+
+
+@click.command()
+@click.argument("words", nargs=-1, metavar="[REF] [SERVICE]...")
+@click.option("--ref", help="The commit, branch or tag, when its name is also a service's.")
+@drift_options[0]
+@drift_options[1]
+@click.option("--allow-mass-delete", is_flag=True, help="Also when most files of a target would go.")
+@pass_options
+def plan(options: Options, words: tuple[str, ...], ref: str | None, on_drift: str | None, allow_mass_delete: bool) -> None:
+    """Show what a deploy would do and what it would refuse; changes nothing.
+
+    \b
+    Example:
+      homeport plan
+      homeport -e production plan v1.4.0 api
+    """
+    from homeport.cli.show import results
+    from homeport.flow.planning import make_plan
+
+    with options.site() as site:
+        named, services = _split(site, words, ref)
+        made = make_plan(site, _request("commit", named, services, on_drift, allow_mass_delete))
+    options.tell(msgspec.to_builtins(made), lambda color: results.plan(made, color=color))
+
+
+@click.command()
+@click.argument("words", nargs=-1, metavar="[REF] [SERVICE]...")
+@click.option("--ref", help="The commit, branch or tag, when its name is also a service's.")
+@drift_options[0]
+@drift_options[1]
+@click.option("--allow-mass-delete", is_flag=True, help="Also when most files of a target would go.")
+@click.option("--request-id", metavar="ID", help="Your own name for this request: asking again finds the same deploy.")
+@pass_options
+def deploy(options: Options, words: tuple[str, ...], ref: str | None, on_drift: str | None, allow_mass_delete: bool,
+           request_id: str | None) -> None:  # fmt: skip
+    """Bring the environment to a commit (default: the tip of its branch), all services or those named.
+
+    \b
+    Example:
+      homeport deploy
+      homeport -e production deploy v1.4.0
+      homeport deploy api web --keep-drift
+    """
+    with options.site() as site:
+        named, services = _split(site, words, ref)
+        request = _request("commit", named, services, on_drift, allow_mass_delete, request_id)
+        ask_and_follow(options, site, request)
+
+
+@click.command()
+@click.argument("to", required=False, metavar="[DEPLOY|SHA]")
+@drift_options[0]
+@drift_options[1]
+@click.option("--allow-mass-delete", is_flag=True, help="Also when most files of a target would go.")
+@pass_options
+def rollback(options: Options, to: str | None, on_drift: str | None, allow_mass_delete: bool) -> None:
+    """Go back: to the success before, to what a deploy left, or to a commit. The commit that is left is blocked.
+
+    \b
+    Example:
+      homeport rollback
+      homeport rollback d-20260102-1
+    """
+    with options.site() as site:
+        request = _request("rollback", None, (), on_drift, allow_mass_delete)
+        if to is not None:
+            found = site.store.deploy(to)
+            if found is not None:
+                request = msgspec.structs.replace(request, from_deploy=found.id)
+            elif to.startswith("d-"):
+                raise Refused(f"there is no deploy {to}", where=f"environment {site.environment}",
+                              next="homeport history", code="no-deploy")  # fmt: skip
+            else:
+                request = msgspec.structs.replace(request, sha=site.git.resolve(to))
+        ask_and_follow(options, site, request)
+
+
+@click.command()
+@click.argument("services", nargs=-1, required=True, metavar="SERVICE...")
+@pass_options
+def rebuild(options: Options, services: tuple[str, ...]) -> None:
+    """Build and restart what was edited on the host, as it lies there; the edit stays drift.
+
+    \b
+    Example:
+      homeport rebuild api
+    """
+    with options.site() as site:
+        _known(site, services)
+        ask_and_follow(options, site, _request("live", None, services))
+
+
+@click.command()
+@click.argument("services", nargs=-1, required=True, metavar="SERVICE...")
+@pass_options
+def restart(options: Options, services: tuple[str, ...]) -> None:
+    """Restart services and verify them, as any deploy would.
+
+    \b
+    Example:
+      homeport restart api
+    """
+    with options.site() as site:
+        _known(site, services)
+        ask_and_follow(options, site, msgspec.structs.replace(_request("restart", None, services), force=True))
+
+
+@click.command()
+@click.argument("deploy", required=False)
+@pass_options
+def cancel(options: Options, deploy: str | None) -> None:
+    """Stop the running deploy (or the one named) and undo what it did.
+
+    \b
+    Example:
+      homeport cancel
+    """
+    from homeport.flow import asking
+    from homeport.wiring import person
+
+    with options.site() as site:
+        row = site.store.deploy(deploy) if deploy else site.store.running() or site.store.waiting()
+        if row is None or not asking.cancel(site, row.id, person()):
+            raise Refused("nothing runs that could be cancelled", where=deploy or f"environment {site.environment}",
+                          next="homeport history", code="not-running")  # fmt: skip
+        follow_to_end(options, site, row.id, exit_code=0)
+
+
+def ask_and_follow(options: Options, site: Site, request: Request) -> None:
+    """Asks for a deploy, shows it, and ends with its exit code."""
+    from homeport.flow import asking
+
+    follow_to_end(options, site, asking.ask(site, request))
+
+
+def follow_to_end(options: Options, site: Site, deploy: str, exit_code: int | None = None) -> None:
+    """Shows a deploy until its outcome. Ctrl-C asks it to cancel and waits for the undo; again: leaves it running."""
+    from homeport.cli.show.events import Shown
+    from homeport.flow import asking
+    from homeport.wiring import person
+
+    shown = Shown(options.json, options.quiet, options.verbose, sys.stdout, sys.stderr)
+    asked = {"times": 0, "told": 0}
+
+    def interrupted(number: int, frame: object) -> None:
+        del number, frame
+        asked["times"] += 1
+        if asked["times"] > 1:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, interrupted)
+    def tick() -> None:
+        if asked["times"] and not asked["told"]:
+            asked["told"] = 1
+            asking.cancel(site, deploy, person())
+            shown.say("cancelling, and waiting for the undo (Ctrl-C again leaves it running)")
+
+    try:
+        for line in asking.follow(site, deploy, tick=tick):
+            shown.feed(line)
+    except KeyboardInterrupt:
+        shown.close()
+        click.echo(f"\nhomeport: the deploy goes on without this terminal\n  next: homeport logs -f {deploy}", err=True)
+        raise click.exceptions.Exit(6) from None
+    finally:
+        shown.close()
+        signal.signal(signal.SIGINT, before)
+    done = shown.done
+    raise click.exceptions.Exit(exit_code if exit_code is not None else done.exit_code if done is not None else 1)
+
+
+def _request(kind: Kind, ref: str | None, services: tuple[str, ...], on_drift: str | None = None,
+             allow_mass_delete: bool = False, request_id: str | None = None) -> Request:  # fmt: skip
+    from homeport.wiring import person
+
+    return Request(kind=kind, ref=ref, services=services, on_drift=on_drift,  # type: ignore[arg-type]
+                   allow_mass_delete=allow_mass_delete, requested_by=person(), request_id=request_id)  # fmt: skip
+
+
+def _split(site: Site, words: tuple[str, ...], ref: str | None) -> tuple[str | None, tuple[str, ...]]:
+    """(reference, services): the first word is a service when one is called so, else the reference."""
+    services = list(words)
+    if ref is None and services and services[0] not in site.config.services:
+        ref = services.pop(0)
+    _known(site, services)
+    if ref is not None:
+        _spoken(ref)
+    return ref, tuple(services)
+
+
+def _known(site: Site, services: tuple[str, ...] | list[str]) -> None:
+    unknown = [name for name in services if name not in site.config.services]
+    if unknown:
+        import difflib
+
+        near = difflib.get_close_matches(unknown[0], site.config.services, 1)
+        raise UsageFault(f"no service named {', '.join(unknown)}" + (f"; did you mean {near[0]}?" if near else ""),
+                         where=f"environment {site.environment}", next="homeport status", code="no-service")  # fmt: skip
+
+
+def _spoken(ref: str) -> None:
+    """Raises UsageFault for what git itself would never take as a name (git-check-ref-format(1))."""
+    if ref.startswith("-") or any(c in " ~^:?*[\\" or ord(c) < 32 or ord(c) == 127 for c in ref) or ".." in ref or "@{" in ref:
+        raise UsageFault(f"{ref[:80]!r} cannot be a branch, tag or commit", next="name a branch, a tag or a commit",
+                         code="bad-ref")  # fmt: skip

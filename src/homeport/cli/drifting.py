@@ -1,0 +1,176 @@
+"""Verbs about what was edited on the host: drift, diff, discard, record, rescue."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import msgspec
+
+from homeport.cli.options import Options, pass_options
+from homeport.model.paths import printable
+
+
+@click.command()
+@click.argument("services", nargs=-1, metavar="[SERVICE]...")
+@pass_options
+def drift(options: Options, services: tuple[str, ...]) -> None:
+    """List every path that is not as homeport put it there. Exit code 3 when there is any.
+
+    \b
+    Example:
+      homeport drift
+      homeport drift api
+    """
+    from homeport.cli.show import results
+    from homeport.flow.looking import drift_of
+
+    with options.site(recover=True) as site:
+        said = drift_of(site, services)
+    options.tell(said, lambda color: results.drift(said, color=color))
+    if not said["equal"]:
+        raise click.exceptions.Exit(3)
+
+
+@click.command()
+@click.argument("words", nargs=-1, metavar="[SERVICE] [PATH]...")
+@pass_options
+def diff(options: Options, words: tuple[str, ...]) -> None:
+    """Show the edits on the host as a unified diff. Exit code 3 when there is any.
+
+    \b
+    Example:
+      homeport diff
+      homeport diff api server.js
+    """
+    from homeport.cli.show import results
+    from homeport.flow.looking import diff_of
+
+    with options.site(recover=True) as site:
+        service = words[0] if words and words[0] in site.config.services else None
+        text = diff_of(site, service, words[1:] if service else words)
+    if text or options.json:
+        options.tell({"equal": not text, "diff": text},
+                     lambda color: results.diff(text, color, escaped=sys.stdout.isatty()))  # fmt: skip
+    if text:
+        raise click.exceptions.Exit(3)
+
+
+@click.command()
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@pass_options
+def discard(options: Options, paths: tuple[str, ...]) -> None:
+    """Put edited paths back to what homeport put there; their bytes are saved first (homeport rescue list).
+
+    PATH is as in the repository, as in the live folder, or absolute.
+
+    \b
+    Example:
+      homeport discard api/server.js
+    """
+    from homeport.flow.looking import discard_paths
+    from homeport.wiring import person
+
+    with options.site(recover=True) as site:
+        said = discard_paths(site, paths, person())
+    saved = f"\nsaved as {', '.join(said['rescued'])} (homeport rescue show ID)" if said["rescued"] else ""
+    options.tell(said, lambda _: f"put back: {', '.join(said['discarded'])}{saved}")
+
+
+@click.command()
+@click.argument("services", nargs=-1, metavar="[SERVICE]...")
+@click.option("--anew", is_flag=True, help="Forget what was recorded, and meet the folder as for the first time.")
+@pass_options
+def record(options: Options, services: tuple[str, ...], anew: bool) -> None:
+    """Take what another deployer put there as put there by homeport. Writes nothing into the live folder.
+
+    \b
+    Example:
+      homeport record api
+    """
+    from homeport.flow.looking import meet_anew, record_services
+    from homeport.wiring import person
+
+    with options.site(recover=True) as site:
+        said = meet_anew(site, services, person()) if anew else record_services(site, services, person())
+
+    def text(color: bool) -> str:
+        del color
+        lines = []
+        for row in said["services"]:
+            left = f"; still drift: {', '.join(row['left'])}" if row["left"] else ""
+            lines.append(f"{row['service']}: {len(row['recorded'])} recorded{left}")
+        return "\n".join(lines)
+
+    options.tell(said, text)
+
+
+@click.group()
+def rescue() -> None:
+    """Bytes that were saved before something overwrote or deleted them.
+
+    \b
+    Example:
+      homeport rescue list
+      homeport rescue restore r-1a2b3c4d
+    """
+
+
+@rescue.command("list")
+@pass_options
+def rescue_list(options: Options) -> None:
+    """List what was saved, newest first.
+
+    \b
+    Example:
+      homeport rescue list
+    """
+    from homeport.cli.show import results
+
+    with options.site() as site:
+        rows = site.rescues.listing()
+    options.tell({"rescues": msgspec.to_builtins(rows)}, lambda color: results.rescues(rows, color=color))
+
+
+@rescue.command("show")
+@click.argument("id")
+@pass_options
+def rescue_show(options: Options, id: str) -> None:
+    """Print the saved bytes as they are.
+
+    \b
+    Example:
+      homeport rescue show r-1a2b3c4d > server.js
+    """
+    with options.site() as site:
+        found = site.rescues.find(id)
+        content = site.rescues.read(found)
+    if options.json:
+        import base64
+
+        said = {**msgspec.to_builtins(found), "base64": base64.b64encode(content).decode("ascii")}
+        options.tell(said, lambda _: "")
+        return
+    sys.stdout.buffer.write(content)
+    sys.stdout.buffer.flush()
+
+
+@rescue.command("restore")
+@click.argument("id")
+@click.option("--to", metavar="FILE", help="Write a new file instead of putting the bytes back where they were.")
+@pass_options
+def rescue_restore(options: Options, id: str, to: str | None) -> None:
+    """Put saved bytes back where they were; what lies there now is saved first. It is an edit on the host then.
+
+    \b
+    Example:
+      homeport rescue restore r-1a2b3c4d
+      homeport rescue restore r-1a2b3c4d --to /tmp/server.js
+    """
+    from homeport.flow.rescuing import put_back, write_out
+    from homeport.wiring import person
+
+    with options.site(recover=True) as site:
+        said = write_out(site, id, to) if to else put_back(site, id, person())
+    saved = f" (what lay there is saved as {', '.join(said['rescued'])})" if said.get("rescued") else ""
+    options.tell(said, lambda _: f"restored to {printable(said['path'])}{saved}")

@@ -1,0 +1,160 @@
+"""Verbs that only look: status, history, show, logs, doctor."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+import msgspec
+
+from homeport.cli.options import Options, pass_options
+from homeport.model.errors import HomeportError, UsageFault
+
+
+@click.command()
+@pass_options
+def status(options: Options) -> None:
+    """Show what runs, what was edited on the host, what is blocked and what is going on.
+
+    \b
+    Example:
+      homeport status
+    """
+    from homeport.cli.show import results
+    from homeport.flow.looking import status_of
+
+    with options.site() as site:
+        said = status_of(site)
+    options.tell(said, lambda color: results.status(said, color=color))
+
+
+@click.command()
+@click.option("-n", "limit", type=click.IntRange(1, 10000), default=20, show_default=True, help="How many.")
+@pass_options
+def history(options: Options, limit: int) -> None:
+    """List deploys, newest first.
+
+    \b
+    Example:
+      homeport history -n 50
+    """
+    from homeport.cli.show import results
+
+    with options.site() as site:
+        rows = site.store.history(limit)
+    options.tell({"deploys": msgspec.to_builtins(rows)}, lambda color: results.history(rows, color=color))
+
+
+@click.command()
+@click.argument("deploy")
+@pass_options
+def show(options: Options, deploy: str) -> None:
+    """Show one deploy: what it did, stage by stage, and how it ended.
+
+    \b
+    Example:
+      homeport show d-20260102-1
+    """
+    from homeport.cli.show import results
+
+    with options.site() as site:
+        row = site.store.deploy(deploy)
+        if row is None:
+            raise UsageFault(f"there is no deploy {deploy}", where=f"environment {site.environment}",
+                             next="homeport history", code="no-deploy")  # fmt: skip
+        stages = site.store.stages(row.id)
+    said = {**msgspec.to_builtins(row), "stages": [{"stage": s, "state": state, "at": at} for s, state, at in stages]}
+    options.tell(said, lambda color: results.deploy(row, stages, color=color))
+
+
+@click.command()
+@click.argument("name", metavar="SERVICE|DEPLOY", required=False)
+@click.option("-f", "--follow", is_flag=True, help="Go on printing as lines come.")
+@click.option("-n", "lines", type=click.IntRange(0, 1_000_000), default=200, show_default=True,
+              help="Lines of a service to begin with.")  # fmt: skip
+@pass_options
+def logs(options: Options, name: str | None, follow: bool, lines: int) -> None:
+    """Print what a deploy printed (default: the newest), or what a service prints.
+
+    \b
+    Example:
+      homeport logs api -f
+      homeport logs d-20260102-1
+    """
+    with options.site() as site:
+        if name is not None and name in site.config.services:
+            _service_logs(options, site, name, lines, follow)
+            return
+        row = site.store.deploy(name) if name else next(iter(site.store.history(1)), None)
+        if row is None:
+            raise UsageFault(f"there is no deploy or service {name}" if name else "nothing was deployed here yet",
+                             where=f"environment {site.environment}", next="homeport history", code="no-deploy")  # fmt: skip
+        if follow and row.state != "done":
+            from homeport.cli.deploying import follow_to_end
+
+            follow_to_end(options, site, row.id)
+        for text in _deploy_lines(options, site.journal_path(row.id)):
+            click.echo(text)
+
+
+def _deploy_lines(options: Options, path: str) -> list[str]:
+    from homeport.model.paths import printable
+
+    try:
+        with open(path, "rb") as file:
+            raw = file.read().split(b"\n")
+    except FileNotFoundError:
+        return []
+    if options.json:
+        return [line.decode("utf-8", "replace") for line in raw if line]
+    found = []
+    for line in raw:
+        try:
+            event = msgspec.json.decode(line)
+        except msgspec.DecodeError:
+            continue
+        if event.get("type") == "deploy.log":
+            whose = f"{event['service']}: " if event.get("service") else ""
+            found.append(printable(f"{whose}{event['line']}"))
+        elif event.get("type") == "deploy.stage" and event.get("state") != "start":
+            detail = f": {event['detail']}" if event.get("detail") else ""
+            found.append(printable(f"-- {event['stage']} {event['state']}{detail}"))
+        elif event.get("type") == "deploy.notice":
+            found.append(printable(f"!! {event['message']}"))
+    return found
+
+
+def _service_logs(options: Options, site: object, name: str, lines: int, follow: bool) -> None:
+    from homeport.cli.show.json import encode
+    from homeport.flow.looking import service_log
+    from homeport.model.paths import printable
+
+    for text in service_log(site, name, lines, follow):  # type: ignore[arg-type]
+        click.echo(encode({"service": name, "line": text}) if options.json else printable(text))
+        sys.stdout.flush()
+
+
+@click.command()
+@pass_options
+def doctor(options: Options) -> None:
+    """Check what homeport needs here, and say how to mend what is missing.
+
+    \b
+    Example:
+      homeport doctor
+    """
+    from homeport.cli.show import results
+    from homeport.flow.looking import doctor_of, doctor_of_host
+
+    rows = doctor_of_host()
+    try:
+        with options.site() as site:
+            rows += doctor_of(site, options.folder)
+    except HomeportError as fault:
+        rows.append({"name": "configuration", "ok": False, "detail": str(fault), "next": fault.next or "homeport check"})
+    ok = all(row["ok"] for row in rows)
+    options.tell({"ok": ok, "folder": os.path.abspath(options.folder), "checks": rows},
+                 lambda color: results.doctor(rows, color=color))  # fmt: skip
+    if not ok:
+        raise click.exceptions.Exit(1)

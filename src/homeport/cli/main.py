@@ -1,0 +1,156 @@
+"""`homeport`: options, the list of verbs, and how every error ends. A verb's own module is loaded when it is run."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+
+import click
+
+from homeport.cli.options import Options
+from homeport.model.errors import HomeportError
+
+VERBS = {
+    "init": "project", "check": "project", "schema": "project", "completion": "project", "demo": "project",
+    "plan": "deploying", "deploy": "deploying", "rollback": "deploying", "rebuild": "deploying",
+    "restart": "deploying", "cancel": "deploying",
+    "status": "looking", "history": "looking", "show": "looking", "logs": "looking", "doctor": "looking",
+    "drift": "drifting", "diff": "drifting", "discard": "drifting", "record": "drifting", "rescue": "drifting",
+    "block": "guarding", "unblock": "guarding", "db": "guarding",
+}  # fmt: skip
+"""Each verb and the module that has it."""
+HELP_OF = {
+    "init": "Write a first homeport.toml.",
+    "check": "Say what is wrong with homeport.toml.",
+    "schema": "Print the JSON Schema of homeport.toml.",
+    "completion": "Print a shell's completion script.",
+    "demo": "Play the main job in a sandbox.",
+    "plan": "Show what a deploy would do.",
+    "deploy": "Bring the environment to a commit.",
+    "rollback": "Go back to an earlier deploy.",
+    "rebuild": "Build and restart what was edited live.",
+    "restart": "Restart services.",
+    "cancel": "Stop and undo the running deploy.",
+    "status": "Show what runs.",
+    "history": "List deploys.",
+    "show": "Show one deploy.",
+    "logs": "Print what a deploy or service printed.",
+    "doctor": "Check this host for homeport.",
+    "drift": "List what was edited on the host.",
+    "diff": "Show the edits on the host.",
+    "discard": "Put edited paths back.",
+    "record": "Take what lies live as put there.",
+    "rescue": "Bytes saved before they went.",
+    "block": "Never deploy a commit.",
+    "unblock": "Allow a blocked commit again.",
+    "db": "Check or copy the state database.",
+}
+"""For the list of verbs, so that listing loads none of them; each verb says more itself."""
+
+
+class Verbs(click.Group):
+    """Loads a verb's module only when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        del ctx
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        del ctx
+        if cmd_name not in VERBS:
+            return None
+        module = importlib.import_module(f"homeport.cli.{VERBS[cmd_name]}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        del ctx
+        with formatter.section("Verbs"):
+            formatter.write_dl([(name, HELP_OF[name]) for name in VERBS])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in VERBS and not name.startswith("-"):
+            import difflib
+
+            near = difflib.get_close_matches(name, VERBS, 1)
+            raise click.UsageError(f"there is no verb {name!r}" + (f"; did you mean {near[0]}?" if near else ""), ctx)
+        return super().resolve_command(ctx, args)
+
+
+@click.command(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.option("-C", "folder", metavar="DIR", default=".", help="Work as if started in DIR.")
+@click.option("-p", "--project", metavar="PROJECT", help="The project, where no checkout says it.")
+@click.option("-e", "--environment", metavar="ENV", help="The environment; needed when there are several.")
+@click.option("--host", metavar="HOST", help="The host, when the environment has several.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: one object, or lines while something runs.")
+@click.option("-q", "--quiet", is_flag=True, help="Only the outcome.")
+@click.option("-v", "--verbose", is_flag=True, help="Every line of builds and commands.")
+@click.version_option(package_name="homeport", message="homeport %(version)s")
+@click.pass_context
+def cli(ctx: click.Context, folder: str, project: str | None, environment: str | None, host: str | None,
+        as_json: bool, quiet: bool, verbose: bool) -> None:  # fmt: skip
+    """Keeps a git repository and the servers that run it in step, in both directions.
+
+    \b
+    Example:
+      homeport plan
+      homeport deploy
+      homeport drift
+    """
+    ctx.obj = Options(folder=folder, project=project, environment=environment, host=host, json=as_json, quiet=quiet,
+                      verbose=verbose)  # fmt: skip
+
+
+def main() -> None:
+    """The program. Exit codes are those of DESIGN section 9; no traceback reaches a person."""
+    sys.exit(_run(sys.argv[1:]))
+
+
+def _run(argv: list[str]) -> int:
+    try:
+        code = cli.main(argv, prog_name="homeport", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except click.exceptions.Exit as ended:
+        return ended.exit_code
+    except click.UsageError as fault:
+        where = fault.ctx.command_path if fault.ctx else "homeport"
+        return _told("--json" in argv, fault.format_message(), "", f"{where} --help", "usage", 2)
+    except click.ClickException as fault:
+        return _told("--json" in argv, fault.format_message(), "", "homeport --help", "usage", 2)
+    except HomeportError as fault:
+        return _told("--json" in argv, fault.what, fault.where, fault.next, fault.code, fault.exit_code)
+    except (KeyboardInterrupt, click.Abort):
+        return _told("--json" in argv, "interrupted", "", "homeport status", "interrupted", 130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except RecursionError:
+        return _told("--json" in argv, "the input is nested too deeply", "", "homeport check", "nested", 2)
+    except OSError as fault:
+        return _told("--json" in argv, fault.strerror or str(fault), str(fault.filename or ""), "homeport doctor", "os", 1)
+    except MemoryError:
+        return _told("--json" in argv, "out of memory", "", "homeport doctor", "memory", 1)
+    except Exception as fault:
+        if os.environ.get("HOMEPORT_TRACEBACK"):
+            raise
+        said = f"homeport itself failed: {type(fault).__name__}: {fault}"
+        return _told("--json" in argv, said, "", "run it again with HOMEPORT_TRACEBACK=1 and report what it prints", "internal", 1)
+
+
+def _told(json: bool, what: str, where: str, next: str, code: str, exit_code: int) -> int:
+    from homeport.cli.show.results import error
+
+    if json:
+        from homeport.cli.show.json import encode
+
+        click.echo(encode({"type": "error", "code": code, "what": what, "where": where, "next": next, "exitCode": exit_code}))
+    click.echo(error(HomeportError(what, where=where, next=next, code=code)).rstrip("\n"), err=True)
+    return exit_code
+
+
+if __name__ == "__main__":
+    main()

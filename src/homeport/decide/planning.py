@@ -1,0 +1,54 @@
+"""Reasons not to go on that follow from a plan alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from homeport.model.live import Difference, SyncPlan
+from homeport.model.paths import printable
+from homeport.model.plan import Refusal
+
+SHOWN = 8
+"""Paths that a message names; the refusal itself holds all of them."""
+
+
+def refusals_of(plan: SyncPlan, environment: str) -> list[Refusal]:
+    """The conflicts and the drift of one target, each as one refusal that names its paths and the next command."""
+    found = []
+    whose = "" if plan.target == "_project" else f" {plan.target}"
+    if plan.conflicts:
+        found.append(Refusal(
+            rule="conflict", service=plan.target, paths=_paths(plan.conflicts),
+            message=f"the commit and somebody on the host both changed: {_named(plan.conflicts)}",
+            next=f"homeport -e {environment} diff{whose}   (then adopt the edit into git, or: homeport -e {environment} "
+                 f"discard {_one(plan.conflicts)})",
+        ))  # fmt: skip
+    if plan.drift:
+        foreign = [d for d in plan.drift if d.foreign]
+        hint = ""
+        if len(foreign) == len(plan.drift):
+            hint = f"   (all of it is known to the branch: homeport -e {environment} record{whose} takes it as it is)"
+        found.append(Refusal(
+            rule="drift", service=plan.target, paths=_paths(plan.drift),
+            message=f"{len(plan.drift)} path{'s' if len(plan.drift) > 1 else ''} edited on the host: {_named(plan.drift)}",
+            next=f"homeport -e {environment} diff{whose}{hint}",
+        ))  # fmt: skip
+    return found
+
+
+def mass_delete(total: int, deleted: int) -> bool:
+    """More than half of a target's files, or all of a non-empty one (DESIGN section 4)."""
+    return deleted * 2 > total > 0
+
+
+def _paths(differences: Sequence[Difference]) -> tuple[str, ...]:
+    return tuple(printable(d.path) for d in differences)
+
+
+def _named(differences: Sequence[Difference]) -> str:
+    some = ", ".join(printable(d.path) + (f" ({d.oddity})" if d.oddity else "") for d in differences[:SHOWN])
+    return some if len(differences) <= SHOWN else f"{some} and {len(differences) - SHOWN} more"
+
+
+def _one(differences: Sequence[Difference]) -> str:
+    return printable(differences[0].path) if len(differences) == 1 else "PATH..."

@@ -1,0 +1,57 @@
+"""Bytes saved before they are overwritten or deleted: a blob of the mirror, a ref that keeps it, a row that finds it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import stat
+from pathlib import PurePosixPath
+
+from homeport.doors.git import Mirror
+from homeport.model.errors import InfrastructureFault, UsageFault
+from homeport.model.live import Rescue
+from homeport.model.paths import printable
+from homeport.model.ports import Clock, Store
+
+
+class RescueBox:
+    """Satisfies `Rescues`. The ref is set before the row, so that a row never names a blob that a gc may take."""
+
+    def __init__(self, git: Mirror, store: Store, clock: Clock) -> None:
+        self._git, self._store, self._clock = git, store, clock
+
+    def save(self, service: str, path: str, mode: str, content: bytes | str, because: str, deploy: str | None) -> Rescue:
+        """As `Rescues.save`; when it returns, the bytes are in the mirror and on its disk. Raises InfrastructureFault."""
+        raw = _read(content) if isinstance(content, str) else content
+        oid = self._git.write_blob(raw)
+        rescue = Rescue(id=f"r-{secrets.token_hex(4)}", service=service, path=printable(path), mode=mode, oid=oid,
+                        bytes=len(raw), because=because, at=self._clock.now(), deploy=deploy)  # fmt: skip
+        self._git.keep(f"rescue/{rescue.id}", oid)
+        self._store.add_rescue(rescue)
+        return rescue
+
+    def listing(self) -> list[Rescue]:
+        return self._store.rescues()
+
+    def find(self, id: str) -> Rescue:
+        """By id or unambiguous beginning of it. Raises UsageFault (code `no-rescue`)."""
+        found = [r for r in self.listing() if r.id == id] or [r for r in self.listing() if id and r.id.startswith(id)]
+        if len(found) != 1:
+            several = "several rescues begin with" if found else "there is no rescue"
+            raise UsageFault(f"{several} {printable(id)}", next="homeport rescue list", code="no-rescue")
+        return found[0]
+
+    def read(self, rescue: Rescue) -> bytes:
+        return self._git.read(rescue.oid)
+
+
+def _read(path: str) -> bytes:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(fd, "rb") as file:
+            if not stat.S_ISREG(os.fstat(fd).st_mode):
+                raise InfrastructureFault("only a regular file can be saved", where=printable(path), next="homeport drift")
+            return file.read()
+    except OSError as fault:
+        raise InfrastructureFault(f"cannot be read to be saved: {fault.strerror}", where=str(PurePosixPath(printable(path))),
+                                  next="homeport doctor", code="unreadable") from fault  # fmt: skip
