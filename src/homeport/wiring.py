@@ -14,6 +14,7 @@ from homeport.doors.git import Mirror
 from homeport.doors.journal import FileJournal, follow
 from homeport.doors.live import LiveTargets
 from homeport.doors.lock import FileLock
+from homeport.doors.permits import Permits, PermittedRuntime
 from homeport.doors.rescues import RescueBox
 from homeport.doors.secrets import Redactor
 from homeport.doors.shell import LocalShell, detach
@@ -190,10 +191,11 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
     origin = origin or store.meta("repo") or ""
     git = Mirror.open_or_create(os.path.join(root, project, "repo.git"), origin, shell)
     rescues = RescueBox(git, store, clock)
+    permits = Permits(host_config)
     redactor = Redactor([v for k, v in os.environ.items() if k.endswith(("TOKEN", "SECRET", "PASSWORD"))])
 
     def shell_for(deploy: str | None, cancelled: Callable[[], bool]) -> Shell:
-        return LocalShell(deploy, cancelled)
+        return LocalShell(deploy, cancelled, permits)
 
     def journal_for(deploy: str) -> Journal:
         return FileJournal(os.path.join(state, "journal", f"{deploy}.jsonl"), deploy, redactor.redact, clock=clock)
@@ -203,10 +205,11 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
     return Site(
         project=project, environment=environment, host=host_name(host_config), state=state, config=config, env=env,
         host_config=host_config, store=store, git=git, rescues=rescues, clock=clock,
-        targets=LiveTargets(state, project, environment, git, store, rescues, clock),
+        targets=LiveTargets(state, project, environment, git, store, rescues, clock, permits),
         builds=BuildFolders(git, shell=shell, clock=clock), lock=FileLock(os.path.join(state, "lock")),
-        shell_for=shell_for, runtimes_for=_runtimes, prober_for=_prober, journal_for=journal_for,
-        follow_journal=follow, start_runner=lambda: start_runner(root, project, environment, state),
+        shell_for=shell_for, runtimes_for=lambda shell: _runtimes(shell, permits), prober_for=_prober,
+        journal_for=journal_for, follow_journal=follow,
+        start_runner=lambda: start_runner(root, project, environment, state),
         load_config=loading.load, closers=[store.close],
     )  # fmt: skip
 
@@ -220,11 +223,12 @@ def _private(*folders: str) -> None:
                              next="set HOMEPORT_STATE to a folder of your own") from fault  # fmt: skip
 
 
-def _runtimes(shell: Shell) -> dict[str, Runtime]:
+def _runtimes(shell: Shell, permits: Permits) -> dict[str, Runtime]:
     from homeport.doors.runtimes.command import CommandRuntime
     from homeport.doors.runtimes.pm2 import Pm2
 
-    return {"pm2": Pm2(shell), "command": CommandRuntime(shell)}
+    found: list[Runtime] = [Pm2(shell), CommandRuntime(shell)]
+    return {runtime.name: PermittedRuntime(runtime, permits) for runtime in found}
 
 
 def _prober(shell: Shell) -> Prober:

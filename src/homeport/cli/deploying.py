@@ -223,6 +223,7 @@ def _known(site: Site, services: tuple[str, ...] | list[str]) -> None:
 
 def _spoken(ref: str) -> None:
     """Raises UsageFault for what git itself would never take as a name (git-check-ref-format(1))."""
-    if ref.startswith("-") or any(c in " ~^:?*[\\" or ord(c) < 32 or ord(c) == 127 for c in ref) or ".." in ref or "@{" in ref:
+    strange = any(c in " ~^:?*[\\" or ord(c) < 32 or ord(c) == 127 for c in ref)
+    if strange or ref.startswith("-") or ".." in ref or "@{" in ref:
         raise UsageFault(f"{ref[:80]!r} cannot be a branch, tag or commit", next="name a branch, a tag or a commit",
                          code="bad-ref")  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from homeport.cli.options import Options, pass_options
-from homeport.model.errors import StateFault
+from homeport.model.errors import StateFault, UsageFault
 
 
 @click.command()
@@ -45,6 +45,50 @@ def unblock(options: Options, sha: str) -> None:
     options.tell({"sha": full, "blocked": False}, lambda _: f"{full[:12]} may be deployed again")
 
 
+@click.command()
+@click.option("--because", metavar="REASON", required=True, help="Shown to whoever asks.")
+@click.option("--for", "lasting", metavar="TIME", help="How long, such as 30m or 2h; default: the environment's hold_ttl.")
+@pass_options
+def hold(options: Options, because: str, lasting: str | None) -> None:
+    """Pause deploys by triggers; a person's own deploy still runs.
+
+    \b
+    Example:
+      homeport hold --because "moving the database" --for 2h
+    """
+    from homeport.decide import durations
+    from homeport.flow.blocking import hold as pause
+    from homeport.wiring import person
+
+    try:
+        seconds = None if lasting is None else float(durations.parse(lasting))
+    except ValueError as fault:
+        raise UsageFault(
+            f"--for {lasting}: expected {durations.EXPECTED}", next="homeport hold --help", code="usage"
+        ) from fault
+    with options.site() as site:
+        made = pause(site, because, person(), seconds)
+    options.tell({"hold": {"because": made.because, "by": made.by, "until": made.until}},
+                 lambda _: f"triggers are paused until {made.until}: {because}")  # fmt: skip
+
+
+@click.command()
+@pass_options
+def unhold(options: Options) -> None:
+    """End the pause.
+
+    \b
+    Example:
+      homeport unhold
+    """
+    from homeport.flow.blocking import unhold as go_on
+    from homeport.wiring import person
+
+    with options.site() as site:
+        ended = go_on(site, person())
+    options.tell({"hold": None, "ended": ended}, lambda _: "triggers deploy again" if ended else "there was no hold")
+
+
 @click.group()
 def db() -> None:
     """The state database: deploys, records, blocks, rescues.
@@ -69,7 +113,8 @@ def db_check(options: Options) -> None:
         problems = site.store.check()
         where = f"{site.state}/homeport.db"
     if problems:
-        raise StateFault("; ".join(problems), where=where, next="homeport db backup, then restore an older copy", code="corrupt")
+        raise StateFault("; ".join(problems), where=where, next="restore an older copy",
+                         code="corrupt")  # fmt: skip
     options.tell({"ok": True, "path": where}, lambda _: f"{where} is sound")
 
 

@@ -88,8 +88,9 @@ def logs(options: Options, name: str | None, follow: bool, lines: int) -> None:
             return
         row = site.store.deploy(name) if name else next(iter(site.store.history(1)), None)
         if row is None:
-            raise UsageFault(f"there is no deploy or service {name}" if name else "nothing was deployed here yet",
-                             where=f"environment {site.environment}", next="homeport history", code="no-deploy")  # fmt: skip
+            what = f"there is no deploy or service {name}" if name else "nothing was deployed here yet"
+            raise UsageFault(what, where=f"environment {site.environment}", next="homeport history",
+                             code="no-deploy")  # fmt: skip
         if follow and row.state != "done":
             from homeport.cli.deploying import follow_to_end
 

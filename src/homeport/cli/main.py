@@ -9,7 +9,7 @@ import sys
 import click
 
 from homeport.cli.options import Options
-from homeport.model.errors import HomeportError
+from homeport.model.errors import Cancelled, Failed, HomeportError, InfrastructureFault, UsageFault
 
 VERBS = {
     "init": "project", "check": "project", "schema": "project", "completion": "project", "demo": "project",
@@ -17,7 +17,7 @@ VERBS = {
     "restart": "deploying", "cancel": "deploying",
     "status": "looking", "history": "looking", "show": "looking", "logs": "looking", "doctor": "looking",
     "drift": "drifting", "diff": "drifting", "discard": "drifting", "record": "drifting", "rescue": "drifting",
-    "block": "guarding", "unblock": "guarding", "db": "guarding",
+    "block": "guarding", "unblock": "guarding", "hold": "guarding", "unhold": "guarding", "db": "guarding",
 }  # fmt: skip
 """Each verb and the module that has it."""
 HELP_OF = {
@@ -44,6 +44,8 @@ HELP_OF = {
     "rescue": "Bytes saved before they went.",
     "block": "Never deploy a commit.",
     "unblock": "Allow a blocked commit again.",
+    "hold": "Pause deploys by triggers.",
+    "unhold": "End the pause.",
     "db": "Check or copy the state database.",
 }
 """For the list of verbs, so that listing loads none of them; each verb says more itself."""
@@ -111,44 +113,52 @@ def main() -> None:
 
 
 def _run(argv: list[str]) -> int:
+    json = "--json" in argv
     try:
         code = cli.main(argv, prog_name="homeport", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except click.exceptions.Exit as ended:
         return ended.exit_code
-    except click.UsageError as fault:
-        where = fault.ctx.command_path if fault.ctx else "homeport"
-        return _told("--json" in argv, fault.format_message(), "", f"{where} --help", "usage", 2)
-    except click.ClickException as fault:
-        return _told("--json" in argv, fault.format_message(), "", "homeport --help", "usage", 2)
-    except HomeportError as fault:
-        return _told("--json" in argv, fault.what, fault.where, fault.next, fault.code, fault.exit_code)
-    except (KeyboardInterrupt, click.Abort):
-        return _told("--json" in argv, "interrupted", "", "homeport status", "interrupted", 130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except RecursionError:
-        return _told("--json" in argv, "the input is nested too deeply", "", "homeport check", "nested", 2)
-    except OSError as fault:
-        return _told("--json" in argv, fault.strerror or str(fault), str(fault.filename or ""), "homeport doctor", "os", 1)
-    except MemoryError:
-        return _told("--json" in argv, "out of memory", "", "homeport doctor", "memory", 1)
-    except Exception as fault:
-        if os.environ.get("HOMEPORT_TRACEBACK"):
+    except (Exception, KeyboardInterrupt) as fault:
+        if os.environ.get("HOMEPORT_TRACEBACK") and not isinstance(fault, HomeportError | click.ClickException):
             raise
-        said = f"homeport itself failed: {type(fault).__name__}: {fault}"
-        return _told("--json" in argv, said, "", "run it again with HOMEPORT_TRACEBACK=1 and report what it prints", "internal", 1)
+        known = _known(fault)
+        return _told(json, known, 130 if isinstance(fault, KeyboardInterrupt | click.Abort) else known.exit_code)
 
 
-def _told(json: bool, what: str, where: str, next: str, code: str, exit_code: int) -> int:
+def _known(fault: BaseException) -> HomeportError:
+    """Any fault as one of ours, so that a person always reads what, where and next."""
+    if isinstance(fault, HomeportError):
+        return fault
+    if isinstance(fault, click.ClickException):
+        context = getattr(fault, "ctx", None)
+        path = context.command_path if context is not None else "homeport"
+        return UsageFault(fault.format_message(), next=f"{path} --help", code="usage")
+    if isinstance(fault, KeyboardInterrupt | click.Abort):
+        return Cancelled("interrupted", next="homeport status", code="interrupted")
+    if isinstance(fault, RecursionError):
+        return UsageFault("the input is nested too deeply", next="homeport check", code="nested")
+    if isinstance(fault, OSError):
+        return InfrastructureFault(fault.strerror or str(fault), where=str(fault.filename or ""), next="homeport doctor",
+                                   code="os")  # fmt: skip
+    if isinstance(fault, MemoryError):
+        return InfrastructureFault("out of memory", next="homeport doctor", code="memory")
+    return Failed(f"homeport itself failed: {type(fault).__name__}: {fault}", code="internal",
+                  next="run it again with HOMEPORT_TRACEBACK=1 and report what it prints")  # fmt: skip
+
+
+def _told(json: bool, fault: HomeportError, exit_code: int) -> int:
     from homeport.cli.show.results import error
 
     if json:
         from homeport.cli.show.json import encode
 
-        click.echo(encode({"type": "error", "code": code, "what": what, "where": where, "next": next, "exitCode": exit_code}))
-    click.echo(error(HomeportError(what, where=where, next=next, code=code)).rstrip("\n"), err=True)
+        said = {"type": "error", "code": fault.code, "what": fault.what, "where": fault.where, "next": fault.next}
+        click.echo(encode({**said, "exitCode": exit_code}))
+    click.echo(error(fault).rstrip("\n"), err=True)
     return exit_code
 
 

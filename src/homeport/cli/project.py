@@ -81,7 +81,8 @@ def check(options: Options) -> None:
     if config.gate is None:
         notes.append(checking.Note(where="gate", message="there is no gate: every commit of the branch may be deployed"))
     fatal = sum(n.fatal for n in notes)
-    said = {"ok": not fatal, "path": path, "notes": [{"where": n.where, "message": n.message, "fatal": n.fatal} for n in notes]}
+    rows = [{"where": n.where, "message": n.message, "fatal": n.fatal} for n in notes]
+    said = {"ok": not fatal, "path": path, "notes": rows}
     lines = [f"{'error' if n.fatal else 'note '}  {n.where}: {n.message}" for n in notes]
     if not files:
         lines.append("note   there is no commit yet: paths were not compared with one")

@@ -127,7 +127,8 @@ class BuildFolders:
         try:
             os.makedirs(beside, mode=0o711, exist_ok=True)
             if not stat.S_ISDIR(os.lstat(beside).st_mode) or os.lstat(beside).st_uid != os.geteuid():
-                raise Refused("another user owns the folder for builds", where=beside, next=f"ls -ld {beside}", code="unowned")
+                raise Refused("another user owns the folder for builds", where=beside, next=f"ls -ld {beside}",
+                              code="unowned")  # fmt: skip
         except OSError as fault:
             raise InfrastructureFault(f"no room for builds: {fault.strerror}", where=beside, next=f"df -h {target.path}",
                                       code="build-folder") from fault  # fmt: skip

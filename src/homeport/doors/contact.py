@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from msgspec import Struct
 
 from homeport.doors.look import look_at
@@ -33,7 +35,7 @@ def most_alike(git: Git, root: int, source: str, tip: str, hidden: Matcher) -> C
     state: dict[str, Entry | None] = {p: e for p, e in git.listing(commits[0][1]).items() if not hidden.match(p)}
     steps = [
         [c for c in git.changes(newer[1], older[1]) if not hidden.match(c.path)]
-        for newer, older in zip(commits, commits[1:], strict=False)
+        for newer, older in itertools.pairwise(commits)
     ]
     for step in steps:
         for change in step:

@@ -187,7 +187,8 @@ class Mirror(MirrorReader):
         found = re.search(r"(\d+)\.(\d+)", said)
         if found is None or (int(found[1]), int(found[2])) < OLDEST_GIT:
             raise InfrastructureFault(f"{printable(said.strip())} is too old; homeport needs git 2.34 or newer",
-                                      where="PATH", next="install a newer git, then: homeport doctor", code="old-git")  # fmt: skip
+                                      where="PATH", next="install a newer git, then: homeport doctor",
+                                      code="old-git")  # fmt: skip
 
     def _check_origin(self) -> bool:
         """Whether the origin is a folder of this machine."""

@@ -56,6 +56,12 @@ class MirrorReader:
             return False
         return self.cmd.code("merge-base", "--is-ancestor", sha, tip, ok=(0, 1)).code == 0
 
+    def is_ancestor(self, older: str, newer: str) -> bool:
+        """Whether a commit is the other or behind it; False when either is not here."""
+        if not self.has(older) or not self.has(newer):
+            return False
+        return self.cmd.code("merge-base", "--is-ancestor", self._object(older), self._object(newer), ok=(0, 1)).code == 0
+
     def has(self, oid: str) -> bool:
         """Whether an object of that id (or a full reference name) is here."""
         return not _CONTROL.search(oid) and not oid.startswith("-") and self._first(oid) is not None

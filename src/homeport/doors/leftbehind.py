@@ -10,7 +10,8 @@ from contextlib import suppress
 
 from homeport.doors.beside import folder_beside
 from homeport.doors.look import Blocked, blob_id, folder_at, read_at, read_in, split
-from homeport.doors.swap import BEGUN, IN_PLACE, write_all
+from homeport.doors.swap import BEGUN, IN_PLACE
+from homeport.doors.writing import write_all
 from homeport.model.errors import InfrastructureFault
 from homeport.model.live import Target
 from homeport.model.paths import to_bytes

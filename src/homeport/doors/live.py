@@ -14,6 +14,7 @@ from homeport.doors.claims import refuse_foreign_claim, write_claim
 from homeport.doors.git import Mirror
 from homeport.doors.look import look_at, open_root, read_at, shown
 from homeport.doors.obstacles import Obstacles
+from homeport.doors.permits import Permits
 from homeport.doors.swap import Applied, Save, apply
 from homeport.doors.targetbook import TargetBook, never_there, not_the_folder, refuse_unowned
 from homeport.doors.targetindex import TargetIndex
@@ -40,12 +41,14 @@ class LiveTargets:
     """Satisfies `Targets`. One index file per target below `<state_dir>/targets/`."""
 
     def __init__(self, state_dir: str, project: str, environment: str, git: Mirror, store: Store, rescues: Rescues,
-                 clock: Clock) -> None:  # fmt: skip
+                 clock: Clock, permits: Permits) -> None:  # fmt: skip
         self._book = TargetBook(state_dir, project, environment, git, store)
         self._git, self._store, self._rescues, self._clock = git, store, rescues, clock
+        self._permits = permits
 
     def meet(self, target: Target, branch: str, *, observe: bool = False) -> Recorded:
         """As `Targets.meet`. A lost index is made anew from the recorded tree, so that everything is compared again."""
+        self._permits.folder(target.path)
         record = self._store.target(target.name)
         if record is not None and record.syncing is not None and not observe:
             self._settle(target, wait=False)
@@ -260,6 +263,7 @@ class LiveTargets:
 
     @contextmanager
     def _made_root(self, target: Target) -> Iterator[int]:
+        self._permits.folder(target.path)
         if not os.path.lexists(target.path):
             owner = owner_named(target.owner)
             try:

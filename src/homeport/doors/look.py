@@ -69,7 +69,10 @@ def split(path: str) -> tuple[str, str]:
 
 @contextmanager
 def folder_at(root: int, folder: str) -> Iterator[int]:
-    """A descriptor (O_PATH) of a folder below the root. Raises FileNotFoundError, or Blocked when a component is no folder."""
+    """A descriptor (O_PATH) of a folder below the root.
+
+    Raises FileNotFoundError, or Blocked when a component is no folder.
+    """
     here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root)
     try:
         walked = ""

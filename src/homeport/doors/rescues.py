@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import secrets
 import stat
-from pathlib import PurePosixPath
 
 from homeport.doors.git import Mirror
 from homeport.model.errors import InfrastructureFault, UsageFault
@@ -53,5 +52,5 @@ def _read(path: str) -> bytes:
                 raise InfrastructureFault("only a regular file can be saved", where=printable(path), next="homeport drift")
             return file.read()
     except OSError as fault:
-        raise InfrastructureFault(f"cannot be read to be saved: {fault.strerror}", where=str(PurePosixPath(printable(path))),
+        raise InfrastructureFault(f"cannot be read to be saved: {fault.strerror}", where=printable(path),
                                   next="homeport doctor", code="unreadable") from fault  # fmt: skip

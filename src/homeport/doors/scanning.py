@@ -44,7 +44,9 @@ def _difference(path: str, recorded: Entry | None, seen: Seen) -> Difference:
         state = "added"
     elif seen.absent or seen.oddity == "link in the way":
         state = "deleted"
-    elif seen.oddity in ("directory", "fifo", "socket", "device", "nested repository", "file in the way") or (seen.entry is not None and (seen.entry.mode == "120000") != (recorded.mode == "120000")):
+    elif seen.oddity not in (None, "unreadable"):
+        state = "type_changed"
+    elif seen.entry is not None and (seen.entry.mode == "120000") != (recorded.mode == "120000"):
         state = "type_changed"
     return Difference(path=path, state=state, recorded=recorded, actual=seen.entry, oddity=seen.oddity)
 

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import IO, Literal, cast
 
 from homeport.doors.leftovers import MARK, kill_marked
+from homeport.doors.permits import Permits
 from homeport.model.errors import Cancelled, Failed, InfrastructureFault
 from homeport.model.ports import Completed, Job, OnLine
 
@@ -35,7 +36,9 @@ class LocalShell:
     `cancelled` is asked about every 100 ms while a job runs.
     """
 
-    def __init__(self, deploy: str | None = None, cancelled: Callable[[], bool] = lambda: False) -> None:
+    def __init__(self, deploy: str | None = None, cancelled: Callable[[], bool] = lambda: False,
+                 permits: Permits | None = None) -> None:  # fmt: skip
+        self._permits = permits
         self._deploy = deploy
         self._cancelled = cancelled
 
@@ -83,6 +86,8 @@ class LocalShell:
         """
         if self._cancelled():
             raise Cancelled("the deploy is being cancelled", where=job.label)
+        if job.user is not None and self._permits is not None:
+            self._permits.user(job.user)
         mark = f"{self._deploy or '-'}:{secrets.token_hex(8)}"
         env = {MARK: mark, **job.env}
         argv = ["/bin/sh", "-c", job.command] if isinstance(job.command, str) else list(job.command)

@@ -124,14 +124,14 @@ class SqliteStore:
     def finish(self, deploy: Deploy, stamp: Stamp | None = None, block: Block | None = None,
                hold: Hold | None = None) -> None:  # fmt: skip
         """As `Store.finish`."""
-        with self._db.writing() as connection:
+        with self._db.writing():
             self._save(replace(deploy, state="done", ended_at=deploy.ended_at or self._clock.now()))
             for record in stamp.services if stamp else ():
                 self.save_service(record)
             if block is not None:
                 self.block(block)
             if hold is not None:
-                connection.execute("INSERT INTO holds (until, body) VALUES (?, ?)", (hold.until, encode(hold).decode()))
+                self.hold(hold)
 
     def _save(self, deploy: Deploy) -> None:
         changed = self._db.write(
@@ -237,6 +237,13 @@ class SqliteStore:
     def holds(self) -> list[Hold]:
         """Those that have not run out, newest first."""
         return self._all(Hold, "SELECT body FROM holds WHERE until > ? ORDER BY number DESC", self._clock.now())
+
+    def hold(self, hold: Hold) -> None:
+        self._db.write("INSERT INTO holds (until, body) VALUES (?, ?)", hold.until, encode(hold).decode())
+
+    def release(self) -> int:
+        """Ends every hold; how many there were."""
+        return self._db.write("DELETE FROM holds WHERE until > ?", self._clock.now())
 
     def cached(self, key: str) -> str | None:
         row = self._db.one("SELECT value FROM cached WHERE key = ?", key)

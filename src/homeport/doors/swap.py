@@ -26,6 +26,7 @@ from homeport.doors.beside import (
     unchangeable,
 )
 from homeport.doors.look import Blocked, Seen, blob_id, folder_at, look_in, mounts_below, read_in, split
+from homeport.doors.writing import write_file, write_through
 from homeport.model.errors import InfrastructureFault, Refused
 from homeport.model.live import Entry, SyncStep
 from homeport.model.paths import printable, to_bytes
@@ -50,8 +51,8 @@ def apply(root: int, root_path: str, stage: int, steps: Sequence[SyncStep], cont
           owner: Owner | None = None, begin: Callable[[], None] = lambda: None) -> Applied:  # fmt: skip
     """Carries steps out below an open folder. `stage` is an open private folder on the same file system.
 
-    Everything that can be known to fail is tried before the first change, right before which `begin` is called. Raises InfrastructureFault, or Refused
-    (code `conflict`) when something that is no file came into the way.
+    Everything that can be known to fail is tried before the first change, right before which `begin` is called.
+    Raises InfrastructureFault, or Refused (code `conflict`) when something that is no file came into the way.
     """
     swap = _Swap(root, root_path, stage, save, owner)
     swap.precheck(steps)
@@ -301,7 +302,7 @@ class _Swap:
                     self.surprised.append(step.path)
                 self.rescued.append(self.save(step.path, found[0], found[1], because))
                 self._journal_in_place(step.path, Entry(found[0], blob_id(found[1])))
-            _write_through(fd, self._names[step.path], self.stage)
+            write_through(fd, self._names[step.path], self.stage)
             self._end_in_place()
         finally:
             os.close(fd)
@@ -403,30 +404,3 @@ IN_PLACE = "in-place"
 
 BEGUN = "begun"
 """In the stage folder once everything is staged: which staged name belongs to which path."""
-
-
-def write_file(folder: int, name: str, content: bytes) -> None:
-    """A small file in an open private folder: complete and on its disk, or not there."""
-    fd = os.open(f"{name}.new", os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
-    with os.fdopen(fd, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(fd)
-    os.rename(f"{name}.new", name, src_dir_fd=folder, dst_dir_fd=folder)
-
-
-def _write_through(fd: int, staged: bytes, stage: int) -> None:
-    """Copies a staged file's bytes and x bit into an open file, and brings them to the disk."""
-    source = os.open(staged, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=stage)
-    with os.fdopen(source, "rb") as file:
-        write_all(fd, file.read())
-        os.fchmod(fd, stat.S_IMODE(os.fstat(source).st_mode) & 0o777)
-
-
-def write_all(fd: int, content: bytes) -> None:
-    """Makes these bytes the whole content of an open file, through its inode."""
-    at = 0
-    while at < len(content):
-        at += os.pwrite(fd, content[at : at + (1 << 20)], at)
-    os.ftruncate(fd, len(content))
-    os.fsync(fd)

@@ -13,7 +13,11 @@ from homeport.model.deploys import Request
 
 
 def ask(site: Site, request: Request) -> str:
-    """Enqueues (or joins an equal request) and makes sure that a runner is there. Returns the deploy's id."""
+    """Ends what a crash left, then enqueues (or joins an equal request) and makes sure that a runner is there.
+
+    Returns the deploy's id.
+    """
+    recover_if_needed(site)
     deploy, joined = site.store.enqueue(request)
     if not joined:
         site.store.audit(request.requested_by, f"ask {request.kind}", deploy)

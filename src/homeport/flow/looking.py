@@ -214,10 +214,12 @@ def service_log(site: Site, name: str, lines: int, follow: bool) -> Iterator[str
 def doctor_of_host() -> list[dict[str, Any]]:
     """Whether the programs that homeport calls are here."""
     rows: list[dict[str, Any]] = []
-    for program, why in (("git", "homeport works through it"), ("setpriv", "builds run as their user, and end with homeport")):
+    needed = (("git", "git", "homeport works through it"),
+              ("setpriv", "util-linux", "builds run as their user, and end with homeport"))  # fmt: skip
+    for program, package, why in needed:
         found = shutil.which(program)
         rows.append({"name": program, "ok": found is not None, "detail": found or f"not on the PATH; {why}",
-                     "next": "" if found else f"apt install {'util-linux' if program == 'setpriv' else program}"})  # fmt: skip
+                     "next": "" if found else f"apt install {package}"})  # fmt: skip
     return rows
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal, cast
 
 from msgspec.structs import replace
 
@@ -13,7 +13,9 @@ from homeport.flow.work import Work
 from homeport.model.deploys import Deploy, Request
 from homeport.model.errors import Refused
 from homeport.model.events import Event
+from homeport.model.live import Recorded, Target
 from homeport.model.plan import Plan, Refusal
+from homeport.model.ports import Store, Targets
 
 
 class SilentJournal:
@@ -32,11 +34,39 @@ class SilentJournal:
         return
 
 
+class ReadOnlyStore:
+    """Answers as the store does, and keeps nothing that a plan would write."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def update(self, deploy: Deploy) -> None:
+        del deploy
+
+
+class UntouchedTargets:
+    """Looks at live folders as `observe` does: no claim is written."""
+
+    def __init__(self, targets: Targets) -> None:
+        self._targets = targets
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._targets, name)
+
+    def meet(self, target: Target, branch: str, *, observe: bool = True) -> Recorded:
+        del observe
+        return self._targets.meet(target, branch, observe=True)
+
+
 def make_plan(site: Site, request: Request) -> Plan:
     """What a deploy would do now, refusals included; raises for what is not even a plan (no such ref ...)."""
     from dataclasses import replace as change
 
-    site = change(site, journal_for=lambda _deploy: SilentJournal())
+    site = change(site, journal_for=lambda _deploy: SilentJournal(), store=cast("Store", ReadOnlyStore(site.store)),
+                  targets=cast("Targets", UntouchedTargets(site.targets)))  # fmt: skip
     tools = runner.tools_for(site, "plan")
     work = Work(deploy=Deploy(id="plan", kind=request.kind, request=request), config=site.config)
     work = fetching.fetch_commit(work, tools)

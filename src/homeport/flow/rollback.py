@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from homeport.flow import pipeline
+from homeport.flow.blocking import a_hold
 from homeport.flow.ending import ended
 from homeport.flow.work import Tools, Work
 from homeport.model.deploys import Block, Deploy, Status
@@ -35,14 +36,15 @@ def undo(work: Work, tools: Tools, fault: HomeportError) -> Deploy:
             f"{_standing(second.work)}",
             where=second.cause.where, next=f"homeport show {work.deploy.id}", code="rollback-failed",
         )  # fmt: skip
-        return _finish(second.work, tools, "failed", both, block=_block(work, fault, tools))
+        return _finish(second.work, tools, "failed", both, block=_block(work, fault, tools), hold=True)
     for name, service in undone.services.items():
         before = work.deploy.before.get(name)
         record = tools.site.store.services().get(name, service.record)
         if before is not None:
             restored = replace(record, tree=before.tree, outputs=before.outputs, sha=record.sha)
             tools.site.store.save_service(restored)
-    return _finish(work.having(services=undone.services), tools, status, fault, block=_block(work, fault, tools))
+    return _finish(work.having(services=undone.services), tools, status, fault, block=_block(work, fault, tools),
+                   hold=status == "rolled_back")  # fmt: skip
 
 
 def _with_old_config(work: Work, tools: Tools) -> Work:
@@ -106,7 +108,11 @@ def _standing(work: Work) -> str:
     return "State: " + ("; ".join(said) or "nothing was changed")
 
 
-def _finish(work: Work, tools: Tools, status: Status, fault: HomeportError, block: Block | None = None) -> Deploy:
+def _finish(work: Work, tools: Tools, status: Status, fault: HomeportError, block: Block | None = None, *,
+            hold: bool = False) -> Deploy:  # fmt: skip
+    """The final row; a deploy that failed past its first change holds the triggers (D13, D15)."""
     deploy = ended(work, tools, status, fault)
-    tools.site.store.finish(deploy, block=block)
+    because = f"deploy {deploy.id} ended as {status}: {fault.what}"
+    held = a_hold(tools.site, because, "homeport", deploy.id) if hold else None
+    tools.site.store.finish(deploy, block=block, hold=held)
     return deploy

@@ -47,7 +47,7 @@ def rewrite(folder_of_gitignore: str, text: str, source: str) -> list[str]:
 
 
 def _is_above(folder: str, other: str) -> bool:
-    return folder == "" or other == folder or other.startswith(f"{folder}/")
+    return folder in ("", other) or other.startswith(f"{folder}/")
 
 
 def _source_ignored(above: Mapping[str, str], source: str) -> bool:

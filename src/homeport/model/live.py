@@ -50,7 +50,8 @@ class Difference(Struct, frozen=True, kw_only=True):
     foreign: str | None = None
     """The commit of the environment's branch that brought this very content, when there is one."""
     oddity: str | None = None
-    """Why the content could not be taken: `directory`, `fifo`, `socket`, `device`, `unreadable`, `nested repository`, `link in the way`."""
+    """Why the content could not be taken: `directory`, `fifo`, `socket`, `device`, `unreadable`,
+    `nested repository`, `link in the way`."""
 
 
 class Scan(Struct, frozen=True, kw_only=True):

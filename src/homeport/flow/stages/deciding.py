@@ -10,7 +10,7 @@ from homeport.flow.work import ServiceWork, Tools, Work
 from homeport.model.errors import Refused
 from homeport.model.events import PlanEvent
 from homeport.model.live import Stat
-from homeport.model.plan import PathCounts, Plan, Refusal, ServicePlan
+from homeport.model.plan import ActionName, PathCounts, Plan, Refusal, ServicePlan
 
 
 def decide_plan(work: Work, tools: Tools) -> Work:
@@ -69,9 +69,9 @@ def _changes(work: Work, tools: Tools) -> tuple[dict[str, list[Stat]], PathCount
     return result, PathCounts(added=added, modified=modified, deleted=deleted)
 
 
-def _actions(work: Work, service: ServiceWork) -> list[str]:
+def _actions(work: Work, service: ServiceWork) -> list[ActionName]:
     target = target_of(work, service)
-    actions: list[str] = []
+    actions: list[ActionName] = []
     if service.build_needed:
         actions.append("build")
     if target is not None and target.plan is not None and _concerns(service, target.plan.steps):

@@ -102,6 +102,6 @@ def pass_gate(work: Work, tools: Tools) -> Work:
                               next=f"homeport unblock {block.sha[:12]}", code="blocked")  # fmt: skip
     fatal = [note for note in checking.unsupported(work.config) if note.fatal]
     if fatal:
-        kind = GateClosed if "gate" in fatal[0].where else ConfigFault
+        kind = GateClosed if fatal[0].where == "gate" else ConfigFault
         raise kind(fatal[0].message, where=fatal[0].where, next="homeport check", code="unsupported")
     return work

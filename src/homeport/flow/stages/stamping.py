@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from homeport.flow.blocking import unblock_passed
 from homeport.flow.ending import ended
 from homeport.flow.stages import acting
 from homeport.flow.work import Tools, Work
@@ -23,6 +24,10 @@ def record_success(work: Work, tools: Tools) -> Work:
     # what was synced must be on the disk before the row that says so
     tools.journal.sync()
     tools.site.store.finish(deploy, Stamp(deploy=deploy.id, services=tuple(records)), block=_left_behind(work, tools))
+    if work.deploy.kind in ("commit", "rollback"):
+        tools.site.store.release()
+        if work.sha is not None:
+            unblock_passed(tools.site, work.sha)
     for service in work.services.values():
         if service.target is not None and service.service.build is not None:
             tools.site.builds.prune(service.target, work.config.project.keep)

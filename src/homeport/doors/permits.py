@@ -1,0 +1,77 @@
+"""What this machine lets homeport do (P8): the lists of host.toml, asked at the doors and not only when planning."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+
+from homeport.model.config import HostConfig
+from homeport.model.errors import Refused
+from homeport.model.paths import printable
+from homeport.model.ports import OnLine, Restarted, Runtime, Unit, UnitState
+
+
+class Permits:
+    """Without a host file everything that this user may do is allowed. As root an empty list allows nothing;
+    for another user it does not limit."""
+
+    def __init__(self, host: HostConfig | None) -> None:
+        self._host = host
+
+    def folder(self, path: str) -> None:
+        """Raises Refused (code `roots`) for a live folder that does not lie below one of the `roots`."""
+        if self._host is None or (not self._host.roots and os.geteuid() != 0):
+            return
+        real = os.path.realpath(path)
+        for root in self._host.roots:
+            if real.startswith(os.path.realpath(root).rstrip("/") + "/"):
+                return
+        raise self._refused(f"the live folder {printable(path)} lies outside the roots of this host", "roots")
+
+    def user(self, name: str) -> None:
+        """Raises Refused (code `users`) for a user that homeport may not become here."""
+        if self._host is None or (not self._host.users and os.geteuid() != 0) or name in self._host.users:
+            return
+        if name == pwd.getpwuid(os.geteuid()).pw_name:
+            return
+        raise self._refused(f"homeport may not become user {printable(name)} on this host", "users")
+
+    def unit(self, name: str) -> None:
+        """Raises Refused (code `units`) for a process or unit that homeport may not touch here."""
+        if self._host is None or (not self._host.units and os.geteuid() != 0):
+            return
+        if not any(fnmatchcase(name, pattern) for pattern in self._host.units):
+            raise self._refused(f"homeport may not touch {printable(name)} on this host", "units")
+
+    def _refused(self, what: str, key: str) -> Refused:
+        return Refused(what, where=f"host.toml: {key}", next=f"add it to `{key}` in host.toml, as this machine's owner",
+                       code=key)  # fmt: skip
+
+
+class PermittedRuntime:
+    """A runtime that is asked only about units, and started only as users, that the host's lists hold."""
+
+    def __init__(self, runtime: Runtime, permits: Permits) -> None:
+        self._runtime, self._permits = runtime, permits
+        self.name = runtime.name
+
+    def inspect(self, unit: Unit) -> UnitState:
+        return self._runtime.inspect(unit)
+
+    def restart(self, unit: Unit, on_line: OnLine) -> Restarted:
+        self._check(unit)
+        return self._runtime.restart(unit, on_line)
+
+    def forget(self, unit: Unit) -> None:
+        self._check(unit)
+        self._runtime.forget(unit)
+
+    def logs(self, unit: Unit, lines: int, follow: bool) -> Iterator[str]:
+        return self._runtime.logs(unit, lines, follow)
+
+    def _check(self, unit: Unit) -> None:
+        self._permits.unit(unit.name)
+        if unit.user is not None:
+            self._permits.user(unit.user)
