@@ -139,7 +139,8 @@ def test_a_command_that_is_not_there_ends_with_127(tmp_path: Path) -> None:
 def test_at_its_deadline_a_job_is_asked_to_stop_and_may_say_goodbye(tmp_path: Path) -> None:
     done, seen = lines_of("trap 'echo bye; exit 0' TERM; while :; do sleep 0.05; done", tmp_path, timeout=0.5)
     assert done.timed_out
-    assert seen == [("stdout", "bye")]
+    # the shell itself may say "Terminated" about its sleep
+    assert [line for line in seen if line[0] == "stdout"] == [("stdout", "bye")]
 
 
 def test_a_job_that_ignores_its_deadline_is_killed_with_all_that_escaped(

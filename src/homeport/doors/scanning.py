@@ -44,11 +44,13 @@ def _difference(path: str, recorded: Entry | None, seen: Seen) -> Difference:
         state = "added"
     elif seen.absent or seen.oddity == "link in the way":
         state = "deleted"
-    elif seen.oddity not in (None, "unreadable"):
-        state = "type_changed"
-    elif seen.entry is not None and (seen.entry.mode == "120000") != (recorded.mode == "120000"):
+    elif seen.oddity not in (None, "unreadable") or _is_link(seen.entry) != _is_link(recorded):
         state = "type_changed"
     return Difference(path=path, state=state, recorded=recorded, actual=seen.entry, oddity=seen.oddity)
+
+
+def _is_link(entry: Entry | None) -> bool:
+    return entry is not None and entry.mode == "120000"
 
 
 def _untracked(target: Target, root: int, index: TargetIndex, ignored: Sequence[str],
