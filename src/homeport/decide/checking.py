@@ -80,10 +80,10 @@ def _rules(rules: list[Rule]) -> Iterator[Note]:
 
 def _environment(environment: Environment, path: Path) -> Iterator[Note]:
     fresh = Environment(branch=environment.branch)
-    if environment.hosts:
-        yield _lacking((*path, "hosts"), "remote hosts")
+    if len(environment.hosts) > 1:
+        yield _lacking((*path, "hosts"), "environments on several hosts")
     for key, what in (
-        ("try_", "try"), ("strategy", "strategies for several hosts"), ("hold_ttl", "holds by itself"),
+        ("try_", "try"), ("strategy", "strategies for several hosts"),
         ("converge", "converging by itself"), ("edit_warning", "warning about old edits"),
     ):  # fmt: skip
         if getattr(environment, key) != getattr(fresh, key):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from homeport.decide.layout import folder_of
+from homeport.decide.using import Used, used_by
 from homeport.model.config import Config, Service
 from homeport.model.live import Stat
 from homeport.model.patterns import Matcher
@@ -27,7 +28,7 @@ def impacts(config: Config, services: Sequence[str], changes: Mapping[str, list[
         paths = indexes.get(id(stats))
         if paths is None:
             paths = indexes[id(stats)] = _Paths(stats)
-        found[name] = _impact(name, config.services[name], paths)
+        found[name] = _impact(name, config.services[name], used_by(config, name), paths)
     return found
 
 
@@ -48,7 +49,7 @@ class _Paths:
         return [folder, *inside] if folder in self.by_path else inside
 
 
-def _impact(name: str, service: Service, paths: _Paths) -> Impact:
+def _impact(name: str, service: Service, used: Used, paths: _Paths) -> Impact:
     if not paths.sorted:
         return Impact(service=name, affected=False)
     concerned: dict[str, None] = {}
@@ -60,10 +61,10 @@ def _impact(name: str, service: Service, paths: _Paths) -> Impact:
             cut = len(folder) + 1 if folder else 0
             own = [p for p in own if not ignored.match(p[cut:])]
         concerned.update(dict.fromkeys(own))
-    for used in service.uses:
-        concerned.update(dict.fromkeys(paths.below(used.strip("/"))))
-    if service.watch:
-        watched = Matcher(service.watch)
+    for place in used.folders:
+        concerned.update(dict.fromkeys(paths.below(place)))
+    if service.watch or used.patterns:
+        watched = Matcher([*service.watch, *used.patterns])
         concerned.update(dict.fromkeys(p for p in paths.sorted if watched.match(p)))
     inserted = removed = 0
     for path in concerned:

@@ -126,6 +126,9 @@ class BuildFolders:
         beside = folder_beside(target.path)
         try:
             os.makedirs(beside, mode=0o711, exist_ok=True)
+            if target.shared_by:
+                beside = os.path.join(beside, f"service-{target.shared_by}")
+                os.makedirs(beside, mode=0o711, exist_ok=True)
             if not stat.S_ISDIR(os.lstat(beside).st_mode) or os.lstat(beside).st_uid != os.geteuid():
                 raise Refused("another user owns the folder for builds", where=beside, next=f"ls -ld {beside}",
                               code="unowned")  # fmt: skip

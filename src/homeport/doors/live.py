@@ -182,6 +182,21 @@ class LiveTargets:
             found = None if root is None else read_at(root, path)
         return None if found is None or found[0] == "120000" else found[1]
 
+    def read_host_file(self, path: str) -> bytes | None:
+        self._permits.folder(path)
+        folder, name = os.path.split(path)
+        try:
+            root = open_root(folder)
+        except Refused:
+            return None
+        if root is None:
+            return None
+        try:
+            found = read_at(root, name)
+        finally:
+            os.close(root)
+        return None if found is None or found[0] == "120000" else found[1]
+
     def snapshot(self, target: Target, scan: Scan, base: str) -> str:
         whole = self._git.tree_of(base, "")
         if whole is None:

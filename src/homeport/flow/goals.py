@@ -7,11 +7,13 @@ import json
 from msgspec.structs import replace
 
 from homeport.decide import digest
+from homeport.decide.layout import PROJECT, folder_of
+from homeport.decide.using import used_by
 from homeport.flow.work import ServiceWork, TargetWork, Tools, Work
-from homeport.model.config import Service
+from homeport.model.config import Config, Service
 from homeport.model.deploys import ServiceRecord, ServiceState, StartedWith
 from homeport.model.live import Target
-from homeport.model.ports import Unit
+from homeport.model.ports import Git, Unit
 
 
 def service_now(name: str, service: Service, target: Target | None, record: ServiceRecord) -> ServiceWork:
@@ -21,7 +23,7 @@ def service_now(name: str, service: Service, target: Target | None, record: Serv
                        start_with=record.started or StartedWith())  # fmt: skip
 
 
-def files_print(work: ServiceWork, sha: str, tools: Tools) -> tuple[str | None, tuple[str, ...]]:
+def files_print(work: ServiceWork, sha: str, config: Config, tools: Tools) -> tuple[str | None, tuple[str, ...]]:
     """(tree of the service's own files without those it ignores, marks of what it uses and watches)."""
     service, git = work.service, tools.site.git
     tree: str | None = None
@@ -29,21 +31,52 @@ def files_print(work: ServiceWork, sha: str, tools: Tools) -> tuple[str | None, 
         base = work.target or Target(name=work.name, path="/", source=service.source)
         own = replace(base, name=work.name, source=service.source, protect=base.protect + tuple(service.ignore))
         tree = tools.site.targets.wanted(own, sha)
+    return tree, marks_of(config, work.name, sha, git)
+
+
+def marks_of(config: Config, service: str, sha: str, git: Git) -> tuple[str, ...]:
+    """One mark for each thing outside its own folder that a service uses or watches, by content."""
+    used, watch = used_by(config, service), config.services[service].watch
     marks = []
-    for used in sorted(service.uses):
-        found = git.tree_of(sha, used) or (entry.oid if (entry := git.entry_at(sha, used)) else None)
+    for place in used.folders:
+        found = git.tree_of(sha, place) or (entry.oid if (entry := git.entry_at(sha, place)) else None)
         if found:
-            marks.append(f"{used}={found}")
-    if service.watch:
-        marks.append("watch=" + digest.watched(git.listing(sha), service.watch))
-    return tree, tuple(marks)
+            marks.append(f"{place}={found}")
+    if watch or used.patterns:
+        marks.append("watch=" + digest.watched(git.listing(sha), [*watch, *used.patterns]))
+    return tuple(marks)
+
+
+def place_in_target(work: ServiceWork, path: str) -> str:
+    """A path of the service as one of its live folder, which may be that of the whole checkout."""
+    folder = folder_of(work.service) if work.target is not None and work.target.name == PROJECT else ""
+    return f"{folder}/{path}" if folder else path
+
+
+def build_target(work: ServiceWork) -> Target:
+    """The live folder as the builds door is to know it: in a shared one, each service has outputs of its own."""
+    assert work.target is not None
+    if work.target.name != PROJECT:
+        return work.target
+    outputs = work.service.build.outputs if work.service.build is not None else []
+    return replace(work.target, shared_by=work.name, outputs=tuple(place_in_target(work, o) for o in outputs))
+
+
+def env_file_of(work: ServiceWork, tools: Tools) -> bytes | None:
+    """The bytes of the service's env file; None when it names none, or it is not there."""
+    named = work.service.env_file
+    if named is None:
+        return None
+    if named.startswith("/"):
+        return tools.site.targets.read_host_file(named)
+    return None if work.target is None else tools.site.targets.read_live(work.target, place_in_target(work, named))
 
 
 def environment_print(work: ServiceWork, tools: Tools) -> str:
     """Hash over what the service's environment comes from, `.env` in its folder included (A5)."""
-    raw: bytes | None = None
-    if work.target is not None:
-        raw = tools.site.targets.read_live(work.target, work.service.env_file or ".env")
+    raw = env_file_of(work, tools)
+    if work.service.env_file is None and work.target is not None:
+        raw = tools.site.targets.read_live(work.target, place_in_target(work, ".env"))
     return digest.environment(work.service, raw)
 
 
@@ -56,21 +89,23 @@ def with_environment(work: ServiceWork, tools: Tools) -> ServiceWork:
     return change(work, start_with=replace(work.start_with, environment=environment_print(work, tools)))
 
 
-def outputs_key(work: ServiceWork, tree: str, tools: Tools) -> str | None:
+def outputs_key(work: ServiceWork, tree: str, marks: tuple[str, ...], tools: Tools) -> str | None:
     """Key of the build outputs for that tree; None when the service builds nothing."""
     build = work.service.build
     if build is None:
         return None
     inherited: dict[str, bytes | None] = {}
     if work.target is not None:
-        inherited = {path: tools.site.targets.read_live(work.target, path) for path in build.inherit}
-    return digest.outputs(work.service, tree, inherited)
+        live = tools.site.targets.read_live
+        inherited = {path: live(work.target, place_in_target(work, path)) for path in build.inherit}
+    return digest.outputs(work.service, tree, inherited, marks)
 
 
-def with_goal(work: ServiceWork, sha: str, tree: str | None, tools: Tools, *, outputs: str | None = None) -> ServiceWork:
+def with_goal(work: ServiceWork, sha: str, tree: str | None, config: Config, tools: Tools, *,
+              outputs: str | None = None) -> ServiceWork:  # fmt: skip
     """The service as it is to be at that commit, and what it must be started with then."""
-    files, marks = files_print(work, sha, tools)
-    key = outputs or (outputs_key(work, files or sha, tools))
+    files, marks = files_print(work, sha, config, tools)
+    key = outputs or (outputs_key(work, files or sha, marks, tools))
     goal = ServiceState(sha=sha, tree=tree, outputs=key)
     start = StartedWith(tree=files, outputs=key, environment=environment_print(work, tools), marks=marks)
     from dataclasses import replace as change
@@ -84,10 +119,9 @@ def unit_of(work: ServiceWork, tools: Tools, sha: str | None, deploy: str) -> Un
 
     service = work.service
     env: dict[str, str] = {}
-    if service.env_file and work.target is not None:
-        raw = tools.site.targets.read_live(work.target, service.env_file)
-        if raw is not None:
-            env.update(parse(raw.decode("utf-8", "replace")))
+    raw = env_file_of(work, tools)
+    if raw is not None:
+        env.update(parse(raw.decode("utf-8", "replace")))
     env.update(service.env)
     env.update(standard_environment(tools, sha, deploy))
     folder = work.target.path if work.target is not None else "/"

@@ -34,6 +34,8 @@ class Target(Struct, frozen=True, kw_only=True):
     """Build outputs below the target; homeport's own, they beat `protect`, and are not compared with git."""
     owner: str | None = None
     checkout: bool = False
+    shared_by: str = ""
+    """Where several services share one live folder: the one whose build and outputs are meant."""
 
 
 DriftState = Literal["modified", "added", "deleted", "type_changed", "conflict"]

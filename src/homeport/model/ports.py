@@ -185,6 +185,13 @@ class Targets(Protocol):
         """A regular live file's bytes; None when absent or not a regular file."""
         ...
 
+    def read_host_file(self, path: str) -> bytes | None:
+        """The bytes of an env file outside every live folder; None when there is none.
+
+        Raises Refused (code `roots`) where the host's lists do not hold it, InfrastructureFault when unreadable.
+        """
+        ...
+
     def snapshot(self, target: Target, scan: Scan, base: str) -> str:
         """Makes what is live a commit of its own on top of commit `base` (for `rebuild`), writes nothing live."""
         ...

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from homeport.flow.goals import standard_environment
+from homeport.flow.goals import build_target, env_file_of, place_in_target, standard_environment
 from homeport.flow.work import ServiceWork, Tools, Work
-from homeport.model.errors import Failed
+from homeport.model.envfile import parse
+from homeport.model.errors import Failed, Refused
 from homeport.model.ports import Job
 
 
@@ -29,13 +30,16 @@ def build_services(work: Work, tools: Tools) -> Work:
 
 
 def _build(service: ServiceWork, work: Work, tools: Tools) -> None:
-    build, target = service.service.build, service.target
-    assert build is not None and target is not None and service.build_tree is not None
-    folder = tools.site.builds.prepare(target, service.build_tree, build.inherit, service.service.user)
-    run_command(service.service, build.run, folder, float(build.timeout), f"build of {service.name}", work, tools,
-                extra=build.env, name=service.name)  # fmt: skip
+    build = service.service.build
+    assert build is not None and service.build_tree is not None
+    place = build_target(service)
+    inherit = [place_in_target(service, path) for path in build.inherit]
+    folder = tools.site.builds.prepare(place, service.build_tree, inherit, service.service.user)
+    inside = place_in_target(service, "").rstrip("/")
+    run_command(service.service, build.run, f"{folder}/{inside}" if inside else folder, float(build.timeout),
+                f"build of {service.name}", work, tools, extra=build.env, name=service.name)  # fmt: skip
     if service.goal.outputs is not None:
-        tools.site.builds.collect(target, service.goal.outputs, build.outputs)
+        tools.site.builds.collect(place, service.goal.outputs, list(place.outputs))
 
 
 def run_command(owner: object, command: str | list[str], folder: str, timeout: float, label: str, work: Work,
@@ -61,14 +65,31 @@ def migrate(work: Work, tools: Tools) -> Work:
     plan = work.config.migrate
     if plan is None or work.deploy.request.kind in ("rollback", "restart"):
         return work
-    if not any(s.affected for s in work.services.values()):
+    service = _migrating(work, plan.service)
+    if service is None or service.build_tree is None:
         return work
-    named = plan.service or next(iter(work.services), None)
-    service = work.services.get(named) if named else None
-    if service is None or service.target is None or service.build_tree is None:
-        return work
-    inherit = [service.service.env_file] if service.service.env_file else []
-    folder = tools.site.builds.prepare(service.target, service.build_tree, inherit, plan.user)
-    run_command(plan, plan.run, folder, float(plan.timeout), "migration", work, tools, extra=service.service.env,
-                name=service.name)  # fmt: skip
+    place = build_target(service)
+    raw = env_file_of(service, tools)
+    env = parse(raw.decode("utf-8", "replace")) if raw is not None else {}
+    folder = tools.site.builds.prepare(place, service.build_tree, [], plan.user)
+    inside = place_in_target(service, "").rstrip("/")
+    run_command(plan, plan.run, f"{folder}/{inside}" if inside else folder, float(plan.timeout), "migration", work, tools,
+                extra={**env, **service.service.env}, name=service.name)  # fmt: skip
     return work
+
+
+def _migrating(work: Work, named: str | None) -> ServiceWork | None:
+    """The service whose new files bring the migrations; None when this deploy is not about it.
+
+    Without `[migrate] service` it is the only service with a live folder. Raises Refused (code `migrate`) when that
+    cannot be told, rather than leave a migration out in silence.
+    """
+    placed = [s for s in work.services.values() if s.target is not None]
+    if named is None and len({n for n, s in work.config.services.items() if s.source is not None}) > 1:
+        raise Refused("it is not known which service's files hold the migrations", where="homeport.toml: migrate.service",
+                      next="name it: [migrate] service = ...", code="migrate")  # fmt: skip
+    service = next((s for s in placed if named is None or s.name == named), None)
+    if service is None and any(s.affected for s in work.services.values()) and not work.deploy.request.services:
+        raise Refused(f"service {named} has no live folder here, so its migrations cannot run",
+                      where="homeport.toml: migrate.service", next="homeport check", code="migrate")  # fmt: skip
+    return service if service is not None and (service.affected or service.record.sha != work.sha) else None

@@ -61,7 +61,7 @@ def _changes(work: Work, tools: Tools) -> tuple[dict[str, list[Stat]], PathCount
             since = None
         if since not in by_pair:
             by_pair[since] = tools.site.git.stats(since, work.sha) if work.sha and since != work.sha else []
-            for change in tools.site.git.changes(since, work.sha) if work.sha and since and since != work.sha else []:
+            for change in tools.site.git.changes(since, work.sha) if work.sha and since != work.sha else []:
                 added += change.before is None
                 deleted += change.after is None
                 modified += change.before is not None and change.after is not None

@@ -7,7 +7,7 @@ from typing import Literal
 
 from homeport.decide import drift
 from homeport.decide.unwinding import unwind
-from homeport.flow.goals import with_environment, with_goal
+from homeport.flow.goals import build_target, with_environment, with_goal
 from homeport.flow.work import ServiceWork, TargetWork, Tools, Work
 from homeport.model.deploys import StartedWith
 from homeport.model.errors import Refused
@@ -31,7 +31,7 @@ def read_live(work: Work, tools: Tools) -> Work:
     services = {}
     for name, service in work.services.items():
         tree = targets[service.target.name].wanted if service.target else None
-        services[name] = _at_goal(with_goal(service, _sha_of(work, name), tree, tools), work, tools)
+        services[name] = _at_goal(with_goal(service, _sha_of(work, name), tree, work.config, tools), work, tools)
     return work.having(services=services)
 
 
@@ -64,7 +64,8 @@ def read_for_undo(work: Work, tools: Tools) -> Work:
             continue
         record = site.store.services().get(name, service.record)
         if state.sha is not None:
-            done = with_goal(replace(service, record=record), state.sha, state.tree, tools, outputs=state.outputs)
+            done = with_goal(replace(service, record=record), state.sha, state.tree, work.config, tools,
+                             outputs=state.outputs)  # fmt: skip
         else:
             done = replace(service, record=record, goal=state, start_with=record.started or StartedWith())
         services[name] = replace(done, build_needed=False)
@@ -135,7 +136,7 @@ def _rebuild_goals(work: Work, tools: Tools) -> Work:
             services[name] = service
             continue
         sha = tools.site.targets.snapshot(target.target, target.scan, service.record.sha)
-        done = with_goal(service, sha, target.recorded.tree, tools)
+        done = with_goal(service, sha, target.recorded.tree, work.config, tools)
         goal = replace_sha(done, service.record.sha)
         services[name] = _at_goal(replace(goal, affected=True, build_tree=tools.site.targets.wanted(target.target, sha)),
                                   work, tools)  # fmt: skip
@@ -153,8 +154,9 @@ def _at_goal(service: ServiceWork, work: Work, tools: Tools) -> ServiceWork:
     tree = service.build_tree or (work.targets[service.target.name].wanted if service.target else None)
     if key is None or service.target is None:
         return replace(service, build_tree=tree)
-    there = tools.site.builds.live_key(service.target)
-    kept = any(outputs.key == key for outputs in tools.site.builds.kept(service.target))
+    place = build_target(service)
+    there = tools.site.builds.live_key(place)
+    kept = any(outputs.key == key for outputs in tools.site.builds.kept(place))
     return replace(service, build_tree=tree, build_needed=there != key and not kept)
 
 

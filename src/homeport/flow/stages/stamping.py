@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 from homeport.flow.blocking import unblock_passed
 from homeport.flow.ending import ended
+from homeport.flow.goals import build_target
 from homeport.flow.stages import acting
 from homeport.flow.work import Tools, Work
 from homeport.model.deploys import Block, ServiceRecord, Stamp
@@ -30,7 +31,7 @@ def record_success(work: Work, tools: Tools) -> Work:
             unblock_passed(tools.site, work.sha)
     for service in work.services.values():
         if service.target is not None and service.service.build is not None:
-            tools.site.builds.prune(service.target, work.config.project.keep)
+            tools.site.builds.prune(build_target(service), work.config.project.keep)
     return work.having(deploy=deploy)
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace as change
+
 from msgspec.structs import replace
 
-from homeport.flow.work import Tools, Work
+from homeport.flow.goals import build_target
+from homeport.flow.work import ServiceWork, TargetWork, Tools, Work
 from homeport.model.deploys import ServiceState
 from homeport.model.live import SyncPlan
 
@@ -17,6 +20,7 @@ def sync_and_swap(work: Work, tools: Tools) -> Work:
     restarts = [s for s in work.services.values() if s.restart_needed]
     if plans or swaps or restarts:
         work = mark_changed(work, tools)
+    work = _forget_starts(work, plans, tools)
     for target in plans:
         plan = target.plan
         assert plan is not None
@@ -26,8 +30,23 @@ def sync_and_swap(work: Work, tools: Tools) -> Work:
                          level="warning", service=target.target.name, code="surprised")  # fmt: skip
     for service in swaps:
         assert service.target is not None and service.goal.outputs is not None
-        live = site.builds.live_key(service.target) or before_key(service.record.outputs, work.deploy.id)
-        site.builds.swap_in(service.target, service.goal.outputs, live)
+        place = build_target(service)
+        live = site.builds.live_key(place) or before_key(service.record.outputs, work.deploy.id)
+        site.builds.swap_in(place, service.goal.outputs, live)
+    return work
+
+
+def _forget_starts(work: Work, plans: list[TargetWork], tools: Tools) -> Work:
+    """A service whose files were edited by hand may run those edits, whatever the record says: where they are put
+    back it is not known any more what it was started with, so it is restarted."""
+    for target in plans:
+        if target.plan is None or not any(step.rescue == "discarded" for step in target.plan.steps):
+            continue
+        for service in work.services.values():
+            if service.target is not None and service.target.name == target.target.name and service.record.started:
+                record = replace(service.record, started=None)
+                tools.site.store.save_service(record)
+                work = work.with_service(change(service, record=record))
     return work
 
 
@@ -68,9 +87,8 @@ def _changes(plan: SyncPlan) -> bool:
     return bool(plan.steps or plan.arrived) or plan.from_tree != plan.to_tree
 
 
-def _must_swap(key: str | None, service: object, tools: Tools) -> bool:
-    target = getattr(service, "target", None)
-    return key is not None and target is not None and tools.site.builds.live_key(target) != key
+def _must_swap(key: str | None, service: ServiceWork, tools: Tools) -> bool:
+    return key is not None and service.target is not None and tools.site.builds.live_key(build_target(service)) != key
 
 
 def _commit(work: Work, target: str) -> str | None:
