@@ -1,0 +1,69 @@
+"""D10: migrations run in their place, before anything live changes; a failing one leaves the old version serving."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.scenarios.conftest import World
+
+SERVICES = """
+[services.api]
+source = "api"
+target = "{live}/api"
+env_file = ".env"
+runtime = "command"
+command = ["sh", "-c", "cat {live}/api/version.txt >> {live}/api.log"]
+
+[services.site]
+source = "site"
+target = "{live}/site"
+
+[migrate]
+service = "api"
+run = ["sh", "migrate.sh"]
+"""
+MIGRATE = """\
+set -e
+echo "$DATABASE $(cat version.txt) live=$(cat {live}/api/version.txt 2>/dev/null)" >> {live}/database.log
+test "$(cat version.txt)" != broken
+"""
+
+
+@pytest.fixture
+def migrated(world: World) -> World:
+    (world.live / "api").mkdir()
+    (world.live / "api/.env").write_text("DATABASE=shop\n")
+    script = MIGRATE.replace("{live}", str(world.live))
+    world.project(SERVICES, {"api/version.txt": "one\n", "api/migrate.sh": script, "site/i.html": "1\n"})
+    assert world.deploy()["status"] == "deployed"
+    return world
+
+
+def test_a_migration_sees_the_live_environment_and_runs_before_the_new_files(migrated: World) -> None:
+    assert migrated.text("database.log") == "shop one live=\n"
+    migrated.publish({"api/version.txt": "two\n"})
+    migrated.deploy()
+    assert migrated.text("database.log").splitlines()[-1] == "shop two live=one"
+
+
+def test_a_failing_migration_leaves_the_old_version_serving(migrated: World) -> None:
+    log = migrated.text("api.log")
+    migrated.publish({"api/version.txt": "broken\n"})
+    done = migrated.deploy(ok=(1,))
+    assert done["status"] == "failed"
+    assert migrated.text("api/version.txt") == "one\n"
+    assert migrated.text("api.log") == log
+
+
+def test_a_deploy_of_another_service_does_not_migrate(migrated: World) -> None:
+    migrated.publish({"site/i.html": "2\n"})
+    migrated.deploy("main", "site")
+    assert len(migrated.text("database.log").splitlines()) == 1
+
+
+def test_with_several_services_the_migrating_one_must_be_named(migrated: World) -> None:
+    text = (migrated.clone / "homeport.toml").read_text().replace('service = "api"\n', "")
+    migrated.publish({"homeport.toml": text, "api/version.txt": "two\n"})
+    done = migrated.deploy(ok=(3,))
+    assert done["errorCode"] == "migrate"
+    assert migrated.text("api/version.txt") == "one\n"
