@@ -54,8 +54,9 @@ def find_config(folder: str) -> str | None:
 
 
 def read_config(path: str) -> Config:
-    with open(path, encoding="utf-8", errors="replace") as file:
-        return loading.load(file.read(), path)
+    """Raises ConfigFault for what is wrong in it."""
+    with open(path, "rb") as file:
+        return loading.load(file.read(loading.LONGEST + 1), path)
 
 
 def open_site(folder: str = ".", project: str | None = None, environment: str | None = None,
@@ -116,7 +117,7 @@ def site_from_state(root: str, project: str, environment: str) -> Site:
     site = build_site(config, environment, env, origin, read_host())
     try:
         raw = site.git.file_at(site.git.tip(branch), "homeport.toml")
-        config = loading.load(raw.decode("utf-8", "replace"), "homeport.toml") if raw else config
+        config = loading.load(raw, "homeport.toml") if raw else config
     except HomeportError:
         return site
     from dataclasses import replace
@@ -131,8 +132,8 @@ def read_host() -> HostConfig | None:
     if not path:
         return None
     try:
-        with open(path, encoding="utf-8") as file:
-            return loading.load_host(file.read(), path)
+        with open(path, "rb") as file:
+            return loading.load_host(file.read(loading.LONGEST + 1), path)
     except FileNotFoundError:
         return None
     except OSError as fault:
@@ -195,7 +196,7 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
     redactor = Redactor([v for k, v in os.environ.items() if k.endswith(("TOKEN", "SECRET", "PASSWORD"))])
 
     def shell_for(deploy: str | None, cancelled: Callable[[], bool]) -> Shell:
-        return LocalShell(deploy, cancelled, permits)
+        return LocalShell(deploy, cancelled, permits, hidden=(root, "/etc/homeport"))
 
     def journal_for(deploy: str) -> Journal:
         return FileJournal(os.path.join(state, "journal", f"{deploy}.jsonl"), deploy, redactor.redact, clock=clock)

@@ -79,3 +79,56 @@ def test_the_build_says_what_it_prints_while_it_runs(built: World) -> None:
     ]
     assert ("stdout", "first") in lines
     assert ("stderr", "second") in lines
+
+
+VENV = """
+[services.web]
+source = "web"
+target = "{live}/web"
+runtime = "command"
+command = ["sh", "-c", "{live}/web/.venv/bin/tool > {live}/said.txt"]
+
+  [services.web.build]
+  run = ["sh", "build.sh"]
+  outputs = [".venv"]
+"""
+VENV_BUILD = """\
+set -e
+rm -rf .venv
+/usr/bin/python3 -m venv --without-pip .venv 2>/dev/null || python3 -m venv --without-pip .venv
+printf '#!%s/.venv/bin/python\\nimport sys; print(sys.prefix, open("%s/page.txt").read().strip())\\n' \\
+  "$PWD" "$PWD" > .venv/bin/tool
+chmod +x .venv/bin/tool
+"""
+
+
+def test_a_virtual_environment_built_beside_runs_at_its_live_path(world: World) -> None:
+    world.project(VENV, {"web/build.sh": VENV_BUILD, "web/page.txt": "one\n", ".gitignore": ".venv/\n"})
+    assert world.deploy()["status"] == "deployed"
+    assert world.text("said.txt").split() == [str(world.live / "web/.venv"), "one"]
+    world.publish({"web/page.txt": "two\n"})
+    assert world.deploy()["status"] == "deployed"
+    assert world.text("said.txt").split() == [str(world.live / "web/.venv"), "two"]
+    world.json("rollback")
+    assert world.text("said.txt").split() == [str(world.live / "web/.venv"), "one"]
+
+
+def test_a_build_cannot_see_homeports_state(world: World) -> None:
+    spy = f"ls -A {world.state} > seen.txt 2>&1 || true; mkdir -p dist; cp seen.txt dist/\n"
+    world.project(SITE, {"web/build.sh": spy, "web/page.txt": "1\n", ".gitignore": "dist/\nseen.txt\n"})
+    assert world.deploy()["status"] == "deployed"
+    assert "shop" not in world.text("web/dist/seen.txt")
+
+
+IN_PLACE = SITE.replace('outputs = ["dist"]', 'outputs = ["dist"]\n  where = "live"')
+
+
+def test_a_build_that_must_run_in_the_live_folder_does_and_is_redone_by_a_rollback(world: World) -> None:
+    world.project(IN_PLACE, {"web/build.sh": BUILD, "web/page.txt": "one\n", ".gitignore": "dist/\n"})
+    assert world.deploy()["status"] == "deployed"
+    assert world.text("web/dist/index.html") == "built from one\n"
+    assert world.deploy()["status"] == "unchanged"
+    world.publish({"web/build.sh": BUILD + "exit 3\n", "web/page.txt": "two\n"})
+    assert world.deploy(ok=(1,))["status"] == "rolled_back"
+    assert world.text("web/page.txt") == "one\n"
+    assert world.text("web/dist/index.html") == "built from one\n"

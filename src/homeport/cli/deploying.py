@@ -84,6 +84,8 @@ def rollback(options: Options, to: str | None, on_drift: str | None, allow_mass_
       homeport rollback
       homeport rollback d-20260102-1
     """
+    from homeport.flow.blocking import commit_named
+
     with options.site() as site:
         request = _request("rollback", None, (), on_drift, allow_mass_delete)
         if to is not None:
@@ -94,7 +96,7 @@ def rollback(options: Options, to: str | None, on_drift: str | None, allow_mass_
                 raise Refused(f"there is no deploy {to}", where=f"environment {site.environment}",
                               next="homeport history", code="no-deploy")  # fmt: skip
             else:
-                request = msgspec.structs.replace(request, sha=site.git.resolve(to))
+                request = msgspec.structs.replace(request, sha=commit_named(site, to))
         ask_and_follow(options, site, request)
 
 

@@ -96,8 +96,6 @@ def _service(service: Service, path: Path) -> Iterator[Note]:
         yield _lacking((*path, "runtime"), f'runtime "{service.runtime}"')
     if service.on_change not in SUPPORTED_ON_CHANGE:
         yield _lacking((*path, "on_change"), f'on_change = "{service.on_change}"')
-    if service.build is not None and service.build.where == "live":
-        yield _lacking((*path, "build", "where"), "builds in the live folder")
     if service.build is not None and service.build.git:
         yield _lacking((*path, "build", "git"), "git view for builds")
     for key, what in (

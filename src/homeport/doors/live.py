@@ -151,6 +151,10 @@ class LiveTargets:
             self._book.end(target, replace(record, path=target.path, source=target.source, tree=tree, commit=commit,
                                       device=there[0], inode=there[1], patterns=self._book.digest(target)))  # fmt: skip
 
+    def make(self, target: Target) -> None:
+        with self._made_root(target):
+            pass
+
     def settle(self, target: Target) -> tuple[str, ...]:
         return self._settle(target, wait=True)
 

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import IO, Literal, cast
 
+from homeport.doors import namespaces
 from homeport.doors.leftovers import MARK, kill_marked
 from homeport.doors.permits import Permits
 from homeport.model.errors import Cancelled, Failed, InfrastructureFault
@@ -33,11 +34,13 @@ class LocalShell:
     """Satisfies `Shell` on this machine.
 
     `deploy` marks the jobs, so that a later process can find and kill what a crashed one left behind;
-    `cancelled` is asked about every 100 ms while a job runs.
+    `cancelled` is asked about every 100 ms while a job runs. `hidden` folders cannot be seen by jobs that stand at
+    another path.
     """
 
     def __init__(self, deploy: str | None = None, cancelled: Callable[[], bool] = lambda: False,
-                 permits: Permits | None = None) -> None:  # fmt: skip
+                 permits: Permits | None = None, hidden: Sequence[str] = ()) -> None:  # fmt: skip
+        self._hidden = tuple(hidden)
         self._permits = permits
         self._deploy = deploy
         self._cancelled = cancelled
@@ -93,8 +96,8 @@ class LocalShell:
         argv = ["/bin/sh", "-c", job.command] if isinstance(job.command, str) else list(job.command)
         try:
             child = subprocess.Popen(
-                _as_user(job, argv), cwd=job.cwd, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE, start_new_session=True, bufsize=0,
+                self._placed(job, _as_user(job, argv)), cwd=job.cwd, env=env, stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, bufsize=0,
             )  # fmt: skip
         except (OSError, ValueError) as fault:
             on_line("stderr", printable(f"{job.label} cannot be started: {fault}".encode("utf-8", "replace")))
@@ -111,6 +114,16 @@ class LocalShell:
         if why == "cancelled":
             raise Cancelled("the deploy is being cancelled", where=job.label)
         return Completed(argv=tuple(argv), code=child.returncode, timed_out=why == "timeout")
+
+    def _placed(self, job: Job, argv: list[str]) -> list[str]:
+        if job.stands_at is None or self.cannot_stand():
+            return argv
+        folder, path = job.stands_at
+        below = os.path.relpath(job.cwd, folder)
+        return namespaces.standing_at(argv, folder, path, os.path.normpath(os.path.join(path, below)), self._hidden)
+
+    def cannot_stand(self) -> str:
+        return namespaces.why_not(self)
 
     def end_jobs_of(self, deploy: str) -> int:
         """As `Shell.end_jobs_of`; never this very process."""

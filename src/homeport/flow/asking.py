@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import cast
 
 import msgspec
 
 from homeport.flow.ending import done_event
 from homeport.flow.site import Site
-from homeport.model.deploys import Request
+from homeport.model.deploys import Deploy, Request
+from homeport.model.errors import InfrastructureFault
+from homeport.model.paths import printable
+
+STARTS = 4
+"""Runners that may die one after the other without getting anywhere, before the follower says so."""
 
 
 def ask(site: Site, request: Request) -> str:
@@ -29,9 +35,11 @@ def ask(site: Site, request: Request) -> str:
 def follow(site: Site, deploy: str, offset: int = 0, tick: Callable[[], None] = lambda: None) -> Iterator[bytes]:
     """The journal's lines as they come, until `deploy.done`; starts a runner again when the old one died.
 
-    `tick` is called again and again while nothing comes.
+    `tick` is called again and again while nothing comes. Raises InfrastructureFault (code `runner`) when every
+    runner dies without getting anywhere; the deploy stays where it is, and the next command ends it.
     """
     started = {"at": site.clock.monotonic()}
+    reached: list[tuple[object, ...]] = []
 
     def alive() -> bool:
         tick()
@@ -40,6 +48,9 @@ def follow(site: Site, deploy: str, offset: int = 0, tick: Callable[[], None] = 
             return False
         if site.lock.free() and site.clock.monotonic() - started["at"] > 1.0:
             started["at"] = site.clock.monotonic()
+            reached.append((row.state, row.stage, row.attempts))
+            if reached[-STARTS:] == reached[-1:] * STARTS:
+                raise _never_ending(site, row)
             site.start_runner()
         return True
 
@@ -51,6 +62,18 @@ def follow(site: Site, deploy: str, offset: int = 0, tick: Callable[[], None] = 
     row = site.store.deploy(deploy)
     if b'"deploy.done"' not in closing and row is not None and row.state == "done":
         yield msgspec.json.encode(done_event(row))
+
+
+def _never_ending(site: Site, deploy: Deploy) -> InfrastructureFault:
+    """What the last runner said, from its log."""
+    said = ""
+    with suppress(OSError), open(f"{site.state}/runner.log", encoding="utf-8", errors="replace") as log:
+        said = next((line.strip() for line in reversed(log.readlines()[-20:]) if line.strip()), "")
+    why = f": {printable(said)}" if said else ", and could not even write why; is the disk full?"
+    at = f" in {deploy.stage}" if deploy.stage else ""
+    return InfrastructureFault(f"deploy {deploy.id} cannot go on: its process ends again and again{at}{why}",
+                               where=site.state, next=f"df -h {site.state}   (once it is mended: homeport deploy)",
+                               code="runner")  # fmt: skip
 
 
 def cancel(site: Site, deploy: str, by: str) -> bool:

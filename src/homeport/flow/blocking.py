@@ -9,9 +9,18 @@ from homeport.model.deploys import Block, Hold
 from homeport.model.errors import Refused
 
 
+def commit_named(site: Site, ref: str) -> str:
+    """A branch, tag or id as a full commit id; the origin is asked when the mirror does not know it yet."""
+    try:
+        return site.git.resolve(ref)
+    except Refused:
+        site.git.fetch()
+        return site.git.resolve(ref)
+
+
 def block(site: Site, sha: str, because: str, by: str) -> str:
     """Blocks a commit; returns its full id."""
-    full = site.git.resolve(sha)
+    full = commit_named(site, sha)
     site.store.block(Block(sha=full, because=because, by=by, at=site.clock.now()))
     site.store.audit(by, "block", f"{full} {because}")
     return full

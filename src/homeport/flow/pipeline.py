@@ -43,6 +43,7 @@ DEPLOY = (
     Stage("migrate", building.migrate),               # before anything live changes
     Stage("inspect-again", inspecting.read_again),    # files change while builds run
     Stage("sync", syncing.sync_and_swap),             # the first change of anything live
+    Stage("build-live", building.build_in_place),     # only what asks to be built in the live folder
     Stage("act", acting.run_actions),                 # per-path actions that belong to no service
     Stage("restart", restarting.restart_services),    # while what it was started with differs from what is there
     Stage("verify", verifying.verify_services),       # over new connections, healthy for the stable time
@@ -52,6 +53,7 @@ DEPLOY = (
 ROLLBACK = (
     Stage("inspect", inspecting.read_for_undo),
     Stage("sync", syncing.sync_and_swap),
+    Stage("build-live", building.build_in_place),
     Stage("restart", restarting.restart_services),
     Stage("verify", verifying.verify_services),
 )

@@ -47,7 +47,7 @@ class Site:
     journal_for: Callable[[str], Journal]
     follow_journal: Callable[[str, int, Callable[[], bool]], object]
     start_runner: Callable[[], int]
-    load_config: Callable[[str, str], Config]
+    load_config: Callable[[bytes, str], Config]
     closers: list[Callable[[], None]] = field(default_factory=list)
 
     def journal_path(self, deploy: str) -> str:

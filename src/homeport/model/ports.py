@@ -56,6 +56,9 @@ class Job(Struct, frozen=True, kw_only=True):
     """Seconds."""
     user: str | None = None
     """Run as this user; None: as the user homeport runs as."""
+    stands_at: tuple[str, str] | None = None
+    """(folder, path): the command sees that folder at that path, in a mount namespace of its own, where the
+    machine can do that (`Shell.cannot_stand`); `cwd` lies in the folder."""
 
 
 class Shell(Protocol):
@@ -77,6 +80,10 @@ class Shell(Protocol):
 
         Never raises for its exit status. Raises Cancelled when the deploy is being cancelled.
         """
+        ...
+
+    def cannot_stand(self) -> str:
+        """Why jobs cannot have their folder at another path on this machine; empty when they can."""
         ...
 
     def end_jobs_of(self, deploy: str) -> int:
@@ -163,6 +170,10 @@ class Targets(Protocol):
 
     def take(self, target: Target, to_tree: str, commit: str | None, paths: Sequence[str] | None = None) -> None:
         """Records what is there as put there by homeport (`homeport record`); writes nothing live."""
+        ...
+
+    def make(self, target: Target) -> None:
+        """Makes the live folder, empty, where there is none. Raises Refused, InfrastructureFault."""
         ...
 
     def settle(self, target: Target) -> tuple[str, ...]:

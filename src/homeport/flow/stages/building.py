@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from homeport.flow.goals import build_target, env_file_of, place_in_target, standard_environment
+from homeport.flow.stages.syncing import mark_changed
 from homeport.flow.work import ServiceWork, Tools, Work
 from homeport.model.envfile import parse
 from homeport.model.errors import Failed, Refused
@@ -23,6 +25,9 @@ def prepare_folders(work: Work, tools: Tools) -> Work:
 def build_services(work: Work, tools: Tools) -> Work:
     """Runs the builds that are needed, independent ones in parallel. Raises Failed for the first that fails."""
     needed = [s for s in work.services.values() if s.build_needed and s.target is not None]
+    if needed and (because := tools.shell.cannot_stand()):
+        tools.notice(work.deploy.id, f"builds do not see their folder at its live path: {because}; what they make must not "
+                     'hold its own path, or use build.where = "live"', level="warning", code="namespace")  # fmt: skip
     with ThreadPoolExecutor(max_workers=max(1, work.config.project.jobs)) as pool:
         for done in [pool.submit(_build, service, work, tools) for service in needed]:
             done.result()
@@ -36,21 +41,44 @@ def _build(service: ServiceWork, work: Work, tools: Tools) -> None:
     inherit = [place_in_target(service, path) for path in build.inherit]
     folder = tools.site.builds.prepare(place, service.build_tree, inherit, service.service.user)
     inside = place_in_target(service, "").rstrip("/")
+    tools.site.targets.make(place)
     run_command(service.service, build.run, f"{folder}/{inside}" if inside else folder, float(build.timeout),
-                f"build of {service.name}", work, tools, extra=build.env, name=service.name)  # fmt: skip
+                f"build of {service.name}", work, tools, extra=build.env, name=service.name,
+                stands_at=(folder, place.path))  # fmt: skip
     if service.goal.outputs is not None:
         tools.site.builds.collect(place, service.goal.outputs, list(place.outputs))
 
 
+def build_in_place(work: Work, tools: Tools) -> Work:
+    """Runs builds that must work in the live folder itself (`build.where = "live"`), after its files are in place.
+
+    An undo runs them again on the old files: there is nothing kept to go back to.
+    """
+    undoing = (work.deploy.stage or "").startswith("rollback:")
+    for service in work.services.values():
+        build = service.service.build
+        if build is None or build.where != "live" or service.target is None:
+            continue
+        if not undoing and service.record.outputs == service.goal.outputs and not service.forced:
+            continue
+        work = mark_changed(work, tools)
+        folder = f"{service.target.path}/{place_in_target(service, '')}".rstrip("/")
+        run_command(service.service, build.run, folder, float(build.timeout), f"build of {service.name}", work, tools,
+                    extra=build.env, name=service.name)  # fmt: skip
+        work = work.with_service(replace(service, affected=True))
+    return work
+
+
 def run_command(owner: object, command: str | list[str], folder: str, timeout: float, label: str, work: Work,
-                tools: Tools, *, extra: dict[str, str], name: str | None) -> None:  # fmt: skip
+                tools: Tools, *, extra: dict[str, str], name: str | None,
+                stands_at: tuple[str, str] | None = None) -> None:  # fmt: skip
     """Runs one of the project's commands; its lines reach the journal at once. Raises Failed."""
     path = [*getattr(owner, "path", []), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
     user = getattr(owner, "user", None)
     home = getattr(owner, "home", None)
     env = {"PATH": ":".join(path), "LANG": "C.UTF-8", "HOME": home or folder,
            **standard_environment(tools, work.sha, work.deploy.id), **extra}  # fmt: skip
-    job = Job(command=command, cwd=folder, env=env, label=label, timeout=timeout, user=user)
+    job = Job(command=command, cwd=folder, env=env, label=label, timeout=timeout, user=user, stands_at=stands_at)
     done = tools.shell.job(job, tools.lines_of(work.deploy.id, name))
     if done.timed_out:
         raise Failed(f"{label} did not end within {timeout:g} s", where=folder, code="timeout",

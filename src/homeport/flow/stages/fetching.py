@@ -59,7 +59,12 @@ def config_at(work: Work, tools: Tools, sha: str) -> Config:
     if raw is None:
         raise ConfigFault("this commit has no homeport.toml", where=sha[:12],
                           next="homeport init && git add homeport.toml && git commit", code="no-config")  # fmt: skip
-    config = site.load_config(raw.decode("utf-8", "replace"), f"{sha[:12]}:homeport.toml")
+    try:
+        config = site.load_config(raw, f"{sha[:12]}:homeport.toml")
+    except ConfigFault as fault:
+        raise ConfigFault(fault.what, where=fault.where, code=fault.code,
+                          next=f"correct it, homeport check, commit and push to {site.env.branch}, then: homeport deploy"
+                          ) from fault  # fmt: skip
     if site.environment not in config.environments:
         raise ConfigFault(f"environment {site.environment} is not in this commit's homeport.toml",
                           where=f"{sha[:12]}:homeport.toml", next="homeport check", code="no-environment")  # fmt: skip

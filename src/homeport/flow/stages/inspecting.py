@@ -152,7 +152,8 @@ def replace_sha(service: ServiceWork, sha: str | None) -> ServiceWork:
 def _at_goal(service: ServiceWork, work: Work, tools: Tools) -> ServiceWork:
     key = service.goal.outputs
     tree = service.build_tree or (work.targets[service.target.name].wanted if service.target else None)
-    if key is None or service.target is None:
+    build = service.service.build
+    if key is None or service.target is None or build is None or build.where == "live":
         return replace(service, build_tree=tree)
     place = build_target(service)
     there = tools.site.builds.live_key(place)

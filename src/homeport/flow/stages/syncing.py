@@ -88,7 +88,9 @@ def _changes(plan: SyncPlan) -> bool:
 
 
 def _must_swap(key: str | None, service: ServiceWork, tools: Tools) -> bool:
-    return key is not None and service.target is not None and tools.site.builds.live_key(build_target(service)) != key
+    if key is None or service.target is None or service.service.build is None or service.service.build.where == "live":
+        return False
+    return tools.site.builds.live_key(build_target(service)) != key
 
 
 def _commit(work: Work, target: str) -> str | None:
