@@ -12,6 +12,11 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`./dev test --soak`: the tests of faults try every moment, not a sample of them."""
+    parser.addoption("--soak", action="store_true", help="try every moment of a fault, not a sample")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """A test that cannot run where it must run has not passed."""

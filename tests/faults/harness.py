@@ -1,0 +1,267 @@
+"""Faults put into the installed program's runner at one exact system call, and what must be true afterwards.
+
+The request is put into the queue first; then the runner is started under strace, which follows this one process
+and thread only. `trace` runs a deploy without a fault and lists the moments; `killed` and `refused` run the next
+one with `SIGKILL`, or an error of the kernel, at such a moment.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from homeport.doors.clock import SystemClock
+from homeport.doors.store import SqliteStore
+from homeport.model.deploys import Deploy, Request
+from tests.scenarios.conftest import World, eventually
+
+SERVICES = """
+[services.plain]
+source = "plain"
+target = "{live}/plain"
+in_place = ["in-place.txt"]
+
+[services.web]
+source = "web"
+target = "{live}/web"
+
+  [services.web.build]
+  run = ["sh", "build.sh"]
+  outputs = ["dist", "stamp.txt"]
+
+[services.app]
+source = "app"
+target = "{live}/app"
+runtime = "command"
+command = "cat version.txt >> started.log"
+checks = [{ command = "test -s version.txt", within = "5s" }]
+"""
+BUILD = "rm -rf dist; mkdir -p dist/sub; cp page.txt dist/page.html; cp page.txt dist/sub/more.html; cp page.txt stamp.txt\n"
+CHANGING = ("renameat2", "rename", "renameat", "unlink", "unlinkat", "rmdir", "mkdir", "mkdirat", "symlinkat", "link",
+            "fsync", "fdatasync", "syncfs", "pwrite64", "ftruncate", "openat", "write")  # fmt: skip
+"""Every call of the runner that makes, moves, fills or removes a file, or brings one to its disk."""
+
+Files = dict[str, tuple[str, str]]
+"""path -> (kind: file, program or link; content)"""
+
+
+def files(number: int, size: int = 8) -> Files:
+    """What version `number` of the project brings below `live`: every kind of change from each to the next."""
+    said = f"version {number}\n"
+    odd = number % 2 == 1
+    made: Files = {f"plain/{n:03}.txt": ("file", f"{n} of {said}") for n in range(size)}
+    made["plain/in-place.txt"] = ("file", said * (1 + number % 3))
+    made["plain/tool.sh"] = ("program" if odd else "file", said)
+    made["plain/link"] = ("link", f"{number:03}.txt")
+    made["plain/same.txt"] = ("file", "always the same\n")
+    made["plain/shape/inner.txt" if odd else "plain/shape"] = ("file", said)
+    made["plain/odd/deep/only.txt" if odd else "plain/even.txt"] = ("file", said)
+    made["web/build.sh"] = ("file", BUILD)
+    made["web/page.txt"] = ("file", said)
+    made["app/version.txt"] = ("file", said)
+    return made
+
+
+def outputs(number: int) -> Files:
+    """What the build of that version makes live."""
+    said = ("file", f"version {number}\n")
+    return {"web/dist/page.html": said, "web/dist/sub/more.html": said, "web/stamp.txt": said}
+
+
+def read(live: Path) -> Files:
+    """Everything below the live folders that is not homeport's claim or the application's own."""
+    found: Files = {}
+    for folder, folders, names in os.walk(live):
+        folders[:] = [f for f in folders if not f.startswith(".homeport")]
+        for name in [*names, *[f for f in folders if os.path.islink(os.path.join(folder, f))]]:
+            path = os.path.join(folder, name)
+            if name in (".homeport", "started.log"):
+                continue
+            mode = os.lstat(path).st_mode
+            if stat.S_ISLNK(mode):
+                found[os.path.relpath(path, live)] = ("link", os.readlink(path))
+            else:
+                kind = "program" if mode & 0o100 else "file"
+                found[os.path.relpath(path, live)] = (kind, Path(path).read_text())
+    return found
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Right before the runner's `nth` call of `syscall`; in which stage that is, and the call as strace shows it."""
+
+    syscall: str
+    nth: int
+    stage: str
+    shown: str
+
+    def __str__(self) -> str:
+        return f"{self.syscall} #{self.nth} in {self.stage}: {self.shown[:150]}"
+
+
+class Host:
+    """A world with three services, that goes from version to version."""
+
+    def __init__(self, world: World, size: int = 8) -> None:
+        self.world, self.size, self.number = world, size, 1
+        world.project(SERVICES, {})
+        self._write(1)
+        self.sha = world.push()
+        self.deploy()
+        self.database = world.state / "shop/production/homeport.db"
+
+    def publish(self) -> None:
+        """The next version is pushed."""
+        self.number += 1
+        self._write(self.number)
+        self.sha = self.world.push()
+
+    def _write(self, number: int) -> None:
+        clone = self.world.clone
+        for folder in ("plain", "web", "app"):
+            shutil.rmtree(clone / folder, ignore_errors=True)
+        for name, (kind, content) in files(number, self.size).items():
+            path = clone / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if kind == "link":
+                path.symlink_to(content)
+            else:
+                path.write_text(content)
+                path.chmod(0o755 if kind == "program" else 0o644)
+        (clone / ".gitignore").write_text("started.log\n/web/dist/\n/web/stamp.txt\n")
+        self.world.commit(f"version {number}")
+
+    def expected(self, number: int) -> Files:
+        return {**files(number, self.size), **outputs(number)}
+
+    def deploy(self, *options: str, ok: tuple[int, ...] | None = (0,)) -> dict[str, Any]:
+        return self.world.deploy(*options, ok=ok)
+
+    def store(self) -> SqliteStore:
+        return SqliteStore(str(self.database), SystemClock())
+
+    def enqueue(self, **request: Any) -> str:
+        store = self.store()
+        try:
+            return store.enqueue(Request(**{"kind": "commit", "requested_by": "ada", **request}))[0]
+        finally:
+            store.close()
+
+    def row(self, deploy: str) -> Deploy:
+        store = self.store()
+        try:
+            found = store.deploy(deploy)
+        finally:
+            store.close()
+        assert found is not None
+        return found
+
+    # the runner, by hand
+
+    @property
+    def runner(self) -> list[str]:
+        return [sys.executable, "-m", "homeport.runner", str(self.world.state), "shop", "production"]
+
+    def run(self, *strace: str, within: float = 60) -> int:
+        """The runner under strace; its exit code (-9 when the fault killed it)."""
+        argv = ["strace", "-qq", "-e", "signal=none", *strace, *self.runner]
+        done = subprocess.run(argv, env=self.world.env, stdin=subprocess.DEVNULL, capture_output=True, timeout=within)
+        return done.returncode
+
+    def trace(self) -> list[Moment]:
+        """Deploys the next version under the eyes of strace, and lists the moments of its runner."""
+        self.publish()
+        deploy = self.enqueue()
+        log = self.world.root / "strace.log"
+        assert self.run("-o", str(log), "-s", "300", "-e", "trace=" + ",".join(CHANGING)) == 0
+        assert self.row(deploy).status == "deployed"
+        return list(moments(log.read_text(errors="replace").splitlines()))
+
+    def killed(self, moment: Moment, **request: Any) -> tuple[str, bool]:
+        """Starts a deploy that is killed at that moment: (its id, whether the kill came)."""
+        deploy = self.enqueue(**request)
+        log = self.world.root / "strace.log"
+        code = self.run("-o", str(log), "-e", f"trace={moment.syscall}",
+                        "-e", f"inject={moment.syscall}:signal=KILL:when={moment.nth}")  # fmt: skip
+        return deploy, code != 0
+
+    def refused(self, moment: Moment, error: str, *, on: bool = False, **request: Any) -> tuple[str, bool]:
+        """Starts a deploy in which that call fails with `error`; from then `on`, or once."""
+        deploy = self.enqueue(**request)
+        log = self.world.root / "strace.log"
+        self.run("-o", str(log), "-e", f"trace={moment.syscall}",
+                 "-e", f"inject={moment.syscall}:error={error}:when={moment.nth}{'+' if on else ''}")  # fmt: skip
+        return deploy, "(INJECTED)" in log.read_text(errors="replace")
+
+    # what must be true
+
+    def old_or_new(self, old: int, new: int, *besides: str) -> None:
+        """P1: every live path has its complete old or complete new content, and outputs are of one version."""
+        before, after, found = self.expected(old), self.expected(new), read(self.world.live)
+        for path in (before.keys() | after.keys() | found.keys()) - set(besides):
+            allowed = (before.get(path), after.get(path))
+            assert found.get(path) in allowed, f"{path} is {found.get(path)}, neither of {allowed}"
+        dist = {found.get(p) for p in outputs(new) if p.startswith("web/dist/")}
+        assert len(dist) == 1, f"outputs of two versions: {dist}"
+
+    def ended(self, number: int, *besides: str) -> None:
+        """Nothing is half done: that version is there, record and disk agree, nothing is left over, all have ended."""
+        expected, found = self.expected(number), read(self.world.live)
+        differing = {p for p in expected.keys() | found.keys() if expected.get(p) != found.get(p)} - set(besides)
+        assert not differing, {p: (expected.get(p), found.get(p)) for p in differing}
+        drift = self.world.json("drift", ok=(0, 3))
+        drifted = {p["path"] for s in drift["services"] for p in s["paths"]}
+        assert drifted <= {b.split("/", 1)[1] for b in besides}, drift
+        self.tidy()
+
+    def tidy(self) -> None:
+        """One outcome for each request, no stage folder, no intent, no process."""
+        eventually(lambda: not self.world.own_processes(), "every process of homeport has ended")
+        for row in self.world.json("history", "-n", "100")["deploys"]:
+            assert (row["state"], bool(row["status"])) == ("done", True), row
+        live = self.world.live
+        left = [p for p in [*live.glob(".homeport-*/stage/*"), *live.glob(".homeport-*/swap.json*"),
+                            *live.glob(".homeport-*/outputs/.*")]]  # fmt: skip
+        assert not left, left
+        store = self.store()
+        try:
+            assert not [t.name for t in store.targets() if t.syncing is not None]
+            assert store.check() == []
+        finally:
+            store.close()
+
+
+_CALL = re.compile(r"^(\w+)\(")
+_STAGE = re.compile(r'\\"type\\":\\"deploy.stage\\".*?\\"stage\\":\\"([\w:-]+)\\",\\"state\\":\\"(\w+)\\"')
+
+
+def moments(lines: Sequence[str]) -> Iterator[Moment]:
+    """Each traced call with its number and the stage that was going on when it began."""
+    counts: dict[str, int] = {}
+    stage = "start"
+    for line in lines:
+        call = _CALL.match(line)
+        if call is None:
+            continue
+        name = call.group(1)
+        counts[name] = counts.get(name, 0) + 1
+        yield Moment(name, counts[name], stage, line)
+        told = _STAGE.search(line) if name == "write" else None
+        if told is not None:
+            stage = told.group(1) if told.group(2) == "start" else f"after {told.group(1)}"
+
+
+def sample(found: Sequence[Moment], most: int, *, soak: bool) -> list[Moment]:
+    """All of them for a soak; else so many, spread evenly, first and last among them."""
+    if soak or len(found) <= most:
+        return list(found)
+    step = (len(found) - 1) / (most - 1)
+    return [found[round(n * step)] for n in range(most)]

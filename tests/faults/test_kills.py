@@ -1,0 +1,79 @@
+"""kill -9 of the runner at its journal lines and at the calls that change something; one command ends it (P1, P2, P3)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from tests.faults.harness import CHANGING, Host, Moment, sample
+
+pytestmark = pytest.mark.timeout(3600)
+
+MOVES = ("renameat2", "renameat", "rename", "unlink", "unlinkat", "rmdir")
+MAKES = ("mkdir", "mkdirat", "symlinkat", "openat", "write", "ftruncate")
+DISK = ("fsync", "fdatasync", "syncfs", "pwrite64")
+
+WHERE: dict[str, Callable[[Moment], bool]] = {
+    "journal lines": lambda m: m.syscall == "write" and '\\"type\\":' in m.shown,
+    "moves in sync": lambda m: m.stage == "sync" and m.syscall in MOVES,
+    "files made in sync": lambda m: m.stage == "sync" and m.syscall in MAKES,
+    "disk and database in sync": lambda m: m.stage == "sync" and m.syscall in DISK,
+    "stamp": lambda m: "stamp" in m.stage,
+    "before the sync": lambda m: m.stage not in ("sync", "start") and _before_sync(m),
+    "between sync and stamp": lambda m: m.stage != "sync" and "stamp" not in m.stage and not _before_sync(m),
+}
+
+
+def _before_sync(moment: Moment) -> bool:
+    stage = moment.stage.removeprefix("after ")
+    return stage in ("start", "fetch", "gate", "inspect", "decide", "prepare", "build", "migrate", "inspect-again")
+
+
+def changes(moment: Moment) -> bool:
+    """A kill before a file is opened to be read leaves what the call before it left."""
+    return moment.syscall != "openat" or "O_CREAT" in moment.shown
+
+
+def test_every_changing_call_is_known(host: Host) -> None:
+    """The tests below reach every kind of call by which the runner changes a file."""
+    found = {m.syscall for m in host.trace() if m.stage == "sync"}
+    assert {"renameat2", "fsync", "fdatasync", "pwrite64", "unlinkat", "mkdirat", "openat", "write"} <= found
+    assert found <= {*MOVES, *MAKES, *DISK} == set(CHANGING) | {"renameat2"} - {"link"} | found
+
+
+@pytest.mark.parametrize("where", WHERE)
+def test_a_kill_at_any_moment_is_ended_by_one_command(host: Host, where: str, soak: bool) -> None:
+    found = [m for m in host.trace() if WHERE[where](m) and changes(m)]
+    assert found
+    killed = 0
+    for moment in sample(found, 12, soak=soak):
+        host.publish()
+        deploy, fell = host.killed(moment)
+        killed += fell
+        try:
+            host.old_or_new(host.number - 1, host.number, "plain/in-place.txt")
+            recovered(host, deploy)
+        except AssertionError as fault:
+            raise AssertionError(f"killed before {moment}: {fault}") from fault
+    assert killed > 0
+
+
+def recovered(host: Host, deploy: str) -> None:
+    """One `homeport deploy` ends the interrupted one truly, and brings the version that was asked for."""
+    asked = host.deploy()
+    assert asked["status"] in ("deployed", "unchanged")
+    row = host.row(deploy)
+    assert row.status in ("deployed", "unchanged") if row.changed_live else row.status in ("failed", "deployed"), row
+    if row.status == "failed":
+        assert (row.attempts, row.error_code) == (1, "interrupted"), row
+    assert one_ending(host, deploy) <= 1
+    host.ended(host.number)
+
+
+def one_ending(host: Host, deploy: str) -> int:
+    """How often the journal says that the deploy is done; every line that is whole is one JSON object."""
+    journal = host.world.state / f"shop/production/journal/{deploy}.jsonl"
+    lines = journal.read_text().splitlines() if journal.exists() else []
+    return sum(json.loads(line)["type"] == "deploy.done" for line in lines if line.endswith("}"))
