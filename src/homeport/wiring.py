@@ -8,20 +8,25 @@ import socket
 import sys
 from collections.abc import Callable
 
-from homeport.decide import layout, loading
+from homeport.decide import adopting, layout, loading
 from homeport.doors.clock import SystemClock
 from homeport.doors.git import Mirror
 from homeport.doors.journal import FileJournal, follow
 from homeport.doors.live import LiveTargets
+from homeport.doors.ledger import EditLedger
 from homeport.doors.lock import FileLock
+from homeport.doors.merging import Branches
 from homeport.doors.permits import Permits, PermittedRuntime
 from homeport.doors.rescues import RescueBox
-from homeport.doors.secrets import Redactor
-from homeport.doors.shell import LocalShell, detach
+from homeport.doors.secrets import Redactor, value_of
+from homeport.doors.secretscan import SecretLook
+from homeport.doors.shell import LocalShell, detach, still_runs
 from homeport.doors.store import SqliteStore
 from homeport.flow.site import Site
 from homeport.model.config import Config, Environment, HostConfig, Project
+from homeport.model.edits import Person
 from homeport.model.errors import ConfigFault, HomeportError, Refused, StateFault, UsageFault
+from homeport.model.forge import Forge, NewRequest
 from homeport.model.ports import Journal, Prober, Runtime, Shell
 
 ETC_HOST_FILE = "/etc/homeport/host.toml"
@@ -211,7 +216,9 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
         shell_for=shell_for, runtimes_for=lambda shell: _runtimes(shell, permits), prober_for=_prober,
         journal_for=journal_for, follow_journal=follow,
         start_runner=lambda: start_runner(root, project, environment, state),
-        load_config=loading.load, closers=[store.close],
+        load_config=loading.load, closers=[store.close], edits=EditLedger(store.database),
+        merging=Branches(git, permits), secret_scan=SecretLook(state),
+        forge=lambda: _forge(config, store, origin, redactor), request_page=lambda asked: _page(config, origin, asked),
     )  # fmt: skip
 
 
@@ -220,7 +227,8 @@ def _private(*folders: str) -> None:
         try:
             os.makedirs(folder, mode=0o700, exist_ok=True)
         except OSError as fault:
-            raise StateFault(f"the state folder cannot be made: {fault.strerror}", where=folder,
+            why = "there is a file in its place" if isinstance(fault, FileExistsError) else fault.strerror
+            raise StateFault(f"the state folder cannot be made: {why}", where=folder,
                              next="set HOMEPORT_STATE to a folder of your own") from fault  # fmt: skip
 
 
@@ -238,11 +246,50 @@ def _prober(shell: Shell) -> Prober:
     return Probes(shell)
 
 
+def _forge(config: Config, store: SqliteStore, origin: str, redactor: Redactor) -> Forge | None:
+    if config.forge is None or config.forge.token is None:
+        return None
+    token = value_of(config.forge.token, "forge.token")
+    redactor.add([token])
+    from homeport.doors.forges.connect import connect
+
+    return connect(config.forge, token, store, remote=origin)
+
+
+def _page(config: Config, origin: str, asked: NewRequest) -> str | None:
+    from homeport.doors.forges.connect import page
+
+    return page(config.forge, origin, asked)
+
+
+def identity(folder: str) -> Person | None:
+    """Who commits: `user.name` and `user.email` as git knows them in the checkout around the folder, else
+    GIT_AUTHOR_NAME and GIT_AUTHOR_EMAIL; None when neither says."""
+    here = LocalShell().run(["git", "-C", folder, "rev-parse", "--git-dir"], ok=(0, 128)).code == 0
+    if here:
+        told = [LocalShell().run(["git", "-C", folder, "config", "--get", f"user.{key}"], ok=(0, 1, 128)).stdout
+                for key in ("name", "email")]  # fmt: skip
+        found = adopting.person_of(*(raw.decode("utf-8", "replace") for raw in told))
+        if found is not None:
+            return found
+    return adopting.person_of(os.environ.get("GIT_AUTHOR_NAME", ""), os.environ.get("GIT_AUTHOR_EMAIL", ""))
+
+
+_started: dict[str, int] = {}
+"""The runner that this process started last, by state folder."""
+
+
 def start_runner(root: str, project: str, environment: str, state: str) -> int:
-    """Starts a runner in its own session, so that it outlives the terminal; returns its pid."""
+    """Starts a runner in its own session, so that it outlives the terminal; returns its pid.
+
+    One that this process started before and that is still on its way is enough.
+    """
+    if state in _started and still_runs(_started[state]):
+        return _started[state]
     log = os.path.join(state, "runner.log")
     argv = [sys.executable, "-m", "homeport.runner", root, project, environment]
-    return detach(argv, {**os.environ, "HOMEPORT_STATE": root}, log)
+    _started[state] = detach(argv, {**os.environ, "HOMEPORT_STATE": root}, log)
+    return _started[state]
 
 
 def person() -> str:

@@ -284,6 +284,14 @@ def _shown(argv: Sequence[str]) -> str:
     return printable(" ".join(argv).encode("utf-8", "surrogateescape"))[:300]
 
 
+def still_runs(child: int) -> bool:
+    """Whether a process that `detach` started here has not ended yet."""
+    try:
+        return os.waitpid(child, os.WNOHANG)[0] == 0
+    except ChildProcessError:
+        return False
+
+
 def detach(argv: Sequence[str], env: Mapping[str, str], log: str) -> int:
     """Starts a process of homeport's own in its own session, so that it outlives the terminal; returns its pid.
 
