@@ -75,7 +75,8 @@ def _one(path: str, r: Tree, w: Tree, a: Tree, on_drift: str) -> str:
         if on_drift == "keep":
             return "stays"
         return "drift" if on_drift == "refuse" or odd else _becomes(r[path])
-    if there == w.get(path) and not below(a, path) and (not odd or path not in w):
+    folder_arrived = bool(below(a, path)) and path not in w and bool(below(w, path))
+    if folder_arrived or (there == w.get(path) and not below(a, path) and (not odd or path not in w)):
         return "stays"
     return "conflict"
 

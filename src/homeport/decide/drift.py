@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 
 from msgspec.structs import replace
 
@@ -26,23 +26,25 @@ def judge(recorded: Entry | None, wanted: Entry | None, actual: Entry | None) ->
 
 def reconcile(target: str, from_tree: str, to_tree: str, changes: Sequence[TreeChange], scan: Scan,
               obstacles: Mapping[str, Difference], on_drift: OnDrift,
-              in_place: Matcher | None) -> SyncPlan:  # fmt: skip
+              in_place: Matcher | None, accepted: Container[str] = (),
+              landed: Container[str] = ()) -> SyncPlan:  # fmt: skip
     """The plan that brings a live folder from `from_tree` to `to_tree`.
 
     `changes` are those between the two trees, `scan` what is not as recorded, `obstacles` what lies at paths
-    that only the new tree has. A path with drift that the commit changes too is a conflict, whatever `on_drift` says.
+    that only the new tree has. A path with drift that the commit changes too is a conflict, whatever `on_drift` says,
+    unless the drift is `landed`: then it is part of what the commit brings. What is `accepted` stays as it is.
     """
     drifted = {d.path: d for d in scan.differences}
     mutated = {d.path: d for d in scan.mutated}
-    plan = _Plan(in_place)
+    plan = _Plan(in_place, {above for c in changes if c.after is not None for above in _above(c.path)})
     changed: set[str] = set()
     for change in changes:
         changed.add(change.path)
         there = drifted.get(change.path) or mutated.get(change.path) or obstacles.get(change.path)
-        plan.change(change, there, mutable=change.path in mutated)
+        plan.change(change, there, mutable=change.path in mutated, landed=change.path in landed)
     for difference in scan.differences:
         if difference.path not in changed:
-            plan.drift(difference, on_drift)
+            plan.drift(difference, "keep" if difference.path in accepted else on_drift)
     for difference in scan.mutated:
         if difference.path not in changed:
             plan.reset(difference)
@@ -51,21 +53,29 @@ def reconcile(target: str, from_tree: str, to_tree: str, changes: Sequence[TreeC
                     drift=tuple(plan.refused))  # fmt: skip
 
 
+def _above(path: str) -> list[str]:
+    parts = path.split("/")[:-1]
+    return ["/".join(parts[: n + 1]) for n in range(len(parts))]
+
+
 class _Plan:
-    def __init__(self, in_place: Matcher | None) -> None:
+    def __init__(self, in_place: Matcher | None, folders: set[str]) -> None:
         self._in_place = in_place
+        self._folders = folders
+        """Folders that the commit brings files into."""
         self.steps: list[SyncStep] = []
         self.arrived: list[str] = []
         self.kept: list[str] = []
         self.conflicts: list[Difference] = []
         self.refused: list[Difference] = []
 
-    def change(self, change: TreeChange, there: Difference | None, *, mutable: bool) -> None:
+    def change(self, change: TreeChange, there: Difference | None, *, mutable: bool, landed: bool) -> None:
         """A path that the commit changes."""
         if there is None:
             self._step(change.path, change.before, change.after)
         elif there.oddity is not None:
-            if there.actual is None and change.after is None and there.state == "deleted":
+            made_way = there.state == "deleted" or (there.oddity == "directory" and change.path in self._folders)
+            if there.actual is None and change.after is None and made_way:
                 self.arrived.append(change.path)
             else:
                 self._conflict(there)
@@ -73,6 +83,8 @@ class _Plan:
             self._step(change.path, there.actual, change.after, rescue="mutable")
         elif judge(change.before, change.after, there.actual) == "arrived":
             self.arrived.append(change.path)
+        elif landed:
+            self._step(change.path, there.actual, change.after, rescue="adopted")
         else:
             self._conflict(there)
 

@@ -32,7 +32,8 @@ def differences(target: Target, root: int, index: TargetIndex, ignored: Sequence
             continue
         found.append(_difference(path, recorded, seen))
     known = {d.path for d in found}
-    for path, seen in _untracked(target, root, index, ignored, hidden):
+    instead = [d.path for d in found if d.oddity == "directory"]
+    for path, seen in _untracked(target, root, index, ignored, hidden, instead):
         if path not in known and not seen.absent:
             found.append(_difference(path, None, seen))
     return sorted(found, key=lambda d: d.path), stale
@@ -53,15 +54,16 @@ def _is_link(entry: Entry | None) -> bool:
     return entry is not None and entry.mode == "120000"
 
 
-def _untracked(target: Target, root: int, index: TargetIndex, ignored: Sequence[str],
-               hidden: Sequence[str]) -> list[tuple[str, Seen]]:  # fmt: skip
+def _untracked(target: Target, root: int, index: TargetIndex, ignored: Sequence[str], hidden: Sequence[str],
+               instead: Sequence[str]) -> list[tuple[str, Seen]]:  # fmt: skip
+    """Git does not look into folders that stand where it knows a file (`instead`): they are walked here."""
     by_project, by_us = Matcher(ignored), Matcher(hidden, dir_only_matches_files=True)
 
     def invisible(path: str, is_folder: bool) -> bool:
         return by_us.match(path, is_folder) or by_project.match(path, is_folder)
 
     found: list[tuple[str, Seen]] = []
-    for listed in index.others(target.path, [*ignored, *hidden]):
+    for listed in [*index.others(target.path, [*ignored, *hidden]), *(f"{path}/" for path in instead)]:
         path = listed.rstrip("/")
         if invisible(path, listed.endswith("/")):
             continue

@@ -18,6 +18,10 @@ STARTS = 4
 """Runners that may die one after the other without getting anywhere, before the follower says so."""
 
 
+PATIENCE, LONGEST_PATIENCE = 1.0, 60.0
+"""Seconds in which a runner must have taken the lock; twice as long each time, for it may only be slow to start."""
+
+
 def ask(site: Site, request: Request) -> str:
     """Ends what a crash left, then enqueues (or joins an equal request) and makes sure that a runner is there.
 
@@ -38,7 +42,7 @@ def follow(site: Site, deploy: str, offset: int = 0, tick: Callable[[], None] = 
     `tick` is called again and again while nothing comes. Raises InfrastructureFault (code `runner`) when every
     runner dies without getting anywhere; the deploy stays where it is, and the next command ends it.
     """
-    started = {"at": site.clock.monotonic()}
+    started = {"at": site.clock.monotonic(), "patience": PATIENCE}
     reached: list[tuple[object, ...]] = []
 
     def alive() -> bool:
