@@ -7,13 +7,14 @@ import pwd
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 from homeport.decide import adopting, layout, loading
 from homeport.doors.clock import SystemClock
 from homeport.doors.git import Mirror
 from homeport.doors.journal import FileJournal, follow
-from homeport.doors.live import LiveTargets
 from homeport.doors.ledger import EditLedger
+from homeport.doors.live import LiveTargets
 from homeport.doors.lock import FileLock
 from homeport.doors.merging import Branches
 from homeport.doors.permits import Permits, PermittedRuntime
@@ -23,7 +24,7 @@ from homeport.doors.secretscan import SecretLook
 from homeport.doors.shell import LocalShell, detach, still_runs
 from homeport.doors.store import SqliteStore
 from homeport.flow.site import Site
-from homeport.model.config import Config, Environment, HostConfig, Project
+from homeport.model.config import Config, Environment, HostConfig, Project, Secret
 from homeport.model.edits import Person
 from homeport.model.errors import ConfigFault, HomeportError, Refused, StateFault, UsageFault
 from homeport.model.forge import Forge, NewRequest
@@ -203,6 +204,12 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
     def shell_for(deploy: str | None, cancelled: Callable[[], bool]) -> Shell:
         return LocalShell(deploy, cancelled, permits, hidden=(root, "/etc/homeport"))
 
+    def migration_lock(url: Secret | str, within: float, cancelled: Callable[[], bool]) -> AbstractContextManager[None]:
+        from homeport.doors.advisory import advisory_lock
+
+        plain = url if isinstance(url, str) else value_of(url, "homeport.toml: migrate.lock")
+        return advisory_lock(plain, project, clock, within, cancelled)
+
     def journal_for(deploy: str) -> Journal:
         return FileJournal(os.path.join(state, "journal", f"{deploy}.jsonl"), deploy, redactor.redact, clock=clock)
 
@@ -216,7 +223,7 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
         shell_for=shell_for, runtimes_for=lambda shell: _runtimes(shell, permits), prober_for=_prober,
         journal_for=journal_for, follow_journal=follow,
         start_runner=lambda: start_runner(root, project, environment, state),
-        load_config=loading.load, closers=[store.close], edits=EditLedger(store.database),
+        load_config=loading.load, migration_lock=migration_lock, closers=[store.close], edits=EditLedger(store.database),
         merging=Branches(git, permits), secret_scan=SecretLook(state),
         forge=lambda: _forge(config, store, origin, redactor), request_page=lambda asked: _page(config, origin, asked),
     )  # fmt: skip

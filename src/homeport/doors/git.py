@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from homeport.doors.git_read import EMPTY_TREE, MirrorReader
 from homeport.doors.gitcmd import GitCommand, network_environment
-from homeport.model.errors import InfrastructureFault, StateFault, UsageFault
+from homeport.model.errors import InfrastructureFault, Refused, StateFault, UsageFault
 from homeport.model.live import Entry
 from homeport.model.paths import printable, to_bytes
 from homeport.model.ports import Completed, Shell
@@ -77,6 +77,29 @@ class Mirror(MirrorReader):
             said = _HIDDEN.sub("", printable(done.stderr.decode("utf-8", "replace").strip()[-2000:]))
             code = "shallow" if "shallow" in said else "fetch"
             raise self._fault(f"the origin cannot be fetched: {said or 'git said nothing'}", code)
+
+    def push_new(self, commit: str, branch: str) -> None:
+        """Makes a branch at the origin. Raises Refused (code `branch-exists`), InfrastructureFault (code `push`).
+
+        A push whose answer was lost has succeeded when the origin has the branch at that commit.
+        """
+        local = self._check_origin()
+        full = f"refs/heads/{branch}"
+        allowed = ("-c", f"protocol.file.allow={'always' if local else 'never'}")
+        args = (*allowed, "push", "--quiet", "--no-verify", "--no-follow-tags", f"--force-with-lease={full}:", "--",
+                self.origin, f"{commit}:{full}")  # fmt: skip
+        done = self.cmd.code(*args, ok=range(256), timeout=FETCH_TIMEOUT, env=network_environment())
+        if done.code == 0:
+            return
+        there = self.cmd.code(*allowed, "ls-remote", "--", self.origin, full, ok=range(256), timeout=FETCH_TIMEOUT,
+                              env=network_environment()).stdout.split()  # fmt: skip
+        if there and there[0].decode("ascii", "replace") == commit:
+            return
+        if there:
+            raise Refused(f"the origin has a branch {printable(branch)} already", where=printable(branch),
+                          next="homeport adopt --branch ANOTHER", code="branch-exists")  # fmt: skip
+        said = _HIDDEN.sub("", printable(done.stderr.decode("utf-8", "replace").strip()[-2000:]))
+        raise self._fault(f"the branch cannot be pushed: {said or 'git said nothing'}", "push")
 
     def keep(self, ref: str, oid: str | None) -> None:
         """As `Git.keep`."""
@@ -167,7 +190,8 @@ class Mirror(MirrorReader):
                 shutil.rmtree(made, ignore_errors=True)
 
     def _verify(self) -> None:
-        if not all(os.path.exists(os.path.join(self.path, name)) for name in ("HEAD", "objects", "refs", "config")):
+        parts = (os.path.join(self.path, name) for name in ("objects", "refs", "config"))
+        if not self._has_head() or not all(map(os.path.exists, parts)):
             raise StateFault("this is not a mirror that homeport made", where=self.path,
                              next=f"mv {self.path} {self.path}.old, then run the command again", code="mirror")  # fmt: skip
         info = os.path.join(self.path, "info")
@@ -181,6 +205,14 @@ class Mirror(MirrorReader):
         with tempfile.NamedTemporaryFile("w", dir=info, delete=False) as fresh:
             fresh.write(ATTRIBUTES)
         os.replace(fresh.name, attributes)
+
+    def _has_head(self) -> bool:
+        """Without a readable HEAD git takes the folder for no repository, and blames whoever asked."""
+        try:
+            with open(os.path.join(self.path, "HEAD"), "rb") as file:
+                return file.read(100).startswith(b"ref: refs/")
+        except OSError:
+            return False
 
     def _check_version(self) -> None:
         said = self.cmd.run("version").decode("utf-8", "replace")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from urllib.parse import quote
+
+from homeport.model.config import Secret
+from homeport.model.errors import ConfigFault
 
 SHORTEST = 6
 """Characters; shorter values would blacken ordinary words."""
@@ -35,3 +39,24 @@ class Redactor:
 
 def _in_url(value: str) -> str:
     return quote(value, safe="", errors="surrogateescape") if len(value) >= SHORTEST else ""
+
+
+def value_of(secret: Secret, where: str) -> str:
+    """What a reference to a secret stands for, without the white space around it.
+
+    Raises ConfigFault (code `no-secret`) when it is not there, naming the key and never the value.
+    """
+    if secret.env is not None:
+        found, source = os.environ.get(secret.env, ""), f"the variable {secret.env}"
+    else:
+        source = f"the file {secret.file}"
+        try:
+            with open(secret.file or "", encoding="utf-8") as file:
+                found = file.read()
+        except (OSError, UnicodeDecodeError) as fault:
+            why = fault.strerror if isinstance(fault, OSError) else "it is not text"
+            raise ConfigFault(f"{source} cannot be read: {why}", where=where, next="homeport check",
+                              code="no-secret") from fault  # fmt: skip
+    if not found.strip():
+        raise ConfigFault(f"{source} is empty or not set", where=where, next="homeport check", code="no-secret")
+    return found.strip()

@@ -22,6 +22,7 @@ from homeport.model.deploys import (
     Status,
     TargetRecord,
 )
+from homeport.model.edits import Edit
 from homeport.model.errors import Busy, StateFault
 from homeport.model.live import Rescue
 from homeport.model.ports import Clock
@@ -29,7 +30,7 @@ from homeport.model.ports import Clock
 T = TypeVar("T")
 _BODIES: tuple[tuple[str, type], ...] = (
     ("deploys", Deploy), ("services", ServiceRecord), ("targets", TargetRecord), ("rescues", Rescue),
-    ("blocks", Block), ("holds", Hold),
+    ("blocks", Block), ("holds", Hold), ("edits", Edit),
 )  # fmt: skip
 
 
@@ -42,6 +43,11 @@ class SqliteStore:
     def __init__(self, path: str, clock: Clock, *, readonly: bool = False) -> None:
         self._clock = clock
         self._db = Database(path, clock, readonly=readonly)
+
+    @property
+    def database(self) -> Database:
+        """For records that have a file of their own beside this one."""
+        return self._db
 
     def meta(self, key: str) -> str | None:
         row = self._db.one("SELECT value FROM meta WHERE key = ?", key)

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from homeport.decide import durations, edits, layout
 from homeport.flow.site import Site
 from homeport.flow.work import TargetWork, Tools, Work
-from homeport.model.edits import LIVING, Edit
+from homeport.model.edits import LIVING, Edit, Ledger
 from homeport.model.errors import HomeportError, Refused, UsageFault
 from homeport.model.live import Difference, Entry, Scan, Target
 from homeport.model.paths import printable
@@ -128,7 +128,8 @@ def accept(site: Site, paths: Sequence[str], because: str, until: str, by: str) 
     from homeport.flow.looking import below, chosen, met, targets_of
 
     if not because.strip():
-        raise UsageFault("say why the edit may stay", next='homeport accept PATH --because "..." --until 7d', code="because")
+        raise UsageFault("say why the edit may stay", next='homeport accept PATH --because "..." --until 7d',
+                         code="because")  # fmt: skip
     now = site.clock.now()
     end = edits.expiry(until, now, durations.parse)
     if end is None or edits.moment(end) <= edits.moment(now):
@@ -144,7 +145,8 @@ def accept(site: Site, paths: Sequence[str], because: str, until: str, by: str) 
             fresh = Edit(id=_new_id(), target=target.name, service=service(difference.path),
                          path=edits.shown(difference.path), state="open", since=now)  # fmt: skip
             edit = known.get(edits.shown(difference.path), fresh)
-            rows.append(replace(edit, state="accepted", actual=difference.actual, because=because.strip(), until=end, by=by))
+            rows.append(replace(edit, state="accepted", actual=difference.actual, because=because.strip(), until=end,
+                                by=by))  # fmt: skip
     if not rows:
         raise Refused(f"no drift at {', '.join(map(printable, paths))}", where=f"environment {site.environment}",
                       next="homeport drift", code="no-drift")  # fmt: skip
@@ -200,16 +202,14 @@ def old_edits(site: Site) -> list[dict[str, Any]]:
 class SilentLedger:
     """Satisfies `Ledger` for a plan, which leaves no trace."""
 
-    def __init__(self, ledger: Any) -> None:
+    def __init__(self, ledger: Ledger) -> None:
         self._ledger = ledger
 
     def living(self, target: str | None = None) -> list[Edit]:
-        found: list[Edit] = self._ledger.living(target)
-        return found
+        return self._ledger.living(target)
 
     def all(self) -> list[Edit]:
-        found: list[Edit] = self._ledger.all()
-        return found
+        return self._ledger.all()
 
     def save(self, changed: Sequence[Edit]) -> None:
         del changed

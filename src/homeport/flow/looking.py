@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from homeport.decide import layout
-from homeport.flow import runner
+from homeport.flow import editing, runner
 from homeport.flow.goals import service_now, unit_of
 from homeport.flow.site import Site
 from homeport.model.deploys import ServiceRecord
@@ -29,7 +29,7 @@ def status_of(site: Site) -> dict[str, Any]:
         "sha": newest.sha if newest else None, "deployId": newest.id if newest else None, "services": services,
         "hold": {"because": hold.because, "by": hold.by, "until": hold.until} if hold else None,
         "blocked": [{"sha": b.sha, "because": b.because, "by": b.by, "at": b.at} for b in site.store.blocks()],
-        "edits": sum(s["drift"] for s in services), "tries": [],
+        "edits": sum(s["drift"] for s in services), "tries": [], "oldEdits": editing.old_edits(site),
         "running": {"deployId": running.id, "stage": running.stage} if running else None,
     }  # fmt: skip
 
@@ -50,7 +50,9 @@ def _service_status(site: Site, name: str, records: dict[str, ServiceRecord]) ->
                 state = f"unknown ({fault.what})"
     if target is not None and site.store.target(target.name) is not None:
         try:
-            drift = len(_mine(site, name, target, site.targets.scan(target, site.env.branch)))
+            scan = site.targets.scan(target, site.env.branch)
+            editing.note(site, target, scan)
+            drift = len(_mine(site, name, target, scan))
         except HomeportError as fault:
             state = f"{state}; {fault.what}"
     return {"service": name, "sha": record.sha, "runtime": service.runtime, "state": state, "drift": drift}
@@ -71,7 +73,7 @@ def _mine(site: Site, name: str, target: Target, scan: Scan) -> list[Difference]
     return [d for d in scan.differences if not source or d.path.startswith(source + "/")]
 
 
-def _targets(site: Site, services: Sequence[str]) -> list[tuple[str, Target]]:
+def targets_of(site: Site, services: Sequence[str]) -> list[tuple[str, Target]]:
     known = layout.services_of(site.config, site.environment)
     unknown = sorted(set(services) - set(known))
     if unknown:
@@ -86,23 +88,27 @@ def _targets(site: Site, services: Sequence[str]) -> list[tuple[str, Target]]:
     return list(found.values())
 
 
-def _met(site: Site, target: Target) -> Scan:
+def met(site: Site, target: Target) -> Scan:
     if not site.git.has(f"refs/heads/{site.env.branch}"):
         site.git.fetch()
     site.targets.meet(target, site.env.branch, observe=site.store.target(target.name) is None)
-    return site.targets.scan(target, site.env.branch)
+    scan = site.targets.scan(target, site.env.branch)
+    editing.note(site, target, scan)
+    return scan
 
 
 def drift_of(site: Site, services: Sequence[str]) -> dict[str, Any]:
     """Every path that differs from what homeport last put there."""
     rows, equal = [], True
-    for name, target in _targets(site, services):
-        scan = _met(site, target)
+    for name, target in targets_of(site, services):
+        scan = met(site, target)
         found = scan.differences if target.name == "_project" and name == "_project" else _mine(site, name, target, scan)
         equal = equal and not found
+        accepted = {p: f"{e.because} (by {e.by}, until {e.until})" for p, e in
+                    editing.accepted_paths(site, target, scan).items()}  # fmt: skip
         rows.append({
             "service": name, "target": target.path,
-            "paths": [{"path": printable(d.path), "state": d.state, "accepted": None, "foreign": d.foreign,
+            "paths": [{"path": printable(d.path), "state": d.state, "accepted": accepted.get(d.path), "foreign": d.foreign,
                        "because": d.oddity} for d in found],
         })  # fmt: skip
     return {"equal": equal, "services": rows}
@@ -111,8 +117,8 @@ def drift_of(site: Site, services: Sequence[str]) -> dict[str, Any]:
 def diff_of(site: Site, service: str | None, paths: Sequence[str]) -> str:
     """A unified diff from what was put there to what is there; empty when equal."""
     parts = []
-    for _, target in _targets(site, [service] if service else []):
-        for difference in _chosen(_met(site, target), paths):
+    for _, target in targets_of(site, [service] if service else []):
+        for difference in chosen(met(site, target), paths):
             parts.append(_one_diff(site, target, difference))
     return "".join(parts)
 
@@ -133,7 +139,7 @@ def _bytes_of(site: Site, target: Target, path: str) -> bytes | None:
     return site.targets.read_live(target, path)
 
 
-def _chosen(scan: Scan, paths: Sequence[str]) -> list[Difference]:
+def chosen(scan: Scan, paths: Sequence[str]) -> list[Difference]:
     if not paths:
         return list(scan.differences)
     wanted = [p.rstrip("/") for p in paths]
@@ -145,13 +151,14 @@ def discard_paths(site: Site, paths: Sequence[str], by: str = "") -> dict[str, A
     done: list[str] = []
     rescued: list[str] = []
     with site.lock.hold(wait=False):
-        for _, target in _targets(site, []):
-            local = [relative for p in paths if (relative := _below(target, p)) is not None]
-            chosen = _chosen(_met(site, target), local) if local else []
-            if chosen:
-                result = site.targets.discard(target, chosen, None)
+        for _, target in targets_of(site, []):
+            local = [relative for p in paths if (relative := below(target, p)) is not None]
+            found = chosen(met(site, target), local) if local else []
+            if found:
+                result = site.targets.discard(target, found, None)
+                editing.discarded(site, target, [d.path for d in found], by)
                 rescued += result.rescued
-                done += [d.path for d in chosen]
+                done += [d.path for d in found]
     if not done:
         raise Refused(f"no drift at {', '.join(map(printable, paths))}", where=f"environment {site.environment}",
                       next="homeport drift", code="no-drift")  # fmt: skip
@@ -159,7 +166,7 @@ def discard_paths(site: Site, paths: Sequence[str], by: str = "") -> dict[str, A
     return {"discarded": [printable(p) for p in done], "rescued": rescued}
 
 
-def _below(target: Target, path: str) -> str | None:
+def below(target: Target, path: str) -> str | None:
     """A path as given: absolute below the target, with the source folder before it, or relative to the target."""
     if os.path.isabs(path):
         return os.path.relpath(path, target.path) if path.startswith(target.path + "/") else None
@@ -171,8 +178,8 @@ def record_services(site: Site, services: Sequence[str], by: str = "") -> dict[s
     """Takes foreign content, or a folder that was met anew, as put there by homeport; writes nothing live."""
     rows = []
     with site.lock.hold(wait=False):
-        for name, target in _targets(site, services):
-            scan = _met(site, target)
+        for name, target in targets_of(site, services):
+            scan = met(site, target)
             foreign = [d.path for d in scan.differences if d.foreign]
             if foreign:
                 record = site.store.target(target.name)
@@ -190,7 +197,7 @@ def meet_anew(site: Site, services: Sequence[str], by: str = "") -> dict[str, An
     with site.lock.hold(wait=False):
         if not site.git.has(f"refs/heads/{site.env.branch}"):
             site.git.fetch()
-        for name, target in _targets(site, services):
+        for name, target in targets_of(site, services):
             site.targets.meet_anew(target, site.env.branch)
             scan = site.targets.scan(target, site.env.branch)
             site.store.audit(by, "record --anew", name)
@@ -240,7 +247,7 @@ def doctor_of(site: Site | None, folder: str) -> list[dict[str, Any]]:
         ask("origin", False, str(fault), fault.next or "git fetch")
     problems = site.store.check()
     ask("state database", not problems, "; ".join(problems) or site.state, "homeport db check")
-    for name, target in _targets(site, []):
+    for name, target in targets_of(site, []):
         there = os.path.isdir(target.path)
         can = os.access(target.path if there else os.path.dirname(target.path), os.W_OK)
         ask(f"live folder of {name}", can, target.path if there else f"{target.path} (made at the first deploy)",

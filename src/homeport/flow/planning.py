@@ -7,6 +7,7 @@ from typing import Any, Literal, cast
 from msgspec.structs import replace
 
 from homeport.flow import runner
+from homeport.flow.editing import SilentLedger
 from homeport.flow.site import Site
 from homeport.flow.stages import deciding, fetching, inspecting
 from homeport.flow.work import Work
@@ -65,7 +66,8 @@ def make_plan(site: Site, request: Request) -> Plan:
     """What a deploy would do now, refusals included; raises for what is not even a plan (no such ref ...)."""
     from dataclasses import replace as change
 
-    site = change(site, journal_for=lambda _deploy: SilentJournal(), store=cast("Store", ReadOnlyStore(site.store)),
+    site = change(site, journal_for=lambda _deploy: SilentJournal(), edits=SilentLedger(site.edits),
+                  store=cast("Store", ReadOnlyStore(site.store)),
                   targets=cast("Targets", UntouchedTargets(site.targets)))  # fmt: skip
     tools = runner.tools_for(site, "plan")
     work = Work(deploy=Deploy(id="plan", kind=request.kind, request=request), config=site.config)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
-from homeport.model.config import Config, Environment, HostConfig
+from homeport.model.config import Config, Environment, HostConfig, Secret
+from homeport.model.edits import Ledger, Merging, SecretScan
+from homeport.model.forge import Forge, NewRequest
 from homeport.model.ports import (
     Builds,
     Clock,
@@ -40,6 +43,13 @@ class Site:
     builds: Builds
     lock: Lock
     clock: Clock
+    edits: Ledger
+    merging: Merging
+    secret_scan: SecretScan
+    forge: Callable[[], Forge | None]
+    """The forge that `[forge]` names, ready to be asked; None without one, or without its token."""
+    request_page: Callable[[NewRequest], str | None]
+    """Where a person opens a request by hand; None when the forge is not known."""
     shell_for: Callable[[str | None, Callable[[], bool]], Shell]
     """(deploy, is a cancel asked) -> a shell whose jobs are marked with that deploy."""
     runtimes_for: Callable[[Shell], dict[str, Runtime]]
@@ -48,6 +58,8 @@ class Site:
     follow_journal: Callable[[str, int, Callable[[], bool]], object]
     start_runner: Callable[[], int]
     load_config: Callable[[bytes, str], Config]
+    migration_lock: Callable[[Secret | str, float, Callable[[], bool]], AbstractContextManager[None]]
+    """(database URL, seconds to wait, is a cancel asked) -> held while a migration runs."""
     closers: list[Callable[[], None]] = field(default_factory=list)
 
     def journal_path(self, deploy: str) -> str:

@@ -11,7 +11,7 @@ from homeport.doors.forges.gitlab import GitLab
 from homeport.doors.forges.http import Timing
 from homeport.model.config import Forge as ForgeConfig
 from homeport.model.errors import ConfigFault
-from homeport.model.forge import Cache, Forge
+from homeport.model.forge import Cache, Forge, NewRequest
 
 _HOSTED = {"github": "https://github.com", "gitlab": "https://gitlab.com", "gitea": ""}
 _SCP = re.compile(r"(?:[^@/:]+@)?(?P<host>[A-Za-z0-9.-]+):(?!//)(?P<path>.+)", re.ASCII)
@@ -27,6 +27,33 @@ def connect(config: ForgeConfig, token: str, cache: Cache, *, remote: str | None
     if config.kind == "gitea":
         return Gitea(repo, token, cache, web=web, timing=timing)
     return GitLab(repo, token, cache, web=web, timing=timing)
+
+
+def page(config: ForgeConfig | None, remote: str, asked: NewRequest) -> str | None:
+    """The page on which a person opens a request by hand; without a configuration only for the two forges that
+    everybody knows by name. Asks nobody."""
+    if config is None:
+        host = _of_remote(remote)[0]
+        kind = {"github.com": "github", "ssh.github.com": "github", "gitlab.com": "gitlab"}.get(host)
+        if kind is None:
+            return None
+        config = ForgeConfig(kind="github" if kind == "github" else "gitlab")
+    forge = connect(config, "", _Forgetful(), remote=remote)
+    try:
+        return forge.new_request_page(asked)
+    finally:
+        forge.close()
+
+
+class _Forgetful:
+    """Satisfies `Cache` where nothing is asked."""
+
+    def cached(self, key: str) -> str | None:
+        del key
+        return None
+
+    def cache(self, key: str, value: str) -> None:
+        del key, value
 
 
 def address(config: ForgeConfig, remote: str | None) -> tuple[str, str]:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from homeport.decide import drift
 from homeport.decide.unwinding import unwind
+from homeport.flow import editing
 from homeport.flow.goals import build_target, with_environment, with_goal
 from homeport.flow.work import ServiceWork, TargetWork, Tools, Work
 from homeport.model.deploys import StartedWith
@@ -26,6 +27,7 @@ def read_live(work: Work, tools: Tools) -> Work:
         wanted = recorded.tree if stay else site.targets.wanted(target, _commit_of(work, target))
         targets[target.name] = _look(TargetWork(target=target, recorded=recorded, wanted=wanted), work, tools)
     work = work.having(targets=targets)
+    editing.note_inspected(work, tools)
     if request.kind == "live":
         return _rebuild_goals(work, tools)
     services = {}
@@ -99,6 +101,8 @@ def _look(target: TargetWork, work: Work, tools: Tools) -> TargetWork:
     plan = drift.reconcile(
         target.target.name, target.recorded.tree, target.wanted, changes, scan, obstacles,
         _on_drift(work, tools), Matcher(target.target.in_place) if target.target.in_place else None,
+        accepted=editing.accepted_paths(site, target.target, scan),
+        landed=editing.landed_paths(site, target.target, scan, work.sha),
     )  # fmt: skip
     return replace(target, scan=scan, plan=plan)
 

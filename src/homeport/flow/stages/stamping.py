@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from homeport.flow import editing
 from homeport.flow.blocking import unblock_passed
 from homeport.flow.ending import ended
 from homeport.flow.goals import build_target
@@ -29,6 +30,7 @@ def record_success(work: Work, tools: Tools) -> Work:
         tools.site.store.release()
         if work.sha is not None:
             unblock_passed(tools.site, work.sha)
+    editing.note_deployed(work, tools)
     for service in work.services.values():
         if service.target is not None and service.service.build is not None:
             tools.site.builds.prune(build_target(service), work.config.project.keep)

@@ -1,0 +1,163 @@
+"""The pure part of the way back: which differences are adopted, which hunks of them, and what the commit says."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Collection, Sequence
+
+from msgspec import Struct
+
+from homeport.decide.edits import shown
+from homeport.model.edits import Edit, Person
+from homeport.model.forge import is_ref_name
+from homeport.model.live import Difference
+from homeport.model.paths import printable
+
+CONTEXT = 3
+"""Lines shown around a hunk."""
+
+
+class Skipped(Struct, frozen=True):
+    path: str
+    because: str
+
+
+def select(differences: Sequence[Difference], named: Collection[str] | None, edits: Sequence[Edit], *, foreign: bool,
+           hostile: Callable[[str], bool], branches: Callable[[str], bool],
+           ) -> tuple[list[Difference], list[Skipped]]:  # fmt: skip
+    """(what is adopted, what is not and why) of one live folder.
+
+    `named` are the paths a person gave (None: all of them): naming one adopts what was accepted, or is on a branch
+    already. `branches` tells whether the origin still has a branch.
+    """
+    known = {edit.path: edit for edit in edits}
+    taken, skipped = [], []
+    for difference in differences:
+        if named is not None and not named_by(difference.path, named):
+            continue
+        edit = known.get(shown(difference.path))
+        because = _because(difference, edit, named, foreign, hostile, branches)
+        if because is None:
+            taken.append(difference)
+        else:
+            skipped.append(Skipped(difference.path, because))
+    return taken, skipped
+
+
+def _because(difference: Difference, edit: Edit | None, named: Collection[str] | None, foreign: bool,
+             hostile: Callable[[str], bool], branches: Callable[[str], bool]) -> str | None:  # fmt: skip
+    if difference.oddity is not None:
+        return f"not a file or link: {difference.oddity}" if difference.oddity != "unreadable" else "cannot be read"
+    if difference.foreign is not None and not foreign:
+        return f"as in commit {difference.foreign[:12]}: another deployer wrote it, or it is merged already"
+    if hostile(difference.path):
+        return "git takes no file of that name"
+    same = edit is not None and edit.actual == difference.actual
+    if edit is None or not same or (named is not None and difference.path in named):
+        return None
+    if edit.state == "accepted":
+        return f"accepted: {edit.because}"
+    if edit.state == "adopted" and edit.branch is not None and branches(edit.branch):
+        return f"on branch {edit.branch} already"
+    return None
+
+
+def named_by(path: str, named: Collection[str]) -> bool:
+    """Whether a person's path is this one, or a folder above it; an empty one is the whole live folder."""
+    return any(path == one or not one or path.startswith(one + "/") for one in named)
+
+
+class Hunk(Struct, frozen=True):
+    """One change of a text file: lines of the old replaced by lines of the new, with the context around."""
+
+    old: tuple[int, int]
+    new: tuple[int, int]
+    text: str
+    """As a unified diff shows it."""
+
+
+def hunks(old: bytes, new: bytes) -> list[Hunk] | None:
+    """The changes one by one; None when either is binary, and only whole files can be chosen."""
+    if b"\0" in old[:8000] or b"\0" in new[:8000]:
+        return None
+    before, after = _lines(old), _lines(new)
+    matcher = difflib.SequenceMatcher(None, before, after, autojunk=len(before) > 2000)
+    found = []
+    for tag, a, b, c, d in matcher.get_opcodes():
+        if tag != "equal":
+            found.append(Hunk((a, b), (c, d), _text(before, after, (a, b), (c, d))))
+    return found
+
+
+def assemble(old: bytes, new: bytes, chosen: Sequence[Hunk]) -> bytes:
+    """The old content with just these changes, byte for byte."""
+    before, after = _lines(old), _lines(new)
+    parts, at = [], 0
+    for hunk in sorted(chosen, key=lambda h: (h.old, h.new)):
+        parts += before[at : hunk.old[0]] + after[hunk.new[0] : hunk.new[1]]
+        at = hunk.old[1]
+    return b"".join(parts + before[at:])
+
+
+def _lines(content: bytes) -> list[bytes]:
+    """Lines with their ends; only a line feed ends one."""
+    return re.findall(rb"[^\n]*\n|[^\n]+", content)
+
+
+def _text(before: list[bytes], after: list[bytes], old: tuple[int, int], new: tuple[int, int]) -> str:
+    above = before[max(0, old[0] - CONTEXT) : old[0]]
+    below = before[old[1] : old[1] + CONTEXT]
+    head = f"@@ -{old[0] - len(above) + 1},{len(above) + old[1] - old[0] + len(below)} " \
+           f"+{new[0] - len(above) + 1},{len(above) + new[1] - new[0] + len(below)} @@"  # fmt: skip
+    body = [(" ", line) for line in above]
+    body += [("-", line) for line in before[old[0] : old[1]]] + [("+", line) for line in after[new[0] : new[1]]]
+    body += [(" ", line) for line in below]
+    return "\n".join([head, *(mark + _shown(line) for mark, line in body)])
+
+
+def _shown(line: bytes) -> str:
+    end = "" if line.endswith(b"\n") else " (no line end)"
+    return printable(line.removesuffix(b"\n").decode("utf-8", "surrogateescape").replace("\t", "    ")) + end
+
+
+# What the commit says.
+
+
+def message(said: str | None, paths: Sequence[str], host: str, environment: str, deployed: Sequence[str]) -> str:
+    """The commit message: what the person said, or what was adopted, and the trailers that tell where from."""
+    subject = (said or "").strip() or default_subject(paths, host)
+    listed = "" if said or len(paths) == 1 else "\n".join(printable(path) for path in paths[:50]) + "\n\n"
+    more = f"and {len(paths) - 50} more\n\n" if len(paths) > 50 and listed else ""
+    trailers = [f"Homeport-Host: {_one_line(host)}", f"Homeport-Environment: {_one_line(environment)}"]
+    trailers += [f"Homeport-Deployed: {sha}" for sha in dict.fromkeys(deployed)] or ["Homeport-Deployed: none"]
+    return f"{subject}\n\n{listed}{more}" + "\n".join(trailers) + "\n"
+
+
+def default_subject(paths: Sequence[str], host: str) -> str:
+    what = printable(paths[0]) if len(paths) == 1 else f"{len(paths)} edits"
+    return f"Adopt {what} from {_one_line(host)}"
+
+
+def _one_line(words: str) -> str:
+    return " ".join(printable(words).split()) or "unknown"
+
+
+def branch_name(now: str, commit: str) -> str:
+    """Of a branch that nobody named: `homeport/adopt-20260102-1a2b3c4d`."""
+    return f"homeport/adopt-{now[:10].replace('-', '')}-{commit[:8]}"
+
+
+def fit_branch(name: str, taken: Collection[str]) -> str | None:
+    """Why the name cannot be that of a new branch; None when it can. `taken` are the environments' branches."""
+    if not is_ref_name(name) or name.startswith("refs/"):
+        return "it cannot be the name of a branch"
+    if name in taken:
+        return "an environment is deployed from it, and homeport never pushes there"
+    return None
+
+
+def person_of(name: str, email: str) -> Person | None:
+    """Name and address as git can store them; None when either is missing."""
+    clean = [" ".join(re.sub(r"[<>\x00-\x1f\x7f]", " ", part).split()) for part in (name, email)]
+    return Person(name=clean[0], email=clean[1]) if all(clean) else None

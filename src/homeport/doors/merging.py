@@ -1,0 +1,93 @@
+"""The way back: live paths as blobs, a three-way merge in the mirror, a commit, its proof, and the push (GIT.md, 9)."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+
+from homeport.doors.git import Mirror
+from homeport.doors.look import open_root, read_at
+from homeport.doors.permits import Permits
+from homeport.doors.trees import is_hostile
+from homeport.model.edits import Merged, Person
+from homeport.model.errors import InfrastructureFault
+from homeport.model.live import Entry, Target, TreeChange
+from homeport.model.paths import from_bytes, printable, to_bytes
+
+_NO_RENAMES = ("-c", "merge.renames=false", "-c", "diff.renames=false", "-c", "merge.directoryRenames=false")
+_NOBODY = Person(name="homeport", email="homeport@localhost")
+
+
+class Branches:
+    """Satisfies `Merging`, in the project's mirror."""
+
+    def __init__(self, git: Mirror, permits: Permits) -> None:
+        self._git, self._permits = git, permits
+
+    def collect(self, target: Target, paths: Sequence[str]) -> dict[str, Entry | None]:
+        """As `Merging.collect`; links are taken as links and never followed. Raises Refused, InfrastructureFault."""
+        self._permits.folder(target.path)
+        root = open_root(target.path)
+        if root is None:
+            return dict.fromkeys(paths)
+        found: dict[str, Entry | None] = {}
+        try:
+            for path in paths:
+                there = read_at(root, path)
+                found[path] = Entry(there[0], self._git.write_blob(there[1])) if there else None
+        finally:
+            os.close(root)
+        return found
+
+    def with_changes(self, tree: str | None, changes: Mapping[str, Entry | None]) -> str:
+        """A tree with some paths replaced or taken out; what goes goes first, so that a file may become a folder."""
+        return self._git.edit_tree(tree, dict(sorted(changes.items(), key=lambda item: item[1] is not None)))
+
+    def merge(self, recorded: str, live: str, fresh: str) -> Merged:
+        """As `Merging.merge`, over three commits that nothing refers to. Raises InfrastructureFault (`old-git`)."""
+        base = self._made(recorded, [])
+        sides = (self._made(live, [base]), self._made(fresh, [base]))
+        done = self._git.cmd.code(*_NO_RENAMES, "merge-tree", "--write-tree", "-z", "--name-only", "--no-messages", *sides,
+                                  ok=(0, 1, 129), timeout=600)  # fmt: skip
+        tree, *rest = done.stdout.split(b"\0")
+        if done.code == 129 or not tree:
+            raise InfrastructureFault("this git cannot merge without a checkout; adopt needs git 2.38 or newer",
+                                      where="PATH", next="install a newer git, then: homeport adopt",
+                                      code="old-git")  # fmt: skip
+        conflicts = tuple(dict.fromkeys(from_bytes(path) for path in rest if path)) if done.code else ()
+        return Merged(tree=tree.decode("ascii"), conflicts=conflicts)
+
+    def commit(self, tree: str, parents: Sequence[str], message: str, person: Person) -> str:
+        """A commit whose author and committer are the person."""
+        env = {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER")
+               for key, value in (("NAME", person.name), ("EMAIL", person.email))}  # fmt: skip
+        onto = [part for parent in parents for part in ("-p", parent)]
+        raw = self._git.cmd.run("commit-tree", tree, *onto, "-F", "-", input=to_bytes(message), env=env)
+        return raw.decode("ascii").strip()
+
+    def prove(self, base: str, commit: str, paths: Sequence[str]) -> None:
+        """As `Merging.prove`."""
+        counted = self._git.cmd.run("rev-list", "--left-right", "--count", f"{base}...{commit}", timeout=600).split()
+        changed = {change.path for change in self._git.changes(base, commit)}
+        wrong = sorted(changed ^ set(paths))
+        if counted != [b"0", b"1"]:
+            self._disproved(f"the commit is not exactly one ahead of {base[:12]}", commit)
+        if wrong:
+            self._disproved(f"the commit would touch other paths: {', '.join(map(printable, wrong[:5]))}", commit)
+
+    def push(self, commit: str, branch: str) -> None:
+        """As `Merging.push`. A push whose answer was lost counts as done when the branch is there."""
+        self._git.push_new(commit, branch)
+
+    def hostile(self, path: str) -> bool:
+        return any(is_hostile(part) for part in to_bytes(path).split(b"/"))
+
+    def changes(self, before: str | None, after: str) -> list[TreeChange]:
+        return self._git.changes(before, after)
+
+    def _made(self, tree: str, parents: Iterable[str]) -> str:
+        return self.commit(tree, list(parents), "for a merge\n", _NOBODY)
+
+    @staticmethod
+    def _disproved(what: str, commit: str) -> None:
+        raise InfrastructureFault(f"{what}; nothing was pushed", where=commit[:12], next="homeport doctor", code="proof")
