@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
 from homeport.flow.goals import build_target, env_file_of, place_in_target, standard_environment
@@ -101,8 +102,14 @@ def migrate(work: Work, tools: Tools) -> Work:
     env = parse(raw.decode("utf-8", "replace")) if raw is not None else {}
     folder = tools.site.builds.prepare(place, service.build_tree, [], plan.user)
     inside = place_in_target(service, "").rstrip("/")
-    run_command(plan, plan.run, f"{folder}/{inside}" if inside else folder, float(plan.timeout), "migration", work, tools,
-                extra={**env, **service.service.env}, name=service.name)  # fmt: skip
+    site = tools.site
+    held: AbstractContextManager[None] = nullcontext()
+    if plan.lock is not None:
+        held = site.migration_lock(plan.lock, float(plan.timeout), lambda: bool(site.store.cancel_asked(work.deploy.id)))
+    with held:
+        run_command(plan, plan.run, f"{folder}/{inside}" if inside else folder, float(plan.timeout), "migration", work,
+                    tools, extra={**env, **service.service.env}, name=service.name)  # fmt: skip
+    site.store.audit(work.deploy.requested_by, "migrate", f"{work.deploy.id} {service.name} {work.sha}")
     return work
 
 
