@@ -79,13 +79,16 @@ def one_ending(host: Host, deploy: str) -> int:
     return sum(json.loads(line)["type"] == "deploy.done" for line in lines if line.endswith("}"))
 
 
-def test_a_file_that_was_becoming_a_folder_when_the_runner_died_is_finished(host: Host) -> None:
-    """Git does not list what lies in a folder that stands where it knows a file, and the file is no conflict then."""
-    host.publish()
-    host.deploy()
+@pytest.mark.parametrize("becomes", ["folder", "file"])
+def test_a_path_that_was_becoming_a_folder_or_a_file_is_finished(host: Host, becomes: str) -> None:
+    """Git does not list what lies in a folder that stands where it knows a file; neither side is a conflict then."""
+    if becomes == "folder":
+        host.publish()
+        host.deploy()
     found = [m for m in host.trace() if m.stage == "sync"]
-    first = next(n for n, m in enumerate(found) if "shape" in m.shown and m.syscall == "renameat")
-    for moment in [m for m in found[first : first + 12] if changes(m)]:
+    first = next(n for n, m in enumerate(found) if m.syscall == "renameat" and ("shape" in m.shown or "inner" in m.shown))
+    last = max(n for n, m in enumerate(found) if m.syscall == "renameat2")
+    for moment in [m for m in found[first + 1 : last] if m.syscall in MOVES][:6]:
         host.publish()
         host.deploy()
         host.publish()

@@ -43,7 +43,7 @@ def _difference(path: str, recorded: Entry | None, seen: Seen) -> Difference:
     state: DriftState = "modified"
     if recorded is None:
         state = "added"
-    elif seen.absent or seen.oddity == "link in the way":
+    elif seen.absent or seen.oddity in ("link in the way", "file in the way"):
         state = "deleted"
     elif seen.oddity not in (None, "unreadable") or _is_link(seen.entry) != _is_link(recorded):
         state = "type_changed"
