@@ -84,8 +84,9 @@ class LiveTargets:
             self._book.refuse_other(target, record, root)
             if root is None:
                 return Scan(target=target.name, recorded_tree=record.tree)
-            with index.hold(wait=False) as held:
-                if held and (record.syncing is not None or not index.usable()):
+            usable = index.usable()
+            with index.hold(wait=not usable) as held:
+                if held and (record.syncing is not None or not usable):
                     index.read_tree(record.tree)
                 found, stale = scanning.differences(target, root, index, self._book.ignored(target, record, branch),
                                                     self._book.hidden(target))  # fmt: skip
@@ -137,19 +138,19 @@ class LiveTargets:
         index = self._book.index(target)
         with index.hold(), self._root(target.path) as root:
             record = self._book.record(target)
-            index.read_tree(to_tree)
-            entries: list[tuple[str, Entry | None]] = []
+            entries: dict[str, Entry | None] = {}
             for path in paths or ():
                 found = None if root is None else read_at(root, path)
-                entries.append((path, Entry(found[0], self._git.write_blob(found[1])) if found else None))
-            index.set(entries)
-            tree = index.write_tree()
-            index.refresh(target.path)
+                entries[path] = Entry(found[0], self._git.write_blob(found[1])) if found else None
+            tree = self._git.edit_tree(to_tree, entries)
             there = (record.device, record.inode)
             if root is not None:
                 there = (os.fstat(root).st_dev, os.fstat(root).st_ino)
+            index.remove()  # until the record says the new tree: whoever dies in between, the next look makes it anew
             self._book.end(target, replace(record, path=target.path, source=target.source, tree=tree, commit=commit,
                                       device=there[0], inode=there[1], patterns=self._book.digest(target)))  # fmt: skip
+            index.read_tree(tree)
+            index.refresh(target.path)
 
     def make(self, target: Target) -> None:
         with self._made_root(target):

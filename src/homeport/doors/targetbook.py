@@ -103,8 +103,8 @@ class TargetBook:
                               patterns=self.digest(target))  # fmt: skip
         index = self.index(target)
         index.remove()
-        index.read_tree(tree)
         self.end(target, record)
+        index.read_tree(tree)
         return record, FirstContact(target=target.name, commit=commit, differing=differing, considered=considered)
 
     def same_folder(self, target: Target, record: TargetRecord, root: int | None) -> TargetRecord:

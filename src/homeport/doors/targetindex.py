@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -50,12 +51,18 @@ class TargetIndex:
             os.close(fd)
 
     def usable(self) -> bool:
-        """Whether there is an index file that looks like one; a missing file means "no drift" to git."""
+        """Whether there is an index file that is whole: its last 20 bytes are the SHA-1 of all before.
+
+        To git a missing file means "no drift", and it does not check the sum of one that was torn.
+        """
         try:
             with open(self.path, "rb") as file:
-                return file.read(4) == b"DIRC" and os.fstat(file.fileno()).st_size >= 32
+                raw = memoryview(file.read())
         except FileNotFoundError:
             return False
+        if len(raw) < 32 or raw[:4] != b"DIRC":
+            return False
+        return hashlib.sha1(raw[:-20], usedforsecurity=False).digest() == raw[-20:]
 
     def remove(self) -> None:
         with suppress(FileNotFoundError):
@@ -63,7 +70,10 @@ class TargetIndex:
 
     def read_tree(self, tree: str) -> None:
         """Makes the index say exactly this tree; what is known of unchanged files stays."""
-        self._run("read-tree", *(("-i", "-m") if self.usable() else ()), tree)
+        known = self.usable()
+        if not known:
+            self.remove()
+        self._run("read-tree", *(("-i", "-m") if known else ()), tree)
 
     def write_tree(self) -> str:
         return self._run("write-tree").decode().strip()
