@@ -285,7 +285,7 @@ def test_a_damaged_database_is_not_opened_and_not_changed(
         SqliteStore(path, SystemClock(), readonly=readonly)
     assert told.value.code == "corrupt"
     assert told.value.where == path
-    assert "homeport db check" in told.value.next
+    assert "homeport db backup" in told.value.next
     assert Path(path).read_bytes() == before
 
 

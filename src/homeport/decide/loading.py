@@ -18,18 +18,39 @@ from homeport.model.errors import ConfigFault
 from homeport.model.paths import printable
 
 NEXT = "correct the file, then run: homeport check"
+LONGEST = 1_000_000
+"""Bytes (or characters) of a configuration that are read at most."""
 _AT_LINE = re.compile(r" \(at line (\d+), column \d+\)$")
 _T = TypeVar("_T")
 
 
-def load(text: str, file: str = "homeport.toml") -> Config:
-    """The configuration of a project. Raises ConfigFault for the first thing that is wrong."""
-    return _loaded(text, file, Config, sense.faults)
+def load(text: str | bytes, file: str = "homeport.toml") -> Config:
+    """The configuration of a project, from text or the bytes of its file. Raises ConfigFault for the first thing
+    that is wrong."""
+    return _loaded(decoded(text, file), file, Config, sense.faults)
 
 
-def load_host(text: str, file: str = "/etc/homeport/host.toml") -> HostConfig:
-    """The configuration of a host. Raises ConfigFault for the first thing that is wrong."""
-    return _loaded(text, file, HostConfig, sense.host_faults)
+def load_host(text: str | bytes, file: str = "/etc/homeport/host.toml") -> HostConfig:
+    """The configuration of a host, as `load`. Raises ConfigFault for the first thing that is wrong."""
+    return _loaded(decoded(text, file), file, HostConfig, sense.host_faults)
+
+
+def decoded(raw: str | bytes, file: str) -> str:
+    """UTF-8 without byte order mark, of a length that somebody can have written. Raises ConfigFault."""
+    source = _Source("", file)
+    if len(raw) > LONGEST:
+        source.refuse(1, "the file is longer than 1 MB, which nobody can have written by hand")
+    if isinstance(raw, str):
+        return raw
+    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        source.refuse(1, "the file is written in UTF-16; save it as UTF-8")
+    if raw[:3] == b"\xef\xbb\xbf":
+        source.refuse(1, "the file begins with a byte order mark (BOM); save it as UTF-8 without one")
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        source.refuse(line, f"the byte 0x{raw[error.start]:02x} is not UTF-8; save the file as UTF-8")
 
 
 def duration(kind: type, value: object) -> object:
@@ -76,6 +97,10 @@ class _Source:
         if self._lines is None:
             self._lines = lines_of(self.text)
         self._raise(line_at(self._lines, path), dotted(path), what)
+
+    def refuse(self, line: int, what: str) -> NoReturn:
+        """For what stands at a line rather than at a key."""
+        self._raise(line, "", what)
 
     def _raise(self, line: int, key: str, what: str) -> NoReturn:
         where = f"{self.file}:{line}: {key}" if key else f"{self.file}:{line}"

@@ -7,9 +7,9 @@ whether this version can do what the file says: that is `checking`.
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 
-from homeport.decide import spelling
+from homeport.decide import sizes, spelling
 from homeport.decide.locate import Path
 from homeport.model.config import Action, Build, Check, Config, Environment, HostConfig, Rule, Secret, Service
 
@@ -19,6 +19,8 @@ CHECK_KINDS = ("http", "tcp", "command", "process", "containers", "version")
 NEEDS_TARGET = ("protect", "mutable", "in_place", "build")
 """Keys of a service that mean nothing without a live folder, its own or the project's."""
 NEEDS_OWN_TARGET = ("unprotect", "owner", "checkout")
+LIMITS = ("outputs",)
+"""Keys of `[limits]` in host.toml: the size of all kept build outputs of one service."""
 
 
 def faults(config: Config) -> Iterator[Fault]:
@@ -51,6 +53,14 @@ def host_faults(host: HostConfig) -> Iterator[Fault]:
         yield from spelling.plain(unit, ("units", position))
     for name, secret in host.secrets.items():
         yield from _secret(secret, ("secrets", name))
+    for key, value in host.limits.items():
+        if key not in LIMITS:
+            yield ("limits", key), f"not a limit; there is {', '.join(LIMITS)}"
+            continue
+        try:
+            sizes.parse(value)
+        except ValueError:
+            yield ("limits", key), f"expected {sizes.EXPECTED}"
     yield from _rules(host.rules, None)
 
 
@@ -92,8 +102,7 @@ def _service(config: Config, name: str, service: Service) -> Iterator[Fault]:
         yield from spelling.command(getattr(service, key), (*path, key))
     if service.build is not None:
         yield from _build(service.build, (*path, "build"))
-    known = {n: s for n, s in config.services.items() if n != name}
-    yield from _known(service.after, known, (*path, "after"), "service", "[services.{}]")
+    yield from _known(service.after, config.services, (*path, "after"), "service", "[services.{}]", itself=name)
     yield from _known(service.environments, config.environments, (*path, "environments"),
                       "environment", "[environments.{}]")  # fmt: skip
     for position, used in enumerate(service.uses):
@@ -296,7 +305,7 @@ def _action(config: Config, action: Action, path: Path) -> Iterator[Fault]:
     yield from _times(action, ("timeout",), path)
 
 
-def _rules(rules: list[Rule], environments: Iterable[str] | None) -> Iterator[Fault]:
+def _rules(rules: list[Rule], environments: Collection[str] | None) -> Iterator[Fault]:
     seen: set[str] = set()
     for position, rule in enumerate(rules):
         yield from spelling.name(rule.id, ("rules", position, "id"))
@@ -335,13 +344,12 @@ def _at_least(value: int, least: int, path: Path) -> Iterator[Fault]:
         yield path, f"must be {least} or more, not {value}"
 
 
-def _known(names: list[str], known: Iterable[str], path: Path, noun: str, header: str,
-           single: bool = False) -> Iterator[Fault]:  # fmt: skip
-    known = list(known)
+def _known(names: list[str], known: Collection[str], path: Path, noun: str, header: str,
+           single: bool = False, itself: str | None = None) -> Iterator[Fault]:  # fmt: skip
     for position, name in enumerate(names):
-        if name in known:
+        if name in known and name != itself:
             continue
-        near = difflib.get_close_matches(name, known, n=1, cutoff=0.6)
+        near = difflib.get_close_matches(name, [k for k in known if k != itself], n=1, cutoff=0.6)
         where = header.format("NAME")
         hint = f"did you mean `{near[0]}`?" if near else f"there is no {where} of that name"
         if noun == "service" and "after" in path and name == path[1]:

@@ -6,6 +6,7 @@ import json
 import os
 from contextlib import suppress
 
+import msgspec
 from msgspec import Struct
 
 from homeport.doors.look import read_in
@@ -47,9 +48,17 @@ def refuse_foreign_claim(root: int, path: str, ours: Claim) -> bool:
         raise Refused(
             f"this folder belongs to service {there.service} of {there.project}/{there.environment}, "
             f"recorded in {there.state}",
-            where=path, next=f"cat {os.path.join(path, CLAIM)}", code="claimed",
+            where=path, next=_elsewhere(path, there, ours), code="claimed",
         )  # fmt: skip
     return True
+
+
+def _elsewhere(path: str, there: Claim, ours: Claim) -> str:
+    """What helps: the same service under another state folder, or two services that want one folder."""
+    gone = f"or, if {there.state} is gone for good: rm {os.path.join(path, CLAIM)}, then homeport plan"
+    if msgspec.structs.replace(there, state=ours.state) == ours:
+        return f"HOMEPORT_STATE={os.path.dirname(os.path.dirname(there.state))} homeport deploy; {gone}"
+    return f"give {ours.service} another target in homeport.toml; {gone}"
 
 
 def write_claim(root: int, path: str, ours: Claim) -> None:

@@ -42,10 +42,13 @@ class Database:
         self._guard = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         with self.told():
+            orphaned = os.path.lexists(f"{path}-wal")
             if not os.path.lexists(path):
                 if readonly:
                     raise StateFault("nothing was deployed here yet: there is no state", where=path,
                                      next="homeport deploy", code="no-state")  # fmt: skip
+                if orphaned and not os.path.lexists(path):
+                    raise self.corrupt("the file is gone, and its -wal file is still there")
                 self._make()
             self._connection = self._open(path, readonly)
 
@@ -186,8 +189,13 @@ class Database:
                 self._connection = None
 
     def corrupt(self, why: str) -> StateFault:
-        return StateFault(f"the database is damaged: {why}", where=self.path,
-                          next="homeport db check, then restore the newest backup", code="corrupt")  # fmt: skip
+        why = why.removeprefix("*** in database main ***").strip()
+        aside = os.path.join(os.path.dirname(self.path), "damaged")
+        return StateFault(
+            f"the state database is damaged: {why}", where=self.path, code="corrupt",
+            next=f"mkdir {aside} && mv {self.path}* {aside}/, put a copy made by `homeport db backup` in its place, then: "
+                 "homeport plan (without a copy history and blocks are lost; live files are met anew)",
+        )  # fmt: skip
 
     @contextlib.contextmanager
     def told(self) -> Iterator[None]:
@@ -197,12 +205,26 @@ class Database:
         except HomeportError:
             raise
         except (sqlite3.OperationalError, OSError) as fault:
-            raise InfrastructureFault(f"the database cannot be used: {fault}", where=self.path, next="homeport doctor",
+            why, next = self._why_not(fault)
+            raise InfrastructureFault(f"the state database cannot be used: {why}", where=self.path, next=next,
                                       code="database") from fault  # fmt: skip
         except (sqlite3.IntegrityError, sqlite3.ProgrammingError, sqlite3.NotSupportedError):
             raise
         except sqlite3.DatabaseError as fault:
             raise self.corrupt(str(fault)) from fault
+
+    def _why_not(self, fault: Exception) -> tuple[str, str]:
+        """(why, next command): SQLite says `disk I/O error` for a full disk too."""
+        folder = os.path.dirname(self.path)
+        with contextlib.suppress(OSError):
+            disk = os.statvfs(folder)
+            if disk.f_flag & os.ST_RDONLY:
+                return "it lies on a read-only file system", f"findmnt -T {folder}"
+            if disk.f_bavail * disk.f_frsize < SMALL or (disk.f_files and not disk.f_favail):
+                return f"its disk is full ({fault})", f"df -h {folder}; df -i {folder}"
+            if not os.access(folder, os.W_OK | os.X_OK) or not os.access(self.path, os.R_OK | os.W_OK):
+                return "this user may not write it", f"ls -la {folder}"
+        return str(fault), f"ls -la {folder}; df -h {folder}"
 
     def _open_connection(self) -> sqlite3.Connection:
         if self._connection is None:
