@@ -132,3 +132,21 @@ def test_a_build_that_must_run_in_the_live_folder_does_and_is_redone_by_a_rollba
     assert world.deploy(ok=(1,))["status"] == "rolled_back"
     assert world.text("web/page.txt") == "one\n"
     assert world.text("web/dist/index.html") == "built from one\n"
+
+
+def test_only_the_newest_outputs_are_kept_and_the_host_may_limit_their_size(built: World) -> None:
+    def kept() -> int:
+        (row,) = [row for row in built.json("doctor")["checks"] if row["name"] == "kept outputs of web"]
+        return int(row["detail"].split()[0])
+
+    for number in range(7):
+        built.publish({"web/page.txt": f"page {number}\n"})
+        built.deploy()
+    assert kept() == 4
+    built.host_file.write_text(built.host_file.read_text() + '[limits]\noutputs = "100000"\n')
+    built.homeport("status", ok=(2,))
+    built.host_file.write_text(built.host_file.read_text().replace('"100000"', "1"))
+    built.publish({"web/page.txt": "last\n"})
+    built.deploy()
+    assert kept() == 0
+    assert built.text("web/dist/index.html") == "built from last\n"

@@ -46,7 +46,7 @@ def unsupported(config: Config) -> list[Note]:
 def unsupported_host(host: HostConfig) -> list[Note]:
     """As `unsupported`, for host.toml."""
     notes = list(_rules(host.rules))
-    for key in ("listen", "keys", "limits"):
+    for key in ("listen", "keys"):
         if getattr(host, key):
             notes.append(_lacking((key,), f"`{key}`", fatal=False))
     return sorted(notes, key=lambda note: not note.fatal)
@@ -63,7 +63,7 @@ def _top(config: Config) -> Iterator[Note]:
     if config.migrate is not None and config.migrate.undo is not None:
         yield _lacking(("migrate", "undo"), "undo of migrations")
     for key, what in (
-        ("hosts", "remote hosts"), ("forge", "forge"), ("scopes", "scopes"), ("checks", "CI checks of its own"),
+        ("hosts", "remote hosts"), ("scopes", "scopes"), ("checks", "CI checks of its own"),
         ("hostfiles", "host files"), ("notify", "notifications"),
     ):  # fmt: skip
         if getattr(config, key):
@@ -82,7 +82,7 @@ def _environment(environment: Environment, path: Path) -> Iterator[Note]:
         yield _lacking((*path, "hosts"), "environments on several hosts")
     for key, what in (
         ("try_", "try"), ("strategy", "strategies for several hosts"),
-        ("converge", "converging by itself"), ("edit_warning", "warning about old edits"),
+        ("converge", "converging by itself"),
     ):  # fmt: skip
         if getattr(environment, key) != getattr(fresh, key):
             yield _lacking((*path, key.rstrip("_")), what, fatal=False)

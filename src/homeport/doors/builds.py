@@ -110,11 +110,14 @@ class BuildFolders:
         _write_json(os.path.join(beside, INTENT), intent)
         self._carry_out(target, beside, intent)
 
-    def prune(self, target: Target, keep: int) -> int:
-        """Removes all but the newest `keep` sets; what is live is not among them. Returns how many went."""
+    def prune(self, target: Target, keep: int, budget: int | None = None) -> int:
+        """As `Builds.prune`."""
         sets = os.path.join(self._beside(target), "outputs")
-        gone = 0
-        for outputs in self.kept(target)[max(0, keep - 1):]:
+        gone = size = 0
+        for number, outputs in enumerate(self.kept(target), 1):
+            size += outputs.bytes
+            if number < keep and (budget is None or size <= budget):
+                continue
             shutil.rmtree(os.path.join(sets, outputs.key), ignore_errors=True)
             gone += 1
         for name in _listed(sets):

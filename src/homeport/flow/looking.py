@@ -9,7 +9,7 @@ from typing import Any
 
 from homeport.decide import layout
 from homeport.flow import editing, runner
-from homeport.flow.goals import service_now, unit_of
+from homeport.flow.goals import build_target, service_now, unit_of
 from homeport.flow.site import Site
 from homeport.model.deploys import ServiceRecord
 from homeport.model.errors import HomeportError, Refused, UsageFault
@@ -252,4 +252,10 @@ def doctor_of(site: Site | None, folder: str) -> list[dict[str, Any]]:
         can = os.access(target.path if there else os.path.dirname(target.path), os.W_OK)
         ask(f"live folder of {name}", can, target.path if there else f"{target.path} (made at the first deploy)",
             f"ls -ld {target.path}")  # fmt: skip
+    for name, service in layout.services_of(site.config, site.environment).items():
+        live = layout.target_of(site.config, name)
+        if service.build is not None and live is not None:
+            kept = site.builds.kept(build_target(service_now(name, service, live, ServiceRecord(service=name))))
+            size = sum(outputs.bytes for outputs in kept)
+            ask(f"kept outputs of {name}", True, f"{len(kept)} beside the live one, {size / 1e6:.1f} MB")
     return rows

@@ -239,7 +239,11 @@ class Builds(Protocol):
         """Which set is live by homeport's own mark; None when there is none."""
         ...
 
-    def prune(self, target: Target, keep: int) -> int: ...
+    def prune(self, target: Target, keep: int, budget: int | None = None) -> int:
+        """Removes the oldest sets beyond `keep` (what is live counts), and more while all of them together take more
+        than `budget` bytes; never what is live. How many went."""
+        ...
+
 
 
 class Unit(Struct, frozen=True, kw_only=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from homeport.decide import sizes
 from homeport.flow import editing
 from homeport.flow.blocking import unblock_passed
 from homeport.flow.ending import ended
@@ -33,8 +34,15 @@ def record_success(work: Work, tools: Tools) -> Work:
     editing.note_deployed(work, tools)
     for service in work.services.values():
         if service.target is not None and service.service.build is not None:
-            tools.site.builds.prune(build_target(service), work.config.project.keep)
+            tools.site.builds.prune(build_target(service), work.config.project.keep, _budget(tools))
     return work.having(deploy=deploy)
+
+
+def _budget(tools: Tools) -> int | None:
+    """Bytes that this host grants the kept outputs of one service (`[limits] outputs` of host.toml)."""
+    host = tools.site.host_config
+    limit = host.limits.get("outputs") if host is not None else None
+    return None if limit is None else sizes.parse(limit)
 
 
 def _left_behind(work: Work, tools: Tools) -> Block | None:
