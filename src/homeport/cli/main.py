@@ -17,6 +17,7 @@ VERBS = {
     "restart": "deploying", "cancel": "deploying",
     "status": "looking", "history": "looking", "show": "looking", "logs": "looking", "doctor": "looking",
     "drift": "drifting", "diff": "drifting", "discard": "drifting", "record": "drifting", "rescue": "drifting",
+    "adopt": "adopting", "accept": "adopting", "edits": "adopting",
     "block": "guarding", "unblock": "guarding", "hold": "guarding", "unhold": "guarding", "db": "guarding",
 }  # fmt: skip
 """Each verb and the module that has it."""
@@ -42,6 +43,9 @@ HELP_OF = {
     "discard": "Put edited paths back.",
     "record": "Take what lies live as put there.",
     "rescue": "Bytes saved before they went.",
+    "adopt": "Bring edits back into git.",
+    "accept": "Let an edit stay for a while.",
+    "edits": "List edits that are not settled.",
     "block": "Never deploy a commit.",
     "unblock": "Allow a blocked commit again.",
     "hold": "Pause deploys by triggers.",

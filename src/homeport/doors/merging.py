@@ -65,6 +65,11 @@ class Branches:
         raw = self._git.cmd.run("commit-tree", tree, *onto, "-F", "-", input=to_bytes(message), env=env)
         return raw.decode("ascii").strip()
 
+    def message_of(self, commit: str) -> tuple[str, str]:
+        raw = self._git.cmd.run("log", "-1", "--no-walk", "--encoding=UTF-8", "--format=%s%x00%b", commit)
+        subject, _, body = raw.decode("utf-8", "replace").partition("\0")
+        return subject.strip(), body.strip()
+
     def prove(self, base: str, commit: str, paths: Sequence[str]) -> None:
         """As `Merging.prove`."""
         counted = self._git.cmd.run("rev-list", "--left-right", "--count", f"{base}...{commit}", timeout=600).split()

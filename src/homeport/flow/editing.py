@@ -27,7 +27,7 @@ def note(site: Site, target: Target, scan: Scan) -> None:
         return
     ahead = _ahead(site, target, scan.recorded_tree) if known else {}
     sight = edits.Sight(target=target.name, differences=scan.differences, ahead=ahead)
-    changed = edits.after_look(known, sight, site.clock.now(), service_of(site, target), _new_id)
+    changed = edits.after_look(known, sight, site.clock.now(), service_of(site, target), new_id)
     if changed:
         site.edits.save(changed)
 
@@ -37,7 +37,8 @@ def _ahead(site: Site, target: Target, recorded: str) -> dict[str, Entry | None]
     return {change.path: change.before for change in site.git.changes(tip, recorded)}
 
 
-def _new_id() -> str:
+def new_id() -> str:
+    """Of an edit."""
     return f"e-{secrets.token_hex(4)}"
 
 
@@ -142,7 +143,7 @@ def accept(site: Site, paths: Sequence[str], because: str, until: str, by: str) 
         known = {e.path: e for e in site.edits.living(target.name)}
         service = service_of(site, target)
         for difference in found:
-            fresh = Edit(id=_new_id(), target=target.name, service=service(difference.path),
+            fresh = Edit(id=new_id(), target=target.name, service=service(difference.path),
                          path=edits.shown(difference.path), state="open", since=now)  # fmt: skip
             edit = known.get(edits.shown(difference.path), fresh)
             rows.append(replace(edit, state="accepted", actual=difference.actual, because=because.strip(), until=end,

@@ -103,6 +103,10 @@ class Merging(Protocol):
         ...
 
     def commit(self, tree: str, parents: Sequence[str], message: str, person: Person) -> str: ...
+    def message_of(self, commit: str) -> tuple[str, str]:
+        """Subject and body."""
+        ...
+
     def prove(self, base: str, commit: str, paths: Sequence[str]) -> None:
         """Raises InfrastructureFault (code `proof`) unless the commit is one ahead of `base`, none behind, and changes
         exactly these paths."""

@@ -29,7 +29,7 @@ _DRIFT = {
 _STATES = {"running": "good", "online": "good", "healthy": "good", "files": "dim"}
 
 
-def _table(rows: Sequence[Sequence[tuple[str, str]]], ink: Ink, indent: str = "") -> list[str]:
+def table(rows: Sequence[Sequence[tuple[str, str]]], ink: Ink, indent: str = "") -> list[str]:
     """Aligned columns of (style, words); widths are those of the words, colour does not count."""
     columns = max((len(row) for row in rows), default=0)
     widths = [max((len(row[i][1]) for row in rows if i < len(row)), default=0) for i in range(columns)]
@@ -43,7 +43,7 @@ def _table(rows: Sequence[Sequence[tuple[str, str]]], ink: Ink, indent: str = ""
     return lines
 
 
-def _next(ink: Ink, commands: Iterable[tuple[str, str]], indent: str = "") -> list[str]:
+def next_lines(ink: Ink, commands: Iterable[tuple[str, str]], indent: str = "") -> list[str]:
     """Commands to run next, with what each is for."""
     found = list(commands)
     width = max((len(command) for command, _ in found), default=0)
@@ -55,7 +55,7 @@ def _next(ink: Ink, commands: Iterable[tuple[str, str]], indent: str = "") -> li
     return lines
 
 
-def _joined(lines: Sequence[str]) -> str:
+def joined(lines: Sequence[str]) -> str:
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
@@ -75,10 +75,10 @@ def plan(plan: Plan, *, color: bool = False) -> str:
     if plan.refusals:
         lines += ["", *_refusals(plan.refusals, ink)]
     elif plan.deployable:
-        lines += ["", *_next(ink, [("homeport deploy", "")])]
+        lines += ["", *next_lines(ink, [("homeport deploy", "")])]
     elif not plan.services:
         lines.append("nothing to do" if same else "nothing to do: no service is concerned")
-    return _joined(lines)
+    return joined(lines)
 
 
 def _plan_services(services: Sequence[ServicePlan], ink: Ink) -> list[str]:
@@ -111,7 +111,7 @@ def _refusals(refusals: Sequence[Refusal], ink: Ink, most: int = 12) -> list[str
         if len(refusal.paths) > most:
             lines.append(ink("dim", f"    and {len(refusal.paths) - most} more"))
         if refusal.next:
-            lines += _next(ink, [(text(refusal.next), "")], "    ")
+            lines += next_lines(ink, [(text(refusal.next), "")], "    ")
     return lines
 
 
@@ -127,9 +127,9 @@ def status(said: dict[str, Any], *, color: bool = False) -> str:
     rows = [[("dim", name) for name in ("service", "commit", "runtime", "drift", "state")]]
     rows += [_status_row(service) for service in said.get("services", ())]
     if len(rows) > 1:
-        lines += ["", *_table(rows, ink, "  ")]
+        lines += ["", *table(rows, ink, "  ")]
     lines += _in_the_way(said, ink)
-    return _joined(lines)
+    return joined(lines)
 
 
 def _status_row(service: dict[str, Any]) -> list[tuple[str, str]]:
@@ -152,7 +152,14 @@ def _in_the_way(said: dict[str, Any], ink: Ink) -> list[str]:
     for block in said.get("blocked", ()):
         lines.append(f"{ink('warn', 'blocked')} {short(block['sha'])}: {text(block['because'])} "
                      f"(by {text(block['by'])}, {ago(block['at']) or text(block['at'])})")  # fmt: skip
+    late = said.get("oldEdits", ())
+    if late:
+        since = min(row["since"] for row in late)
+        lines.append(f"{ink('warn', 'undecided')} {count(len(late), 'edit')}, the oldest {ago(since) or text(since)}: "
+                     f"{_fitted([row['path'] for row in late], 48)}")  # fmt: skip
     commands: list[tuple[str, str]] = []
+    if late:
+        commands.append(("homeport edits", "adopt, accept or discard them"))
     if said.get("edits"):
         commands.append(("homeport drift", f"{count(said['edits'], 'path')} changed on the host"))
     if hold:
@@ -161,7 +168,7 @@ def _in_the_way(said: dict[str, Any], ink: Ink) -> list[str]:
         commands.append(("homeport plan", "what a first deploy would do"))
     if lines or commands:
         lines.insert(0, "")
-    return lines + _next(ink, commands)
+    return lines + next_lines(ink, commands)
 
 
 def drift(said: dict[str, Any], *, color: bool = False) -> str:
@@ -170,7 +177,7 @@ def drift(said: dict[str, Any], *, color: bool = False) -> str:
     services = said.get("services", ())
     if said.get("equal"):
         names = ", ".join(text(s["service"]) for s in services) or "there is no live folder"
-        return _joined([f"{ink('good', 'no drift')}: {names}"])
+        return joined([f"{ink('good', 'no drift')}: {names}"])
     lines: list[str] = []
     paths = [path for service in services for path in service["paths"]]
     for service in services:
@@ -182,9 +189,10 @@ def drift(said: dict[str, Any], *, color: bool = False) -> str:
     commands = [("homeport diff", "what changed")]
     if any(path.get("foreign") for path in paths):
         commands.append(("homeport record", "take another deployer's files as deployed"))
+    commands.append(("homeport adopt", "bring it into git, on a branch of its own"))
     commands.append(("homeport discard PATH", "put it back; the edit is saved first"))
     commands.append(("homeport deploy --keep-drift", "deploy and leave the edits as they are"))
-    return _joined([*lines[1:], "", ink("dim", keys), *_next(ink, commands)])
+    return joined([*lines[1:], "", ink("dim", keys), *next_lines(ink, commands)])
 
 
 def _drift_rows(paths: Sequence[dict[str, Any]], ink: Ink) -> list[str]:
@@ -209,16 +217,16 @@ def history(deploys: list[Deploy], *, color: bool = False) -> str:
     """One line for each deploy, newest first as given."""
     ink = Ink(color)
     if not deploys:
-        return _joined(["no deploys yet", *_next(ink, [("homeport deploy", "")])])
+        return joined(["no deploys yet", *next_lines(ink, [("homeport deploy", "")])])
     rows = [[("dim", name) for name in ("deploy", "outcome", "commit", "when", "", "took", "services")]]
     rows += [_history_row(row) for row in deploys]
-    head, *lines = _table(rows, ink)
+    head, *lines = table(rows, ink)
     told = [head]
     for row, line in zip(deploys, lines, strict=True):
         told.append(line)
         if row.error_summary:
             told.append(ink("dim", "  " + _cut(text(row.error_summary), WIDTH - 2)))
-    return _joined(told)
+    return joined(told)
 
 
 def _cut(words: str, room: int) -> str:
@@ -255,13 +263,13 @@ def deploy(deploy: Deploy, stages: list[tuple[str, str, str]], *, color: bool = 
         ("error", deploy.error_summary or ""),
     ]
     known = [(name, said) for name, said in facts if said]
-    lines += _table([[("dim", name), ("bad" if name == "error" else "", text(said))] for name, said in known], ink, "  ")
+    lines += table([[("dim", name), ("bad" if name == "error" else "", text(said))] for name, said in known], ink, "  ")
     if stages:
         lines += ["", *_stages(stages, ink)]
     commands = [(text(deploy.next), "")] if deploy.next else []
     if lines and commands:
-        lines += ["", *_next(ink, commands)]
-    return _joined(lines)
+        lines += ["", *next_lines(ink, commands)]
+    return joined(lines)
 
 
 def _stages(stages: Sequence[tuple[str, str, str]], ink: Ink) -> list[str]:
@@ -271,7 +279,7 @@ def _stages(stages: Sequence[tuple[str, str, str]], ink: Ink) -> list[str]:
         style, mark = marks.get(state, ("dim", "·"))
         words = clock_time(said) if moment(said) else text(said)
         rows.append([(style, mark), ("", text(name)), (style, text(state)), ("dim", words)])
-    return _table(rows, ink, "  ")
+    return table(rows, ink, "  ")
 
 
 def rescues(rescues: list[Rescue], *, color: bool = False) -> str:
@@ -283,7 +291,7 @@ def rescues(rescues: list[Rescue], *, color: bool = False) -> str:
     for row in rescues:
         rows.append([("sha", text(row.id)), ("", f"{text(row.service)}:{text(row.path)}"), ("", size(row.bytes)),
                      ("", text(row.because)), ("dim", compact_time(row.at)), ("dim", ago(row.at))])  # fmt: skip
-    return _joined([*_table(rows, ink), "", *_next(ink, [(f"homeport rescue restore {text(rescues[0].id)}", "")])])
+    return joined([*table(rows, ink), "", *next_lines(ink, [(f"homeport rescue restore {text(rescues[0].id)}", "")])])
 
 
 def size(number: int) -> str:
@@ -306,10 +314,10 @@ def doctor(rows: list[dict[str, Any]], *, color: bool = False) -> str:
         answer = ink("dim" if row["ok"] else "", text(row["detail"]))
         lines.append(f"{ink(style, mark)} {text(row['name']).ljust(width)}  {answer}")
         if not row["ok"] and row.get("next"):
-            lines += _next(ink, [(text(row["next"]), "")], " " * (width + 4))
+            lines += next_lines(ink, [(text(row["next"]), "")], " " * (width + 4))
     wrong = sum(1 for row in rows if not row["ok"])
     lines += ["", ink("bad", f"{count(wrong, 'thing')} to mend") if wrong else ink("good", "all is well")]
-    return _joined(lines)
+    return joined(lines)
 
 
 def error(fault: HomeportError, *, color: bool = False) -> str:
@@ -320,7 +328,7 @@ def error(fault: HomeportError, *, color: bool = False) -> str:
         lines.append(f"  {ink('dim', 'where:')} {text(fault.where)}")
     if fault.next:
         lines.append(f"  {ink('dim', 'next:')} {ink('next', text(fault.next))}")
-    return _joined(lines)
+    return joined(lines)
 
 
 def diff(text_of_diff: str, color: bool = False, *, escaped: bool | None = None) -> str:

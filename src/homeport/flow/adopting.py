@@ -1,0 +1,410 @@
+"""`homeport adopt`: what was edited live becomes one commit on a branch of its own (GIT.md section 9).
+
+Read from the top: pick, choose, refuse secrets, make, prove, push, record, ask for the merge. Until the push nothing
+leaves the mirror; the live folder and every checkout are only read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import msgspec
+
+from homeport.decide import adopting, layout
+from homeport.decide.edits import shown
+from homeport.flow import editing
+from homeport.flow.looking import below, met, targets_of
+from homeport.flow.site import Site
+from homeport.model.edits import Adopted, Edit, Finding, Person
+from homeport.model.errors import Failed, HomeportError, InfrastructureFault, Refused, UsageFault
+from homeport.model.forge import NewRequest, PullRequest
+from homeport.model.live import Difference, Entry, Scan, Target
+from homeport.model.paths import printable
+from homeport.model.patterns import Matcher
+
+Choose = Callable[[str, bytes | None, bytes | None, list[adopting.Hunk] | None], list[adopting.Hunk] | bool | None]
+"""(path, old content, new content, its hunks) -> the chosen ones, or whether the whole file; None: stop here."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """How a person wants it."""
+
+    branch: str | None = None
+    message: str | None = None
+    merge: bool = False
+    foreign: bool = False
+    allow_secret: tuple[str, ...] = ()
+    by: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """What is adopted of one live folder."""
+
+    target: Target
+    scan: Scan
+    deployed: str | None
+    """The commit that was last put there."""
+    taken: tuple[Difference, ...]
+    skipped: tuple[adopting.Skipped, ...] = ()
+    entries: Mapping[str, Entry | None] = field(default_factory=dict)
+    partly: frozenset[str] = frozenset()
+    """Paths of which only some hunks were chosen."""
+
+
+def adopt(site: Site, words: Sequence[str], wish: Wish, person: Person, choose: Choose | None = None) -> dict[str, Any]:
+    """The answer of `homeport adopt --json`.
+
+    Raises Refused (codes `no-drift`, `protected`, `not-adoptable`, `secret`, `conflict`, `branch-exists`, `no-forge`),
+    InfrastructureFault; nothing is pushed then, unless the fault says so.
+    """
+    _check_wish(site, wish)
+    site.git.fetch()
+    fresh = site.git.tip(site.env.branch)
+    with site.lock.hold(wait=False):
+        parts = [_collected(site, part) for part in _pick(site, words, wish)]
+    if choose is not None:
+        parts = _chosen(site, parts, choose)
+    if not any(part.taken for part in parts):
+        return _nothing_new(site, parts, wish)
+    _refuse_secrets(site, parts, wish)
+    made, parts = _made(site, parts, fresh, wish, person)
+    if made is None:
+        return _nothing_new(site, parts, wish)
+    branch = wish.branch or adopting.branch_name(site.clock.now(), made.commit)
+    site.git.keep(f"adopt/{made.commit[:16]}", made.commit)
+    site.merging.push(made.commit, branch)
+    _record(site, parts, branch, made, wish.by)
+    site.store.audit(wish.by, "adopt", f"{branch} {made.commit} {' '.join(map(printable, made.paths))}")
+    return _requested(site, branch, made, _skips(parts), wish)
+
+
+def _check_wish(site: Site, wish: Wish) -> None:
+    taken = {environment.branch for environment in site.config.environments.values()} | {site.env.branch}
+    why = adopting.fit_branch(wish.branch, taken) if wish.branch is not None else None
+    if why is not None:
+        raise Refused(f"{printable(wish.branch or '')!r}: {why}", where="--branch", next="homeport adopt --branch NEW",
+                      code="branch")  # fmt: skip
+    if wish.message is not None and (not wish.message.strip() or "\0" in wish.message):
+        raise UsageFault("the message is empty", where="--message", next='homeport adopt --message "..."', code="message")
+    if wish.merge and site.forge() is None:
+        raise Refused("--merge needs a forge to merge on, and a token for it", where="homeport.toml: [forge]",
+                      next="homeport adopt (without --merge), or write [forge] kind and token",
+                      code="no-forge")  # fmt: skip
+
+
+# What is adopted.
+
+
+def _pick(site: Site, words: Sequence[str], wish: Wish) -> list[Part]:
+    service = words[0] if words and words[0] in layout.services_of(site.config, site.environment) else None
+    paths = list(words[1:] if service else words)
+    parts, found = [], set()
+    for _, target in targets_of(site, [service] if service else []):
+        local = {relative.rstrip("/"): p for p in paths if (relative := below(target, p)) is not None}
+        if paths and not local:
+            continue
+        scan = met(site, target)
+        named = set(local) if paths else _whole(site, service, target)
+        differences = [*scan.differences, *(d for d in scan.mutated if paths and d.path in local)]
+        found |= {p for one, p in local.items() if any(adopting.named_by(d.path, [one]) for d in differences)}
+        taken, skipped = adopting.select(
+            differences, named, site.edits.living(target.name), foreign=wish.foreign, hostile=site.merging.hostile,
+            branches=lambda name: site.git.has(f"refs/heads/{name}"),
+        )  # fmt: skip
+        record = site.store.target(target.name)
+        parts.append(Part(target=target, scan=scan, deployed=record.commit if record else None, taken=tuple(taken),
+                          skipped=tuple(skipped)))  # fmt: skip
+    missing = [p for p in paths if p not in found]
+    if missing:
+        raise _no_drift(site, missing)
+    if paths and not any(part.taken for part in parts):
+        skipped_all = _skips(parts)
+        if not _continues(site, parts):
+            raise Refused("; ".join(f"{printable(row.path)}: {row.because}" for row in skipped_all), where=site.environment,
+                          next="homeport drift", code="not-adoptable")  # fmt: skip
+    return parts
+
+
+def _whole(site: Site, service: str | None, target: Target) -> set[str] | None:
+    """None for a whole live folder; of one that services share, the named service's own."""
+    if service is None or target.name != layout.PROJECT:
+        return None
+    folder = layout.folder_of(site.config.services[service])
+    return {folder} if folder else None
+
+
+def _no_drift(site: Site, missing: Sequence[str]) -> Refused:
+    for _, target in targets_of(site, []):
+        protects = Matcher(target.protect, dir_only_matches_files=True)
+        hidden = [p for p in missing if (local := below(target, p)) is not None and protects.match(local.rstrip("/"))]
+        if hidden:
+            return Refused(f"protected, and never adopted: {', '.join(map(printable, hidden))}", where=target.path,
+                           next="homeport drift (lists what can be adopted)", code="protected")  # fmt: skip
+    return Refused(f"no drift at {', '.join(map(printable, missing))}", where=f"environment {site.environment}",
+                   next="homeport drift", code="no-drift")  # fmt: skip
+
+
+def _collected(site: Site, part: Part) -> Part:
+    """The part with the bytes as they are at this moment; a path that went back meanwhile is left out."""
+    entries = site.merging.collect(part.target, [d.path for d in part.taken])
+    taken = tuple(d for d in part.taken if entries[d.path] != d.recorded)
+    return replace(part, taken=tuple(msgspec.structs.replace(d, actual=entries[d.path]) for d in taken),
+                   entries={d.path: entries[d.path] for d in taken})  # fmt: skip
+
+
+def _skips(parts: Sequence[Part]) -> list[adopting.Skipped]:
+    return [adopting.Skipped(editing.in_repository(part.target, row.path), row.because)
+            for part in parts for row in part.skipped]  # fmt: skip
+
+
+# Hunks.
+
+
+def _chosen(site: Site, parts: Sequence[Part], choose: Choose) -> list[Part]:
+    """Only what the person takes, file by file; after `None` nothing more is asked or taken."""
+    done, stopped = [], False
+    for part in parts:
+        entries: dict[str, Entry | None] = {}
+        partly = set()
+        for difference in part.taken:
+            answer = None if stopped else _ask(site, part, difference, choose)
+            stopped = stopped or answer is None
+            if answer is None or answer[0] == "nothing":
+                continue
+            entries[difference.path] = answer[1]
+            if answer[0] == "part":
+                partly.add(difference.path)
+        taken = tuple(d for d in part.taken if d.path in entries)
+        done.append(replace(part, taken=taken, entries=entries, partly=frozenset(partly)))
+    return done
+
+
+def _ask(site: Site, part: Part, difference: Difference, choose: Choose) -> tuple[str, Entry | None] | None:
+    """("all" | "part" | "nothing", the entry to adopt); None when the person wants to stop with nothing of this file."""
+    old, new = difference.recorded, part.entries[difference.path]
+    plain = old is not None and new is not None and old.mode.startswith("100") and new.mode.startswith("100")
+    before = site.git.read(old.oid) if old is not None else None
+    after = site.git.read(new.oid) if new is not None else None
+    pieces = adopting.hunks(before or b"", after or b"") if plain else None
+    answer = choose(editing.in_repository(part.target, difference.path), before, after, pieces or None)
+    if answer is None:
+        return None
+    if isinstance(answer, bool):
+        return ("all", new) if answer else ("nothing", None)
+    if not answer:
+        return "nothing", None
+    if pieces is None or len(answer) == len(pieces) or new is None:
+        return "all", new
+    content = adopting.assemble(before or b"", after or b"", answer)
+    return "part", Entry(new.mode, site.git.write_blob(content))
+
+
+# Secrets.
+
+
+def _refuse_secrets(site: Site, parts: Sequence[Part], wish: Wish) -> None:
+    """Raises Refused (code `secret`) for what looks like one and was not allowed by its path."""
+    found: list[Finding] = []
+    for part in parts:
+        allowed = {below(part.target, p) for p in wish.allow_secret}
+        for difference in part.taken:
+            entry = part.entries[difference.path]
+            if entry is None or entry.mode == "120000" or difference.path in allowed:
+                continue
+            content = site.git.read(entry.oid)
+            if b"\0" in content[:8000]:
+                continue
+            old = difference.recorded
+            known = site.git.read(old.oid) if old is not None and site.git.has(old.oid) else None
+            path = editing.in_repository(part.target, difference.path)
+            found += site.secret_scan.look(path, content, known)
+    if found:
+        shown_some = "; ".join(f"{printable(f.path)} line {f.line}: {f.kind}" for f in found[:8])
+        more = f" and {len(found) - 8} more" if len(found) > 8 else ""
+        paths = " ".join(f"--allow-secret {printable(p)}" for p in dict.fromkeys(f.path for f in found[:8]))
+        raise Refused(f"this looks like a secret, and git keeps it for good: {shown_some}{more}",
+                      where="nothing was pushed", next=f"take it out of the file, name other paths, or, when it is none: homeport adopt {paths}",
+                      code="secret")  # fmt: skip
+
+
+# The commit.
+
+
+def _made(site: Site, parts: Sequence[Part], fresh: str, wish: Wish,
+          person: Person) -> tuple[Adopted | None, list[Part]]:  # fmt: skip
+    """One commit on `fresh`, proved; None when the branch has everything already, which the parts then say."""
+    changes: dict[str, Entry | None] = {}
+    conflicts: list[tuple[Part, str]] = []
+    for part in parts:
+        if not part.taken:
+            continue
+        base = _folder_at(site, part.target, fresh)
+        live = site.merging.with_changes(part.scan.recorded_tree, part.entries)
+        merged = site.merging.merge(part.scan.recorded_tree, live, base)
+        conflicts += [(part, path) for path in merged.conflicts]
+        for change in [] if merged.conflicts else site.merging.changes(base, merged.tree):
+            path = editing.in_repository(part.target, change.path)
+            if path in changes and changes[path] != change.after:
+                conflicts.append((part, change.path))
+            changes[path] = change.after
+    if conflicts:
+        raise _conflict(site, parts, conflicts, fresh, person)
+    parts = [_without_known(part, changes, site.env.branch) for part in parts]
+    if not changes:
+        return None, parts
+    adopted = {editing.in_repository(p.target, d.path) for p in parts for d in p.taken}
+    paths = tuple(sorted(changes))
+    deployed = [part.deployed for part in parts if part.deployed is not None and part.taken]
+    text = adopting.message(wish.message, paths, site.host, site.environment, deployed)
+    tree = site.merging.with_changes(site.git.tree_of(fresh, ""), changes)
+    commit = site.merging.commit(tree, [fresh], text, person)
+    site.merging.prove(fresh, commit, sorted(adopted))
+    return Adopted(commit=commit, base=fresh, paths=paths), parts
+
+
+def _folder_at(site: Site, target: Target, sha: str) -> str:
+    """The folder as the target would have it at that commit, protected paths left out; empty when it is not there."""
+    if site.git.tree_of(sha, target.source) is None:
+        return site.merging.with_changes(None, {})
+    return site.targets.wanted(target, sha)
+
+
+def _without_known(part: Part, changes: Mapping[str, Entry | None], branch: str) -> Part:
+    """The part without what the branch has already."""
+    known = [d for d in part.taken if editing.in_repository(part.target, d.path) not in changes]
+    said = tuple(adopting.Skipped(d.path, f"branch {branch} has it already") for d in known)
+    return replace(part, taken=tuple(d for d in part.taken if d not in known), skipped=part.skipped + said)
+
+
+def _conflict(site: Site, parts: Sequence[Part], conflicts: Sequence[tuple[Part, str]], fresh: str,
+              person: Person) -> Refused:  # fmt: skip
+    """Keeps the host's version as a commit on what was deployed, so that any checkout can merge it."""
+    deployed = next((part.deployed for part, _ in conflicts if part.deployed), None) or fresh
+    changes: dict[str, Entry | None] = {}
+    for part in parts:
+        if part.taken:
+            live = site.merging.with_changes(part.scan.recorded_tree, part.entries)
+            was = _folder_at(site, part.target, deployed)
+            changes |= {editing.in_repository(part.target, c.path): c.after for c in site.merging.changes(was, live)}
+    tree = site.merging.with_changes(site.git.tree_of(deployed, ""), changes)
+    names = list(dict.fromkeys(editing.in_repository(part.target, path) for part, path in conflicts))
+    text = adopting.message(None, names, site.host, site.environment, [deployed])
+    commit = site.merging.commit(tree, [deployed], text, person)
+    ref = f"adopt/conflict-{commit[:12]}"
+    site.git.keep(f"{ref}/live", commit)
+    site.git.keep(f"{ref}/branch", fresh)
+    for part in parts:
+        known = {edit.path: edit for edit in site.edits.living(part.target.name)}
+        whole = [d for d in part.taken if d.path not in part.partly and shown(d.path) in known]
+        site.edits.save([msgspec.structs.replace(known[shown(d.path)], commit=commit, actual=d.actual) for d in whole])
+    return Refused(
+        f"branch {site.env.branch} and this host both changed: {', '.join(map(printable, names))}; nothing was pushed",
+        where=f"{site.git.path}: refs/homeport/{ref}/live is the host's version, refs/homeport/{ref}/branch the branch's",
+        next=f"in a checkout of {site.env.branch}: git fetch {site.git.path} refs/homeport/{ref}/live && git merge "
+             f"FETCH_HEAD, then push and: homeport deploy   (or leave the path: homeport discard {printable(names[0])})",
+        code="conflict",
+    )  # fmt: skip
+
+
+# After the push.
+
+
+def _record(site: Site, parts: Sequence[Part], branch: str, made: Adopted, by: str) -> None:
+    for part in parts:
+        known = {edit.path: edit for edit in site.edits.living(part.target.name)}
+        service, now = editing.service_of(site, part.target), site.clock.now()
+        rows = []
+        for difference in part.taken:
+            path = shown(difference.path)
+            edit = known.get(path) or Edit(id=editing.new_id(), target=part.target.name, path=path, since=now,
+                                           service=service(difference.path), state="open")  # fmt: skip
+            partly = difference.path in part.partly
+            rows.append(msgspec.structs.replace(
+                edit, state="open" if partly else "adopted", actual=difference.actual, by=by, branch=branch,
+                commit=None if partly else made.commit, because=None, until=None, landed=None, request=None, number=None,
+            ))  # fmt: skip
+        if rows:
+            site.edits.save(rows)
+
+
+def _requested(site: Site, branch: str, made: Adopted, skipped: Sequence[adopting.Skipped], wish: Wish) -> dict[str, Any]:
+    """Opens or finds the request, merges it when asked; the branch is at the origin already."""
+    title, body = site.merging.message_of(made.commit)
+    asked = NewRequest(head=branch, base=site.env.branch, title=title, body=body)
+    said: dict[str, Any] = {
+        "branch": branch, "commit": made.commit, "base": made.base, "paths": [printable(p) for p in made.paths],
+        "skipped": [{"path": printable(row.path), "because": row.because} for row in skipped], "pushed": True,
+        "request": None, "merged": False,
+    }  # fmt: skip
+    forge = site.forge()
+    if forge is None:
+        with contextlib.suppress(HomeportError):
+            said["page"] = site.request_page(asked)
+        return said
+    try:
+        request, _ = forge.open_request(asked)
+        _note_request(site, branch, request)
+        said["request"] = request.url
+        if wish.merge:
+            request = forge.merge(request.number, sha=made.commit, title=asked.title, body=asked.body)
+            said["merged"] = request.state == "merged"
+            _note_request(site, branch, request)
+    except HomeportError as fault:
+        kind = Refused if isinstance(fault, Refused) else InfrastructureFault if fault.infrastructure else Failed
+        at = "its request could not be merged" if said["request"] else "no request could be opened for it"
+        raise kind(f"branch {branch} is pushed, but {at}: {fault.what}", where=said["request"] or fault.where,
+                   next=f"homeport adopt{' --merge' if wish.merge else ''} (goes on with that branch)",
+                   code=fault.code) from fault  # fmt: skip
+    finally:
+        forge.close()
+    if said["merged"]:
+        with contextlib.suppress(HomeportError):
+            site.git.fetch()
+    return said
+
+
+def _note_request(site: Site, branch: str, request: PullRequest) -> None:
+    state = "merged" if request.state == "merged" else None
+    site.edits.save([
+        msgspec.structs.replace(e, request=request.url, number=request.number, landed=request.merged_as or e.landed,
+                                state=state if state and e.state == "adopted" else e.state)
+        for e in site.edits.living() if e.branch == branch
+    ])  # fmt: skip
+
+
+def _continues(site: Site, parts: Sequence[Part]) -> dict[str, list[Edit]]:
+    """Branches that hold what was skipped because it was adopted before, each with its edits."""
+    found: dict[str, list[Edit]] = {}
+    for part in parts:
+        left = {shown(row.path) for row in part.skipped}
+        for edit in site.edits.living(part.target.name):
+            if edit.state == "adopted" and edit.path in left and edit.branch and edit.commit:
+                found.setdefault(edit.branch, []).append(edit)
+    return found
+
+
+def _nothing_new(site: Site, parts: Sequence[Part], wish: Wish) -> dict[str, Any]:
+    """Nothing to commit: an adoption that got no request yet goes on; else the answer says so."""
+    branches = _continues(site, parts)
+    branch = wish.branch if wish.branch in branches else next(iter(branches)) if len(branches) == 1 else None
+    if branch is not None:
+        commit = branches[branch][0].commit or ""
+        base = site.git.log(commit, 2)[-1]
+        paths = tuple(sorted(change.path for change in site.git.changes(base, commit)))
+        return _requested(site, branch, Adopted(commit=commit, base=base, paths=paths), _others(parts, branches[branch]),
+                          wish)  # fmt: skip
+    skipped = [{"path": printable(row.path), "because": row.because} for row in _skips(parts)]
+    return {"branch": None, "commit": None, "base": None, "paths": [], "skipped": skipped, "pushed": False,
+            "request": None, "merged": False}  # fmt: skip
+
+
+def _others(parts: Sequence[Part], edits: Sequence[Edit]) -> list[adopting.Skipped]:
+    """What was skipped for another reason than being on that branch."""
+    on_it = {(edit.target, edit.path) for edit in edits}
+    left = [tuple(row for row in part.skipped if (part.target.name, shown(row.path)) not in on_it) for part in parts]
+    return _skips([replace(part, skipped=rows) for part, rows in zip(parts, left, strict=True)])
