@@ -12,7 +12,7 @@ from msgspec import Struct, json
 
 from homeport.doors.git import Mirror
 from homeport.model import ignore
-from homeport.model.errors import Refused
+from homeport.model.errors import InfrastructureFault, Refused
 from homeport.model.live import Entry
 from homeport.model.paths import from_bytes, printable, to_bytes
 from homeport.model.patterns import Matcher
@@ -21,6 +21,7 @@ LFS_POINTER = b"version https://git-lfs.github.com/spec/v1"
 LFS_LARGEST = 1024
 """Bytes; a pointer is never longer."""
 _LFS_IN_ATTRIBUTES = re.compile(rb"filter\s*=\s*lfs")
+_HOSTILE = "file names that could reach outside the folder or into git's own"
 _SHOWN = 10
 _SHORT_NAME = re.compile(rb"git~[0-9]+", re.IGNORECASE)
 
@@ -66,15 +67,24 @@ def _filter(git: Mirror, tree: str, patterns: Sequence[str], lfs: bool) -> Filte
     matches = matcher.match_bytes
     wanted: list[tuple[bytes, Entry]] = []
     taken_out: list[str] = []
+    attributes: list[str] = []
     for path, entry in git.entries(tree):
+        if path.endswith(b"/.gitattributes") and entry.mode.startswith("100"):
+            attributes.append(entry.oid)
         if matches(path):
             taken_out.append(from_bytes(path))
         else:
             wanted.append((path, entry))
+    lfs = lfs or any(map(_LFS_IN_ATTRIBUTES.search, git.read_many(attributes).values()))
     refuse_unfit(git, wanted, lfs)
     if not taken_out:
         return Filtered(tree)
-    return Filtered(git.edit_tree(tree, dict.fromkeys(taken_out)), tuple(taken_out))
+    try:
+        return Filtered(git.edit_tree(tree, dict.fromkeys(taken_out)), tuple(taken_out))
+    except InfrastructureFault:
+        # git reads no tree with a `.git` in it, protected or not
+        _refuse([path for path in map(to_bytes, taken_out) if _any_hostile(path, {b"": False})], "hostile-name", _HOSTILE)
+        raise
 
 
 def refuse_unfit(git: Mirror, entries: Iterable[tuple[bytes, Entry]], lfs: bool) -> None:
@@ -92,7 +102,7 @@ def refuse_unfit(git: Mirror, entries: Iterable[tuple[bytes, Entry]], lfs: bool)
             hostile.append(path)
         if lfs and entry.mode.startswith("100"):
             blobs.append((path, entry.oid))
-    _refuse(hostile, "hostile-name", "file names that could reach outside the folder or into git's own")
+    _refuse(hostile, "hostile-name", _HOSTILE)
     _refuse(submodules, "submodule", "submodules, which homeport does not deploy")
     if blobs:
         _refuse(_pointers(git, blobs), "lfs", "Git LFS pointers, whose content is not in the repository")
@@ -168,7 +178,10 @@ def _remembered(cache: Cache | None, key: str, ask: Callable[[], list[tuple[str,
 
 
 def _uses_lfs(git: Mirror, sha: str, folder: str) -> bool:
-    """Whether the .gitattributes at the repository's root, at the source or between them name the LFS filter."""
+    """Whether the .gitattributes at the repository's root, at the source or between them name the LFS filter.
+
+    Those of folders below the source are part of its tree: `_filter` reads them.
+    """
     parts = folder.split("/") if folder not in ("", ".") else []
     places = ["/".join(parts[:depth]) for depth in range(len(parts) + 1)]
     texts = (git.file_at(sha, _joined(place, ".gitattributes")) for place in places)
