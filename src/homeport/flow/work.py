@@ -8,7 +8,7 @@ from typing import Any
 from homeport.flow.site import Site
 from homeport.model.config import Config, Service
 from homeport.model.deploys import Deploy, ServiceRecord, ServiceState, StartedWith
-from homeport.model.events import LogLine, Notice
+from homeport.model.events import Notice
 from homeport.model.live import Recorded, Scan, SyncPlan, Target
 from homeport.model.plan import Plan
 from homeport.model.ports import Journal, OnLine, Prober, Runtime, Shell
@@ -80,11 +80,8 @@ class Tools:
                    message=message, service=service, code=code)  # fmt: skip
         )
 
-    def lines_of(self, deploy: str, service: str | None) -> OnLine:
+    def lines_of(self, service: str | None) -> OnLine:
         def on_line(stream: str, line: str) -> None:
-            self.journal.write(
-                LogLine(deploy_id=deploy, at=self.site.clock.now(),
-                        stream="stderr" if stream == "stderr" else "stdout", line=line, service=service)  # fmt: skip
-            )
+            self.journal.line("stderr" if stream == "stderr" else "stdout", line, service)
 
         return on_line

@@ -80,7 +80,7 @@ def run_command(owner: object, command: str | list[str], folder: str, timeout: f
     env = {"PATH": ":".join(path), "LANG": "C.UTF-8", "HOME": home or folder,
            **standard_environment(tools, work.sha, work.deploy.id), **extra}  # fmt: skip
     job = Job(command=command, cwd=folder, env=env, label=label, timeout=timeout, user=user, stands_at=stands_at)
-    done = tools.shell.job(job, tools.lines_of(work.deploy.id, name))
+    done = tools.shell.job(job, tools.lines_of(name))
     if done.timed_out:
         raise Failed(f"{label} did not end within {timeout:g} s", where=folder, code="timeout",
                      next=f"homeport logs {work.deploy.id}")  # fmt: skip

@@ -44,7 +44,7 @@ def _restart(service: ServiceWork, work: Work, tools: Tools) -> ServiceWork | No
                     extra=dict(unit.env), name=service.name)  # fmt: skip
     journal.write(RestartStart(deploy_id=deploy, at=site.clock.now(), service=service.name))
     try:
-        done = runtime.restart(unit_of(service, tools, service.goal.sha, deploy), tools.lines_of(deploy, service.name))
+        done = runtime.restart(unit_of(service, tools, service.goal.sha, deploy), tools.lines_of(service.name))
     except Failed as fault:
         if fault.code != "unregistered":
             raise
