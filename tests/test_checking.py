@@ -12,8 +12,6 @@ API = HEAD + '[services.api]\nsource = "api"\ntarget = "/opt/api"\n'
 FILES = ["README.md", "api/server.js", "api/conf/nginx.conf", "api/lib/a.js", "web/index.html", "shared/x.js"]
 
 FATAL = [
-    ("[gate]", "gate", "this version has no gate; take it out to deploy with this version"),
-    ("[migrate]\nrun = 'x'\nlock = 'postgres://'", "migrate.lock", None),
     ("[migrate]\nrun = 'x'\nundo = 'y'", "migrate.undo", None),
     ("[[rules]]\nid = 'r'\naction = 'deploy'", "rules[0]", None),
     ("[services.b]\nruntime = 'systemd'", "services.b.runtime", None),
@@ -28,9 +26,9 @@ FATAL = [
     ("[services.b]\nready = { notify = true }", "services.b.ready", None),
     ("[services.b]\nchecks = [{ containers = 1 }]", "services.b.checks[0].containers", None),
     ("[services.b]\nsource = 'b'\ntarget = '/b'\ncheckout = true", "services.b.checkout", None),
-    ("[services.b]\nsource = 'b'\ntarget = '/b'\nbuild = { run = 'x', where = 'live' }", "services.b.build.where", None),
     ("[services.b]\nsource = 'b'\ntarget = '/b'\nbuild = { run = 'x', git = true }", "services.b.build.git", None),
-    ("[environments.b]\nbranch = 'b'\nhosts = ['h']\n[hosts.h]\nssh = 'h.example.com'", "environments.b.hosts", None),
+    ("[environments.b]\nbranch = 'b'\nhosts = ['h', 'i']\n[hosts.h]\nssh = 'h.example.com'\n"
+     "[hosts.i]\nssh = 'i.example.com'", "environments.b.hosts", None),
 ]  # fmt: skip
 
 
@@ -46,7 +44,6 @@ def test_a_deploy_must_refuse_what_this_version_would_leave_out(text: str, where
 @pytest.mark.parametrize(
     ("text", "where"),
     [
-        ("[forge]\nkind = 'github'", "forge"),
         ("[notify]\non = ['failure']", "notify"),
         ("[checks.unit]\nrun = 'x'", "checks"),
         ("[scopes.a]\nservices = []", "scopes"),

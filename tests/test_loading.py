@@ -383,7 +383,7 @@ REFUSED = [
     "[[actions]]\npaths = ['x']\nrun = 'x'\nservice = 'api'", "[[actions]]\npaths = ['x']\nrun = 'x'\non_change = 'none'",
     "[scopes.a]\nservices = ['b']", "[migrate]\nrun = 'x'\nservice = 'b'", "[migrate]\nrun = 'x'\nservice = 'api'",
     "[forge]\nkind = 'github'\ntoken = { }", "[forge]\nkind = 'github'\ntoken = { env = 'A', file = '/b' }",
-    "[forge]\nkind = 'github'\ntoken = 'ghp_x'", "[forge]\nkind = 'gitea'", "[gate]\nchecks = ['x']",
+    "[forge]\nkind = 'github'\ntoken = 'ghp_x'", "[forge]\nkind = 'gitea'",
     "[[rules]]\nid = 'a'\naction = 'deploy'\n[[rules]]\nid = 'a'\naction = 'deploy'",
     "[hosts.a]\nssh = '-oProxyCommand=x'", "[[hostfiles]]\npath = 'etc/x'\npurpose = 'x'",
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from typing import TYPE_CHECKING
@@ -198,8 +199,15 @@ def _request(kind: Kind, ref: str | None, services: tuple[str, ...], on_drift: s
              allow_mass_delete: bool = False, request_id: str | None = None) -> Request:  # fmt: skip
     from homeport.wiring import person
 
-    return Request(kind=kind, ref=ref, services=services, on_drift=on_drift,  # type: ignore[arg-type]
+    return Request(kind=kind, ref=ref, services=services, run=own_run(), on_drift=on_drift,  # type: ignore[arg-type]
                    allow_mass_delete=allow_mass_delete, requested_by=person(), request_id=request_id)  # fmt: skip
+
+
+def own_run() -> str | None:
+    """The CI run that this command is part of, as its forge numbers it."""
+    if os.environ.get("GITEA_ACTIONS") == "true":
+        return os.environ.get("GITHUB_RUN_NUMBER")
+    return os.environ.get("GITHUB_RUN_ID") or os.environ.get("CI_PIPELINE_ID")
 
 
 def _split(site: Site, words: tuple[str, ...], ref: str | None) -> tuple[str | None, tuple[str, ...]]:
@@ -226,6 +234,6 @@ def _known(site: Site, services: tuple[str, ...] | list[str]) -> None:
 def _spoken(ref: str) -> None:
     """Raises UsageFault for what git itself would never take as a name (git-check-ref-format(1))."""
     strange = any(c in " ~^:?*[\\" or ord(c) < 32 or ord(c) == 127 for c in ref)
-    if strange or ref.startswith("-") or ".." in ref or "@{" in ref:
+    if not ref or strange or ref.startswith("-") or ".." in ref or "@{" in ref:
         raise UsageFault(f"{ref[:80]!r} cannot be a branch, tag or commit", next="name a branch, a tag or a commit",
                          code="bad-ref")  # fmt: skip

@@ -58,8 +58,6 @@ def _lacking(path: Path, what: str, fatal: bool = True) -> Note:
 
 
 def _top(config: Config) -> Iterator[Note]:
-    if config.gate is not None:
-        yield _lacking(("gate",), "gate")
     if config.migrate is not None and config.migrate.undo is not None:
         yield _lacking(("migrate", "undo"), "undo of migrations")
     for key, what in (

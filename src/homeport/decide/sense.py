@@ -268,8 +268,6 @@ def _rest(config: Config) -> Iterator[Fault]:
         yield from _times(check, ("timeout",), ("checks", name))
         if check.user is not None:
             yield from spelling.user(check.user, ("checks", name, "user"))
-    if config.gate is not None:
-        yield from _known(config.gate.checks, config.checks, ("gate", "checks"), "check", "[checks.{}]")
     yield from _rules(config.rules, config.environments)
     yield from _files_and_notify(config)
 

@@ -179,7 +179,7 @@ def edits_of(site: Site, whole: bool) -> dict[str, Any]:
 
 def _ask_forge(site: Site, waiting: Sequence[Edit]) -> None:
     asked = {e.number for e in waiting if e.number is not None}
-    forge = site.forge() if asked else None
+    forge = site.forge(site.config) if asked else None
     if forge is None:
         return
     for number in asked:

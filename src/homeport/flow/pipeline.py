@@ -15,6 +15,7 @@ from homeport.flow.stages import (
     building,
     deciding,
     fetching,
+    gating,
     inspecting,
     restarting,
     stamping,
@@ -36,6 +37,7 @@ class Stage:
 DEPLOY = (
     Stage("fetch", fetching.fetch_commit),            # git -> the exact commit, its configuration
     Stage("gate", fetching.pass_gate),                # blocks, holds, what this version cannot do
+    Stage("await-checks", gating.pass_checks),        # the forge's checks of exactly this commit
     Stage("inspect", inspecting.read_live),           # targets -> recorded, wanted, actual
     Stage("decide", deciding.decide_plan),            # pure; refuses on drift, conflict, rule
     Stage("prepare", building.prepare_folders),       # build folders hold exactly that tree

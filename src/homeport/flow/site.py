@@ -46,7 +46,7 @@ class Site:
     edits: Ledger
     merging: Merging
     secret_scan: SecretScan
-    forge: Callable[[], Forge | None]
+    forge: Callable[[Config], Forge | None]
     """The forge that `[forge]` names, ready to be asked; None without one, or without its token."""
     request_page: Callable[[NewRequest], str | None]
     """Where a person opens a request by hand; None when the forge is not known."""

@@ -37,6 +37,8 @@ class Request(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=T
     request_id: str | None = None
     scope: str | None = None
     session_id: str | None = None
+    run: str | None = None
+    """The CI run that asks: the gate never waits for it. No part of `key`."""
     force: bool = False
     """Restart although nothing differs (`homeport restart`)."""
 

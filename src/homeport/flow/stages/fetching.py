@@ -9,7 +9,7 @@ from homeport.flow.goals import service_now, with_environment
 from homeport.flow.work import ServiceWork, Tools, Work
 from homeport.model.config import Config
 from homeport.model.deploys import ServiceRecord
-from homeport.model.errors import ConfigFault, GateClosed, Refused, UsageFault
+from homeport.model.errors import ConfigFault, Refused, UsageFault
 from homeport.model.live import Target
 
 
@@ -31,7 +31,8 @@ def fetch_commit(work: Work, tools: Tools) -> Work:
     if not site.git.reaches(site.env.branch, sha):
         raise Refused(
             f"commit {sha[:12]} is not on branch {site.env.branch}",
-            where=f"environment {site.environment}", next=f"git log {site.env.branch}", code="unreachable",
+            where=f"environment {site.environment}", code="unreachable",
+            next=f"git log origin/{site.env.branch}   (merge it there and push first)",
         )  # fmt: skip
     config = config_at(work, tools, sha)
     deploy = replace(work.deploy, sha=sha)
@@ -107,6 +108,5 @@ def pass_gate(work: Work, tools: Tools) -> Work:
                               next=f"homeport unblock {block.sha[:12]}", code="blocked")  # fmt: skip
     fatal = [note for note in checking.unsupported(work.config) if note.fatal]
     if fatal:
-        kind = GateClosed if fatal[0].where == "gate" else ConfigFault
-        raise kind(fatal[0].message, where=fatal[0].where, next="homeport check", code="unsupported")
+        raise ConfigFault(fatal[0].message, where=fatal[0].where, next="homeport check", code="unsupported")
     return work

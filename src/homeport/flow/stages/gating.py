@@ -1,0 +1,94 @@
+"""Waits until the commit has passed its gate on the forge (D2 to D4); nothing is touched meanwhile."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from homeport.decide import gating
+from homeport.decide.gating import Closed, Decision, Open, Waiting
+from homeport.flow.work import Tools, Work
+from homeport.model.config import Gate
+from homeport.model.errors import Cancelled, ConfigFault, GateClosed
+from homeport.model.forge import Forge, ForgeFault
+
+GATED = ("commit",)
+"""Kinds that pass the gate: what goes back, or is live already, was there before."""
+LOOK = 0.2
+"""Seconds between two looks at a cancel while waiting."""
+
+
+def pass_checks(work: Work, tools: Tools) -> Work:
+    """Raises GateClosed (codes `gate-failed`, `gate-timeout`, `gate-forge`), Cancelled (`cancelled`, `superseded`)."""
+    gate = work.config.gate
+    if gate is None or work.deploy.kind not in GATED or work.sha is None:
+        return work
+    forge = tools.site.forge(work.config)
+    if forge is None:
+        raise ConfigFault("the gate needs a forge to ask, and a token for it", where="homeport.toml: gate",
+                          next="write [forge] kind and token", code="no-forge")  # fmt: skip
+    try:
+        _until_open(gate, forge, work, work.sha, tools)
+    finally:
+        forge.close()
+    return work
+
+
+def _until_open(gate: Gate, forge: Forge, work: Work, sha: str, tools: Tools) -> None:
+    seen = first_seen(work, sha, tools)
+    told = ""
+    while True:
+        found = _look(gate, forge, work, sha, seen, tools)
+        if isinstance(found, Open):
+            names = ", ".join(found.passed[:5]) or "nothing was reported"
+            tools.notice(work.deploy.id, f"gate open: {names}", code="gate")
+            return
+        if isinstance(found, Closed):
+            raise GateClosed(found.why, where=f"gate of {sha[:12]}", next="homeport deploy, when the checks are green",
+                             code="gate-timeout" if found.timed_out else "gate-failed")  # fmt: skip
+        if found.why != told:
+            tools.notice(work.deploy.id, f"gate: {found.why}", code="gate")
+            told = found.why
+        _wait(found.until, work, tools)
+
+
+def _look(gate: Gate, forge: Forge, work: Work, sha: str, seen: float, tools: Tools) -> Decision:
+    """A forge that does not answer keeps the gate shut; when it says so, until then."""
+    now = _unix(tools)
+    try:
+        return gating.decide(gate, forge.checks(sha), now, seen, work.deploy.request.run)
+    except ForgeFault as fault:
+        deadline = seen + float(gate.timeout)
+        if fault.until is None and fault.code in ("forge-denied", "forge-missing", "forge-refused"):
+            raise GateClosed(fault.what, where=fault.where, next=fault.next, code="gate-forge") from fault
+        if now >= deadline:
+            raise GateClosed(f"the forge could not be asked: {fault.what}", where=fault.where,
+                             next="homeport deploy, when it answers again", code="gate-timeout") from fault  # fmt: skip
+        return Waiting(until=min(max(fault.until or 0, now + gating.POLL), deadline), why=fault.what)
+
+
+def _wait(until: float, work: Work, tools: Tools) -> None:
+    store = tools.site.store
+    while _unix(tools) < until:
+        asked = store.cancel_asked(work.deploy.id)
+        if asked:
+            raise Cancelled(f"cancelled by {asked}", where="gate", code="cancelled")
+        newer = store.waiting()
+        if newer is not None and newer.request.ref is None and work.deploy.request.ref is None and newer.kind == "commit":
+            raise Cancelled(f"a newer deploy waits: {newer.id}", where="gate", next=f"homeport logs -f {newer.id}",
+                            code="superseded")  # fmt: skip
+        tools.site.clock.sleep(LOOK)
+
+
+def first_seen(work: Work, sha: str, tools: Tools) -> float:
+    """When this environment first looked at the commit, across processes. Unix time."""
+    key = f"gate-first-seen:{tools.site.environment}:{sha}"
+    known = tools.site.store.cached(key)
+    if known is not None:
+        return float(known)
+    now = _unix(tools)
+    tools.site.store.cache(key, str(now))
+    return now
+
+
+def _unix(tools: Tools) -> float:
+    return datetime.fromisoformat(tools.site.clock.now()).timestamp()

@@ -1,0 +1,101 @@
+"""D2 D3 D4: a commit goes live only when its checks on the forge are green; red, running and silent forges hold it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.forges.fakes import TOKEN, GitHubFake
+from tests.forges.server import serving
+from tests.scenarios.conftest import World
+
+CONFIG = """
+[project]
+name = "shop"
+[environments.production]
+branch = "main"
+[services.site]
+source = "site"
+target = "{live}/site"
+[forge]
+kind = "github"
+url = "{url}"
+repo = "octo/shop"
+token = {{ env = "FORGE_TOKEN" }}
+[gate]
+settle = "100ms"
+timeout = "1s"
+"""
+
+
+@pytest.fixture
+def forge() -> Iterator[GitHubFake]:
+    fake = GitHubFake()
+    with serving(fake):
+        yield fake
+    assert fake.wrong == []
+
+
+def push(world: World, forge: GitHubFake, text: str, extra: str = "") -> str:
+    config = CONFIG.format(live=world.live, url=forge.url) + extra
+    return world.publish({"homeport.toml": config, "site/index.html": text})
+
+
+def deploy(world: World, code: int, **env: str) -> dict[str, object]:
+    return world.homeport("--json", "deploy", ok=(code,), env={"FORGE_TOKEN": TOKEN, **env}).last
+
+
+def test_green_goes_red_stays_out_and_a_green_rerun_goes(world: World, forge: GitHubFake) -> None:
+    sha = push(world, forge, "one\n")
+    forge.add_run("CI", "success", sha=sha)
+    assert deploy(world, 0)["status"] == "deployed"
+
+    sha = push(world, forge, "two\n")
+    forge.add_run("CI", "failure", sha=sha)
+    done = deploy(world, 4)
+    assert (done["status"], done["errorCode"], done["exitCode"]) == ("failed", "gate-failed", 4)
+    assert "CI" in str(done["errorSummary"])
+    assert world.text("site/index.html") == "one\n"
+    assert world.json("status")["blocked"] == []
+
+    forge.add_run("CI", "success", sha=sha)
+    assert deploy(world, 0)["sha"] == sha
+    assert world.text("site/index.html") == "two\n"
+
+
+def test_a_run_that_does_not_end_in_time_keeps_the_gate_shut(world: World, forge: GitHubFake) -> None:
+    sha = push(world, forge, "one\n")
+    forge.add_run("CI", None, sha=sha)
+    done = deploy(world, 4)
+    assert done["errorCode"] == "gate-timeout"
+    assert not (world.live / "site").exists()
+
+
+def test_the_run_that_deploys_does_not_wait_for_itself(world: World, forge: GitHubFake) -> None:
+    sha = push(world, forge, "one\n")
+    run = forge.add_run("CI", None, sha=sha)
+    assert deploy(world, 0, GITHUB_RUN_ID=str(run))["status"] == "deployed"
+
+
+def test_a_named_check_must_be_there(world: World, forge: GitHubFake) -> None:
+    text = CONFIG.format(live=world.live, url=forge.url) + 'checks = ["e2e"]\n'
+    sha = world.publish({"homeport.toml": text, "site/index.html": "one\n"})
+    forge.add_run("CI", "success", sha=sha)
+    done = deploy(world, 4)
+    assert done["errorCode"] == "gate-timeout" and "e2e" in str(done["errorSummary"])
+    forge.add_status("e2e", "success")
+    assert deploy(world, 0)["status"] == "deployed"
+
+
+def test_without_a_token_nothing_is_deployed_and_the_token_is_never_printed(world: World, forge: GitHubFake) -> None:
+    push(world, forge, "one\n")
+    ran = world.homeport("--json", "deploy", ok=(2, 4))
+    assert ran.last["errorCode"] in ("no-secret", "no-forge")
+    ran = world.homeport("-v", "deploy", ok=(0,), env={"FORGE_TOKEN": TOKEN})
+    assert TOKEN not in ran.stdout + ran.stderr
+    for folder, _, files in os.walk(world.state):
+        for name in files:
+            with open(os.path.join(folder, name), "rb") as file:
+                assert TOKEN.encode() not in file.read(), name
