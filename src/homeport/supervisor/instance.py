@@ -1,0 +1,199 @@
+"""One running process of a unit: what is known of it, what its preload says, and how it is retired."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+from collections.abc import Awaitable
+
+from homeport.supervisor.messages import UnitSpec
+from homeport.supervisor.reaping import Reaper
+from homeport.supervisor.records import Child
+
+ACKNOWLEDGE = 1.0
+"""Seconds a preload has to say that it closed the door."""
+GROUP_LOOK = 0.02
+"""Seconds between two looks whether a process group is empty."""
+MOST_SAID = 64 * 1024
+
+
+class Control:
+    """The line to the preload in the child: it says `listening PORT`, `draining`, `drained`; we say `drain`."""
+
+    def __init__(self, end: socket.socket) -> None:
+        end.setblocking(False)
+        self._end = end
+        self._rest = b""
+        self.ports: set[str] = set()
+        self.changed = asyncio.Event()
+        self.draining = asyncio.Event()
+        self.drained = asyncio.Event()
+        asyncio.get_running_loop().add_reader(end, self._hear)
+
+    def drain(self) -> bool:
+        """False when nobody in the child listens."""
+        try:
+            self._end.send(b"drain\n")
+        except OSError:
+            return False
+        return True
+
+    def close(self) -> None:
+        with contextlib.suppress(ValueError):
+            asyncio.get_running_loop().remove_reader(self._end)
+        self._end.close()
+
+    def _hear(self) -> None:
+        try:
+            data = self._end.recv(4096)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            asyncio.get_running_loop().remove_reader(self._end)
+            return
+        *lines, self._rest = (self._rest + data)[-MOST_SAID:].split(b"\n")
+        for line in lines:
+            word, _, rest = line.decode("ascii", "replace").partition(" ")
+            if word == "listening" and len(self.ports) < 1000:
+                self.ports.add(rest)
+            elif word == "draining":
+                self.draining.set()
+            elif word == "drained":
+                self.drained.set()
+        self.changed.set()
+
+
+class Instance:
+    """`gone` is done when the process has ended: its exit status, or None when it was no child of ours."""
+
+    def __init__(self, child: Child, spec: UnitSpec, reaper: Reaper, control: Control | None) -> None:
+        self.child = child
+        self.spec = spec
+        self.control = control
+        self.notify: socket.socket | None = None
+        self.line_seen = asyncio.Event()
+        self.log_from = 0
+        """How long the unit's log was when it started."""
+        self.watch: asyncio.Task[None] | None = None
+        self.sockets: dict[str, int] = {}
+        """Port (or path) to inode of what it was given."""
+        self.gone: asyncio.Future[int | None] = asyncio.get_running_loop().create_future()
+        self._reaper = reaper
+        self._handle = -1
+        self._follow()
+
+    @property
+    def pid(self) -> int:
+        return self.child.pid
+
+    @property
+    def alive(self) -> bool:
+        return not self.gone.done()
+
+    def _follow(self) -> None:
+        try:
+            self._handle = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            self.gone.set_result(self._reaper.take(self.pid))
+            return
+        asyncio.get_running_loop().add_reader(self._handle, self._ended)
+
+    def _ended(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._handle)
+        os.close(self._handle)
+        self._handle = -1
+        if not self.gone.done():
+            self.gone.set_result(self._reaper.take(self.pid))
+
+    def release(self) -> None:
+        """Closes what is held for it here."""
+        if self.control is not None:
+            self.control.close()
+            self.control = None
+        if self.notify is not None:
+            with contextlib.suppress(ValueError):
+                asyncio.get_running_loop().remove_reader(self.notify)
+            self.notify.close()
+            self.notify = None
+        if self.watch is not None and self.watch is not asyncio.current_task():
+            self.watch.cancel()
+
+    def said(self) -> str:
+        """How it ended, for a message."""
+        status = self.gone.result() if self.gone.done() else None
+        if status is None:
+            return "it ended"
+        if status < 0:
+            with contextlib.suppress(ValueError):
+                return f"it was ended by {signal.Signals(-status).name}"
+        return f"it ended with status {abs(status)}"
+
+    async def leave(self) -> bool:
+        """Asks its preload to close the door; True when it has, and reports later that it is drained."""
+        if self.control is None or not self.control.ports or not self.alive or not self.control.drain():
+            return False
+        await first(self.control.draining.wait(), self.ended(), timeout=ACKNOWLEDGE)
+        return self.control.draining.is_set()
+
+    async def finish(self, drains: bool) -> None:
+        """Waits until it is drained, signals its group, waits, kills the whole group. Never raises."""
+        spec = self.spec
+        if drains and self.control is not None:
+            await first(self.control.drained.wait(), self.ended(), timeout=spec.drain)
+        self.signal(spec.stop_signal)
+        # One that takes its descriptor natively drains by itself on the signal.
+        patience = spec.stop_timeout if drains or not spec.listen else spec.stop_timeout + spec.drain
+        ends = asyncio.get_running_loop().time() + patience
+        await first(self.ended(), timeout=patience)
+        while self.group_lives() and asyncio.get_running_loop().time() < ends:
+            await asyncio.sleep(GROUP_LOOK)
+        await self.kill()
+
+    async def kill(self) -> None:
+        """SIGKILL to all of the group, until nothing of it is left."""
+        for _ in range(250):
+            if not self.group_lives():
+                break
+            self.signal(signal.SIGKILL)
+            await asyncio.sleep(GROUP_LOOK)
+        await first(self.ended(), timeout=5.0)
+
+    def signal(self, number: int) -> None:
+        """To the whole group: a wrapper such as `npm start` or `sh -c` does not hand signals on."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, number)
+
+    def signal_main(self, number: int) -> None:
+        """To the process itself, by its handle: never to another that got its number."""
+        if self._handle >= 0:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                signal.pidfd_send_signal(self._handle, number)
+
+    def group_lives(self) -> bool:
+        try:
+            os.killpg(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            return True
+        if not self.alive:
+            self._reaper.reap()
+        return True
+
+    async def ended(self) -> None:
+        await asyncio.shield(self.gone)
+
+
+async def first(*waits: Awaitable[object], timeout: float) -> None:
+    """Until the first of them is done, or the time is over; the others are cancelled."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, timeout=max(timeout, 0), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -1,0 +1,125 @@
+"""What a later supervisor must know: units, what runs, and which sockets are open. One small file, replaced whole.
+
+It holds the units' environments, so it is readable by its owner alone (0600 in a 0700 folder).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Literal
+
+import msgspec
+from msgspec import Struct, field
+
+from homeport.model.errors import StateFault
+from homeport.supervisor.messages import UnitSpec
+
+VERSION = 1
+Phase = Literal["starting", "ready", "leaving"]
+
+
+class Child(Struct, kw_only=True):
+    """One process: `pid` and `start` (field 22 of /proc/PID/stat) name it for good within a boot."""
+
+    id: str
+    unit: str
+    slot: int
+    pid: int = 0
+    """0: about to be started."""
+    start: int = 0
+    phase: Phase = "starting"
+    at: float = 0.0
+    """Unix time it was started."""
+
+
+class UnitRecord(Struct, kw_only=True):
+    desired: UnitSpec
+    current: UnitSpec | None = None
+    """What last got ready; a process that crashes is started again with this."""
+    wanted: bool = False
+    restarts: int = 0
+
+
+class Saved(Struct, kw_only=True):
+    version: int = VERSION
+    boot: str = ""
+    """Boot id and process namespace: process ids of another mean nothing here."""
+    units: dict[str, UnitRecord] = field(default_factory=dict)
+    scopes: dict[str, list[str]] = field(default_factory=dict)
+    children: list[Child] = field(default_factory=list)
+    sockets: dict[str, int] = field(default_factory=dict)
+    """Address to inode."""
+
+
+def this_boot() -> str:
+    with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+        return f"{file.read().strip()} {os.readlink('/proc/self/ns/pid')}"
+
+
+def start_of(pid: int) -> int:
+    """When a process started, in clock ticks since boot; 0 when there is none (or only its remains)."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            fields = file.read().rpartition(b")")[2].split()
+    except OSError:
+        return 0
+    return 0 if not fields or fields[0] in (b"Z", b"X") else int(fields[19])
+
+
+def leader_with(mark: bytes) -> int:
+    """The leader of a session whose environment holds `mark`; 0 when there is none."""
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            with contextlib.suppress(OSError):
+                if os.getsid(int(name)) == int(name):
+                    with open(f"/proc/{name}/environ", "rb") as file:
+                        if mark in file.read().split(b"\0"):
+                            return int(name)
+    return 0
+
+
+class Records:
+    """`supervisor.json` of a state folder."""
+
+    def __init__(self, state: str) -> None:
+        self.path = os.path.join(state, "supervisor.json")
+
+    def load(self) -> Saved:
+        """Raises StateFault: corrupt or newer records are not guessed around."""
+        try:
+            with open(self.path, "rb") as file:
+                saved = msgspec.json.decode(file.read(), type=Saved)
+        except FileNotFoundError:
+            return Saved()
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as fault:
+            raise StateFault(
+                f"the supervisor's records cannot be read: {fault}", where=self.path,
+                next=f"restore {self.path}, or move it away and start the services again", code="records",
+            ) from fault  # fmt: skip
+        if saved.version != VERSION:
+            raise StateFault(
+                f"the supervisor's records have version {saved.version}, this one knows {VERSION}", where=self.path,
+                next="run the homeport that wrote them", code="newer",
+            )  # fmt: skip
+        return saved
+
+    def save(self, saved: Saved, *, durable: bool) -> None:
+        """Raises OSError. `durable` survives a power cut; what runs need not, it ends with the boot."""
+        new = f"{self.path}.new"
+        file = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
+        try:
+            data = msgspec.json.encode(saved)
+            while data:
+                data = data[os.write(file, data) :]
+            if durable:
+                os.fsync(file)
+        finally:
+            os.close(file)
+        os.replace(new, self.path)
+        if durable:
+            folder = os.open(os.path.dirname(self.path), os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
