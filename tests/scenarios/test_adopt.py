@@ -141,10 +141,7 @@ def test_a_conflict_pushes_nothing_keeps_both_versions_and_says_how_to_go_on(dep
     assert branches(deployed) == before
     assert deployed.text("site/other.txt") == "by hand\n"
     mirror = deployed.state / "shop/repo.git"
-    refs = dict(
-        reversed(line.split(" "))  # type: ignore[misc]
-        for line in deployed.git("for-each-ref", "--format=%(objectname) %(refname)", "refs/homeport/adopt", cwd=mirror).splitlines()
-    )  # fmt: skip
+    refs = deployed.git("for-each-ref", "--format=%(refname)", "refs/homeport/adopt", cwd=mirror).splitlines()
     (live,) = [ref for ref in refs if ref.endswith("/live")]
     (branch,) = [ref for ref in refs if ref.endswith("/branch")]
     assert deployed.git("show", f"{live}:site/other.txt", cwd=mirror) == "by hand"
@@ -311,8 +308,7 @@ def test_adopting_twice_makes_one_branch(deployed: World) -> None:
 
 
 def test_two_services_come_back_in_one_commit(world: World) -> None:
-    world.project(SITE + SITE.replace("services.site", "services.shop").replace('"site"', '"shop"').replace("live}/site", "live}/shop"),
-                  {**FILES, "shop/a.txt": "a\n"})  # fmt: skip
+    world.project(SITE + SITE.replace("site", "shop"), {**FILES, "shop/a.txt": "a\n"})
     world.deploy()
     edit(world, "other.txt", "by hand\n")
     (world.live / "shop/a.txt").write_text("b\n")
@@ -339,3 +335,27 @@ def test_a_deploy_that_runs_is_not_adopted_from(deployed: World) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert deployed.json("adopt", ok=(5,))["code"] == "busy"
     assert branches(deployed) == ["main"]
+
+
+def test_what_is_in_a_new_folder_takes_the_file_away_that_was_there(deployed: World) -> None:
+    live = deployed.live / "site"
+    (live / "third.txt").unlink()
+    (live / "third.txt").mkdir()
+    (live / "third.txt/inside.txt").write_text("in\n")
+    edit(deployed, "other.txt", "not this\n")
+    said = deployed.json("adopt", "site/third.txt/inside.txt")
+    assert touched(deployed, said["branch"]) == ["D\tsite/third.txt", "A\tsite/third.txt/inside.txt"]
+
+
+def test_a_folder_that_became_a_link_comes_back_as_a_link(world: World) -> None:
+    world.project(SITE, {**FILES, "site/lib/a.txt": "a\n"})
+    world.deploy()
+    (world.live / "site/lib/a.txt").unlink()
+    (world.live / "site/lib").rmdir()
+    outside = world.root / "outside"
+    outside.mkdir()
+    (outside / "a.txt").write_text("not ours\n")
+    (world.live / "site/lib").symlink_to(outside)
+    said = world.json("adopt")
+    assert touched(world, said["branch"]) == ["A\tsite/lib", "D\tsite/lib/a.txt"]
+    assert world.git("cat-file", "blob", f"{said['branch']}:site/lib", cwd=world.origin) == str(outside)

@@ -18,6 +18,10 @@ CONTEXT = 3
 """Lines shown around a hunk."""
 
 
+GONE = ("directory", "link in the way", "file in the way")
+"""Oddities of a recorded path that mean: this file is gone, and what took its place is listed by itself."""
+
+
 class Skipped(Struct, frozen=True):
     path: str
     because: str
@@ -34,7 +38,7 @@ def select(differences: Sequence[Difference], named: Collection[str] | None, edi
     known = {edit.path: edit for edit in edits}
     taken, skipped = [], []
     for difference in differences:
-        if named is not None and not named_by(difference.path, named):
+        if named is not None and not named_by(difference.path, named) and not _makes_way(difference, named):
             continue
         edit = known.get(shown(difference.path))
         because = _because(difference, edit, named, foreign, hostile, branches)
@@ -47,7 +51,7 @@ def select(differences: Sequence[Difference], named: Collection[str] | None, edi
 
 def _because(difference: Difference, edit: Edit | None, named: Collection[str] | None, foreign: bool,
              hostile: Callable[[str], bool], branches: Callable[[str], bool]) -> str | None:  # fmt: skip
-    if difference.oddity is not None:
+    if difference.oddity is not None and difference.oddity not in GONE:
         return f"not a file or link: {difference.oddity}" if difference.oddity != "unreadable" else "cannot be read"
     if difference.foreign is not None and not foreign:
         return f"as in commit {difference.foreign[:12]}: another deployer wrote it, or it is merged already"
@@ -66,6 +70,11 @@ def _because(difference: Difference, edit: Edit | None, named: Collection[str] |
 def named_by(path: str, named: Collection[str]) -> bool:
     """Whether a person's path is this one, or a folder above it; an empty one is the whole live folder."""
     return any(path == one or not one or path.startswith(one + "/") for one in named)
+
+
+def _makes_way(difference: Difference, named: Collection[str]) -> bool:
+    """A file that became a folder goes when something in that folder is adopted."""
+    return difference.oddity == "directory" and any(one.startswith(difference.path + "/") for one in named)
 
 
 class Hunk(Struct, frozen=True):

@@ -91,7 +91,7 @@ def _check_wish(site: Site, wish: Wish) -> None:
                       code="branch")  # fmt: skip
     if wish.message is not None and (not wish.message.strip() or "\0" in wish.message):
         raise UsageFault("the message is empty", where="--message", next='homeport adopt --message "..."', code="message")
-    if wish.merge and site.forge() is None:
+    if wish.merge and site.forge(site.config) is None:
         raise Refused("--merge needs a forge to merge on, and a token for it", where="homeport.toml: [forge]",
                       next="homeport adopt (without --merge), or write [forge] kind and token",
                       code="no-forge")  # fmt: skip
@@ -228,8 +228,8 @@ def _refuse_secrets(site: Site, parts: Sequence[Part], wish: Wish) -> None:
         more = f" and {len(found) - 8} more" if len(found) > 8 else ""
         paths = " ".join(f"--allow-secret {printable(p)}" for p in dict.fromkeys(f.path for f in found[:8]))
         raise Refused(f"this looks like a secret, and git keeps it for good: {shown_some}{more}",
-                      where="nothing was pushed", next=f"take it out of the file, name other paths, or, when it is none: homeport adopt {paths}",
-                      code="secret")  # fmt: skip
+                      where="nothing was pushed", code="secret",
+                      next=f"take it out, name other paths, or, when it is none: homeport adopt {paths}")  # fmt: skip
 
 
 # The commit.
@@ -341,7 +341,7 @@ def _requested(site: Site, branch: str, made: Adopted, skipped: Sequence[adoptin
         "skipped": [{"path": printable(row.path), "because": row.because} for row in skipped], "pushed": True,
         "request": None, "merged": False,
     }  # fmt: skip
-    forge = site.forge()
+    forge = site.forge(site.config)
     if forge is None:
         with contextlib.suppress(HomeportError):
             said["page"] = site.request_page(asked)
