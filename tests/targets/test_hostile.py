@@ -7,7 +7,7 @@ import os
 import pytest
 
 from homeport.doors.trees import is_hostile
-from homeport.model.errors import InfrastructureFault
+from homeport.model.errors import HomeportError
 from tests.targets.conftest import Host, Made, executable, git, link, refused
 
 ODD_NAMES = [
@@ -106,7 +106,7 @@ def test_a_fetch_lets_no_hostile_tree_in(host: Host, name: bytes) -> None:
     raw = b"100644 " + name + b"\0" + bytes.fromhex(blob)
     evil = git(host.origin.path, "hash-object", "-w", "-t", "tree", "--literally", "--stdin", input=raw)
     git(host.origin.path, "update-ref", "refs/heads/main", git(host.origin.path, "commit-tree", "-m", "x", "-p", sha, evil))
-    with pytest.raises(InfrastructureFault):
+    with pytest.raises(HomeportError):
         host.mirror.fetch()
     assert host.mirror.tip("main") == sha
 

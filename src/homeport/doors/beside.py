@@ -20,6 +20,7 @@ _FLAGS = 0x80086601
 _UNCHANGEABLE = 0x10 | 0x20
 """chattr +i and +a."""
 _NEVER_COPIED = ("security.capability", "security.ima", "security.evm")
+_ACL, _DEFAULT_ACL = "system.posix_acl_access", "system.posix_acl_default"
 _libc = ctypes.CDLL(None, use_errno=True)
 NOREPLACE, EXCHANGE = 1, 2
 
@@ -95,13 +96,43 @@ def owner_named(name: str | None) -> Owner | None:
                       code="no-user") from fault  # fmt: skip
 
 
-def dress_new(fd: int, above: os.stat_result, owner: Owner | None, executable: bool) -> None:
-    """Owner and mode of a file that git brings new: the owner of the folder it goes into, where root may say so."""
-    _give(fd, owner or (Owner(above.st_uid, above.st_gid) if os.geteuid() == 0 else None))
-    if os.geteuid() != 0 and above.st_mode & stat.S_ISGID:
+class Above(Struct, frozen=True):
+    """What a new file takes from the folder it goes into."""
+
+    owner: Owner
+    shares_group: bool
+    acl: bytes | None
+    """Its default ACL."""
+
+    @classmethod
+    def of(cls, folder: int) -> Above:
+        found = os.fstat(folder)
+        try:
+            acl = os.getxattr(f"/proc/self/fd/{folder}", _DEFAULT_ACL)
+        except OSError:
+            acl = None
+        return cls(Owner(found.st_uid, found.st_gid), bool(found.st_mode & stat.S_ISGID), acl)
+
+
+def dress_new(fd: int, above: Above, owner: Owner | None, executable: bool) -> None:
+    """Owner, default ACL and mode of a file that git brings new: as the folder it goes into says, where root may."""
+    _give(fd, owner or (above.owner if os.geteuid() == 0 else None))
+    if os.geteuid() != 0 and above.shares_group:
         with suppress(PermissionError):
-            os.fchown(fd, -1, above.st_gid)
-    os.fchmod(fd, 0o755 if executable else 0o644)
+            os.fchown(fd, -1, above.owner.gid)
+    if above.acl is None:
+        _forget_acl(fd)
+        os.fchmod(fd, 0o755 if executable else 0o644)
+        return
+    os.setxattr(fd, _ACL, above.acl)
+    given = os.fstat(fd).st_mode & (0o777 if executable else 0o666)
+    os.fchmod(fd, given | 0o100 if executable else given)
+
+
+def _forget_acl(fd: int) -> None:
+    """A staged file may have one from the folder beside, which is not the one it goes into."""
+    with suppress(OSError):
+        os.removexattr(fd, _ACL)
 
 
 def dress_alike(fd: int, old: int, owner: Owner | None, executable: bool) -> None:
@@ -117,6 +148,8 @@ def dress_alike(fd: int, old: int, owner: Owner | None, executable: bool) -> Non
         names = os.listxattr(handle)
     except OSError:
         names = []
+    if _ACL not in names:
+        _forget_acl(fd)
     for name in names:
         if name in _NEVER_COPIED:
             continue

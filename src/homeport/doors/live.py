@@ -287,7 +287,7 @@ class LiveTargets:
         if not os.path.lexists(target.path):
             owner = owner_named(target.owner)
             try:
-                os.makedirs(target.path, mode=0o755)
+                _make_folders(target.path)
                 above = os.stat(os.path.dirname(target.path))
                 if os.geteuid() == 0:
                     os.chown(target.path, owner.uid if owner else above.st_uid, owner.gid if owner else above.st_gid,
@@ -319,6 +319,15 @@ class _Blobs:
                     batch.append(following)
             self._here = dict(self._git.read_many(batch))
         return self._here[oid]
+
+
+def _make_folders(path: str) -> None:
+    """As makedirs, with modes that no umask cuts: what is published must be readable by whom it is served to."""
+    above = os.path.dirname(path)
+    if not os.path.isdir(above):
+        _make_folders(above)
+    os.mkdir(path)
+    os.chmod(path, 0o755)  # noqa: S103
 
 
 def _result(target: Target, applied: Applied) -> SyncResult:

@@ -18,6 +18,7 @@ from msgspec import Struct
 from homeport.doors.beside import (
     EXCHANGE,
     NOREPLACE,
+    Above,
     Owner,
     dress_alike,
     dress_new,
@@ -109,25 +110,24 @@ class _Swap:
                 if mounted:
                     raise self._fault("something is mounted there; `in_place` writes through it", step.path, "mounted")
             folder, name = split(step.path)
-            try:
-                with folder_at(self.root, folder) as here:
-                    if folder not in checked:
-                        checked.add(folder)
-                        self._check_folder(here, folder)
-                    if step.before is not None:
+            for nearest in (folder, *reversed(_above(folder)), ""):
+                with suppress(FileNotFoundError, Blocked), folder_at(self.root, nearest) as here:
+                    if nearest not in checked:
+                        checked.add(nearest)
+                        self._check_folder(here, nearest)
+                    if nearest == folder and step.before is not None:
                         self._check_file(here, name, step.path)
-            except (FileNotFoundError, Blocked):
-                continue
+                    break
 
     def _check_folder(self, here: int, folder: str) -> None:
-        if not os.access(".", os.W_OK | os.X_OK, dir_fd=here, effective_ids=True):
-            raise self._fault("homeport may not write into this folder", folder, "unwritable")
         with suppress(OSError):
             fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY, dir_fd=here)
             fixed = unchangeable(fd)
             os.close(fd)
             if fixed:
                 raise self._fault("the folder is immutable (chattr)", folder, "immutable")
+        if not os.access(".", os.W_OK | os.X_OK, dir_fd=here, effective_ids=True):
+            raise self._fault("homeport may not write into this folder", folder, "unwritable")
 
     def _check_file(self, here: int, name: str, path: str) -> None:
         try:
@@ -164,8 +164,7 @@ class _Swap:
             os.unlink(name, dir_fd=self.stage)
         if step.after.mode == "120000":
             os.symlink(raw, name, dir_fd=self.stage)
-            above = self._nearest(split(step.path)[0])
-            owner = self.owner or (Owner(above.st_uid, above.st_gid) if os.geteuid() == 0 else None)
+            owner = self.owner or (self._nearest(split(step.path)[0]).owner if os.geteuid() == 0 else None)
             if owner is not None:
                 os.chown(name, owner.uid, owner.gid, dir_fd=self.stage, follow_symlinks=False)
             return
@@ -196,13 +195,12 @@ class _Swap:
                     os.close(old)
         dress_new(fd, self._nearest(folder), self.owner, executable)
 
-    def _nearest(self, folder: str) -> os.stat_result:
+    def _nearest(self, folder: str) -> Above:
         """The folder itself, or the deepest one above it that is there."""
-        for candidate in (folder, *reversed(_above(folder)), ""):
-            with suppress(FileNotFoundError, Blocked):
-                with folder_at(self.root, candidate) as here:
-                    return os.fstat(here)
-        return os.fstat(self.root)
+        for candidate in (folder, *reversed(_above(folder))):
+            with suppress(FileNotFoundError, Blocked), folder_at(self.root, candidate) as here:
+                return Above.of(here)
+        return Above.of(self.root)
 
     def carry_out(self, step: SyncStep) -> None:
         """One path: its old content is safe (in git, or rescued) before its last name goes."""
@@ -358,17 +356,18 @@ class _Swap:
         for below in (*_above(folder), folder) if folder else ():
             above, name = split(below)
             with folder_at(self.root, above) as here:
+                parent = Above.of(here)
                 try:
-                    os.mkdir(to_bytes(name), 0o755, dir_fd=here)
+                    os.mkdir(to_bytes(name), 0o755 if parent.acl is None else 0o777, dir_fd=here)
                 except FileExistsError:
                     continue
                 fd = os.open(to_bytes(name), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=here)
                 try:
-                    parent = os.fstat(here)
                     if os.geteuid() == 0:
-                        owner = self.owner or Owner(parent.st_uid, parent.st_gid)
+                        owner = self.owner or parent.owner
                         os.fchown(fd, owner.uid, owner.gid)
-                    os.fchmod(fd, 0o755 | (parent.st_mode & stat.S_ISGID))
+                    if parent.acl is None:
+                        os.fchmod(fd, 0o755 | (stat.S_ISGID if parent.shares_group else 0))
                 finally:
                     os.close(fd)
                 self._folders.update((above, below))

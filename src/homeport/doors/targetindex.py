@@ -60,7 +60,7 @@ class TargetIndex:
                 raw = memoryview(file.read())
         except FileNotFoundError:
             return False
-        if len(raw) < 32 or raw[:4] != b"DIRC":
+        if len(raw) < 32 or bytes(raw[:4]) != b"DIRC":
             return False
         return hashlib.sha1(raw[:-20], usedforsecurity=False).digest() == raw[-20:]
 
