@@ -8,8 +8,8 @@ import shutil
 from collections.abc import Callable
 from contextlib import suppress
 
-from homeport.doors.beside import folder_beside
-from homeport.doors.look import Blocked, blob_id, folder_at, read_at, read_in, split
+from homeport.doors.beside import EXCHANGE, NOREPLACE, folder_beside, rename
+from homeport.doors.look import Blocked, blob_id, folder_at, look_in, read_at, read_in, split
 from homeport.doors.swap import BEGUN, IN_PLACE
 from homeport.doors.writing import write_all
 from homeport.model.errors import InfrastructureFault
@@ -38,12 +38,14 @@ def settle(git: Git, rescues: Rescues, target: Target, root: int | None, known: 
             try:
                 if root is not None:
                     saved += _end_in_place(git, rescues, target, root, stage, deploy)
+                    _put_back_oddities(root, stage)
                 saved += _save_all(rescues, target, stage, known, deploy)
             finally:
                 os.close(stage)
             clear(target.path, name)
-    except OSError as fault:
-        raise InfrastructureFault(f"leftovers of a sync cannot be saved: {fault.strerror}", where=stages,
+    except (OSError, Blocked) as fault:
+        why = f"{fault.path} is a {fault.oddity}" if isinstance(fault, Blocked) else fault.strerror
+        raise InfrastructureFault(f"leftovers of a sync cannot be saved: {why}", where=stages,
                                   next="homeport doctor", code="stage") from fault  # fmt: skip
     return tuple(saved)
 
@@ -53,11 +55,27 @@ def clear(path: str, deploy: str) -> None:
     shutil.rmtree(os.path.join(folder_beside(path), "stage", deploy), ignore_errors=True)
 
 
-def _save_all(rescues: Rescues, target: Target, stage: int, known: Callable[[], set[str]], deploy: str | None) -> list[str]:
+def _put_back_oddities(root: int, stage: int) -> None:
+    """A folder or FIFO that came into the way in the last moment was taken out by the exchange: no bytes to save,
+    so it goes back to where it lay, and what was put there instead comes out."""
+    for name, path in _names(stage).items():
+        if look_in(stage, name).oddity in (None, "unreadable"):
+            continue
+        folder, last = split(path)
+        with folder_at(root, folder) as here:
+            flag = NOREPLACE if look_in(here, last).absent else EXCHANGE
+            rename(stage, name.encode(), here, to_bytes(last), flag)
+
+
+def _names(stage: int) -> dict[str, str]:
+    """Which path each staged name belongs to; empty when nothing live was touched yet."""
     marker = read_in(stage, BEGUN)
-    if marker is None:
-        return []
-    paths: dict[str, str] = json.loads(marker[1])
+    names: dict[str, str] = {} if marker is None else json.loads(marker[1])
+    return names
+
+
+def _save_all(rescues: Rescues, target: Target, stage: int, known: Callable[[], set[str]], deploy: str | None) -> list[str]:
+    paths = _names(stage)
     saved = []
     oids: set[str] | None = None
     for name in sorted(os.listdir(stage)):
