@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
+import msgspec
+
 from homeport.decide import adopting, layout, loading
 from homeport.doors.clock import SystemClock
 from homeport.doors.git import Mirror
@@ -128,7 +130,8 @@ def site_from_state(root: str, project: str, environment: str) -> Site:
         return site
     from dataclasses import replace
 
-    return replace(site, config=config, env=config.environments.get(environment, env))
+    told = config.environments.get(environment, env)
+    return replace(site, config=config, env=msgspec.structs.replace(told, branch=branch))
 
 
 def read_host() -> HostConfig | None:

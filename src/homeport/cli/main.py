@@ -145,6 +145,8 @@ def _known(fault: BaseException) -> HomeportError:
         return Cancelled("interrupted", next="homeport status", code="interrupted")
     if isinstance(fault, RecursionError):
         return UsageFault("the input is nested too deeply", next="homeport check", code="nested")
+    if isinstance(fault, OSError) and not os.path.isdir("."):
+        return UsageFault("the folder you are in is not there any more", next="cd, or homeport -C DIR", code="no-folder")
     if isinstance(fault, OSError):
         return InfrastructureFault(fault.strerror or str(fault), where=str(fault.filename or ""), next="homeport doctor",
                                    code="os")  # fmt: skip

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import re
+import shlex
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -41,6 +42,15 @@ _AUTHOR = "homeport <homeport@localhost>"
 _HIDDEN = re.compile(r"(?<=://)[^/@\s]+@")
 
 
+_REMARKS = ("Could not read from remote", "Please make sure you have", "and the repository exists", "invalid index-pack")
+
+
+def told(stderr: bytes) -> str:
+    """What git complained of, in one line, without the advice it always gives."""
+    lines = [line.strip() for line in stderr[-2000:].decode("utf-8", "replace").splitlines()]
+    return "; ".join(printable(line) for line in lines if line and not any(r in line for r in _REMARKS))
+
+
 class Mirror(MirrorReader):
     """Satisfies `Git`. One per project and host, shared by its environments; ref writers wait for each other."""
 
@@ -69,12 +79,21 @@ class Mirror(MirrorReader):
             "--no-recurse-submodules", "--", self.origin, *_REFS,
         )  # fmt: skip
         with self._writing():
+            last = self.cmd.code("config", "--get", "homeport.origin").stdout.decode("utf-8", "replace").strip()
+            if last and last != self.origin:
+                self._refuse_unrelated(last, args[:2])
             done = self._fetch_once(args)
+            if not done.code and last != self.origin:
+                self.cmd.run("config", "homeport.origin", self.origin)
             if done.code and b".lock" in done.stderr:
                 self._clear_stale_locks()
                 done = self._fetch_once(args)
         if done.code:
-            said = _HIDDEN.sub("", printable(done.stderr.decode("utf-8", "replace").strip()[-2000:]))
+            said = _HIDDEN.sub("", told(done.stderr))
+            if "fsck error" in said:
+                raise Refused(f"git refuses an object of the origin: {said}", where=self._shown(), code="hostile-object",
+                              next="find it in a checkout with git ls-tree OBJECT, and take it out of the history that "
+                                   "brought it")  # fmt: skip
             code = "shallow" if "shallow" in said else "fetch"
             raise self._fault(f"the origin cannot be fetched: {said or 'git said nothing'}", code)
 
@@ -214,6 +233,25 @@ class Mirror(MirrorReader):
         except OSError:
             return False
 
+    def _refuse_unrelated(self, last: str, protocol: tuple[str, ...]) -> None:
+        """An origin may move; another project of the same name must not take this mirror over.
+
+        Raises StateFault (code `other-origin`) when the new origin shares no first commit with what is here.
+        """
+        aside = "refs/homeport/moved"
+        quietly = ("--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-gc", "--no-recurse-submodules")
+        done = self._fetch_once((*protocol, "fetch", *quietly, "--", self.origin, f"+refs/heads/*:{aside}/*"))
+        roots = [set(self.cmd.run("rev-list", "--max-parents=0", f"--glob={where}").split())
+                 for where in ("refs/heads", aside)]  # fmt: skip
+        names = self.cmd.run("for-each-ref", "--format=delete %(refname)", aside)
+        self.cmd.run("update-ref", "--stdin", "--no-deref", input=names)
+        if not done.code and roots[0] and roots[1] and not roots[0] & roots[1]:
+            raise StateFault(
+                f"another project of this name is here: it comes from {_HIDDEN.sub('', printable(last))}, "
+                "and shares no history with this one", where=self._shown(), code="other-origin",
+                next="give one of the two another [project] name, or set HOMEPORT_STATE",
+            )  # fmt: skip
+
     def _check_version(self) -> None:
         said = self.cmd.run("version").decode("utf-8", "replace")
         found = re.search(r"(\d+)\.(\d+)", said)
@@ -232,10 +270,15 @@ class Mirror(MirrorReader):
             raise UsageFault(f"{printable(self.origin)!r} cannot be a repository", where="homeport.toml: [project] repo",
                              next="give a path, an ssh or an https address", code="bad-origin")  # fmt: skip
         self._check_version()
+        scheme = self.origin.split("://")[0] if "://" in self.origin else ""
+        if scheme not in ("", "file", "ssh", "https"):
+            raise UsageFault(f"homeport fetches over ssh and https, not over {printable(scheme)}", where=self._shown(),
+                             next="git remote set-url origin URL, with an ssh or https address",
+                             code="bad-origin")  # fmt: skip
         path = urlsplit(self.origin).path if self.origin.startswith("file://") else self.origin
         local = self.origin.startswith(("/", "./", "../", "file://")) or os.path.isdir(path)
         if local and not os.path.isdir(path):
-            raise self._fault("the origin is not there", "no-origin")
+            raise self._fault("the origin is not there: no such folder", "no-origin")
         if local and any(os.path.exists(os.path.join(path, at)) for at in ("shallow", ".git/shallow")):
             raise self._fault("the origin is a shallow clone, which lacks history that homeport needs", "shallow")
         return local
@@ -247,7 +290,12 @@ class Mirror(MirrorReader):
             raise self._fault(_HIDDEN.sub("", fault.what), fault.code) from None
 
     def _fault(self, what: str, code: str) -> InfrastructureFault:
-        return InfrastructureFault(what, where=_HIDDEN.sub("", printable(self.origin)), next="homeport doctor", code=code)
+        look = f"git ls-remote {shlex.quote(self._shown())}   (once it answers: homeport deploy)"
+        return InfrastructureFault(what, where=self._shown(), next=look, code=code)
+
+    def _shown(self) -> str:
+        """The origin without what may be a password."""
+        return _HIDDEN.sub("", printable(self.origin))
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:

@@ -28,6 +28,9 @@ class Permits:
         for root in self._host.roots:
             if real.startswith(os.path.realpath(root).rstrip("/") + "/"):
                 return
+        if real != os.path.abspath(path):
+            raise Refused(f"the live folder leads through a link to {printable(real)}, outside the roots of this host",
+                          where=printable(path), next=f"ls -ld {path} {os.path.dirname(path)}", code="roots")  # fmt: skip
         raise self._refused(f"the live folder {printable(path)} lies outside the roots of this host", "roots")
 
     def user(self, name: str) -> None:

@@ -58,9 +58,7 @@ class LocalShell:
                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
             )  # fmt: skip
         except (OSError, ValueError) as fault:
-            raise InfrastructureFault(
-                f"{name} cannot be started: {fault}", where=cwd or os.getcwd(), next="homeport doctor", code="no-start"
-            ) from fault
+            raise _not_started(name, fault, env if env is not None else scrubbed()) from fault
         with child:
             try:
                 stdout, stderr = child.communicate(input, timeout)
@@ -278,6 +276,15 @@ def _as_user(job: Job, argv: list[str]) -> list[str]:
 def _signal_group(group: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
+
+
+def _not_started(name: str, fault: Exception, env: Mapping[str, str]) -> InfrastructureFault:
+    path = env.get("PATH", os.defpath)
+    if isinstance(fault, FileNotFoundError) and fault.filename == name:
+        return InfrastructureFault(f"{name} is not installed, or not on the PATH", where=f"PATH={path}", code="no-start",
+                                   next=f"apt install {name}, or set PATH; then: homeport doctor")  # fmt: skip
+    return InfrastructureFault(f"{name} cannot be started: {fault}", where=f"PATH={path}", next="homeport doctor",
+                               code="no-start")  # fmt: skip
 
 
 def _shown(argv: Sequence[str]) -> str:

@@ -18,7 +18,7 @@ from homeport.doors.shell import LocalShell
 from homeport.doors.targetindex import TargetIndex
 from homeport.model import globs
 from homeport.model.deploys import TargetRecord
-from homeport.model.errors import Refused, StateFault
+from homeport.model.errors import InfrastructureFault, Refused, StateFault
 from homeport.model.live import FirstContact, Target
 from homeport.model.paths import from_bytes, to_bytes
 from homeport.model.patterns import Matcher
@@ -140,8 +140,9 @@ class TargetBook:
 
 
 def not_the_folder(target: Target, what: str) -> Refused:
-    return Refused(what, where=target.path, next=f"homeport record {target.name} --anew (takes the folder as it is now)",
-                   code="not-the-folder")  # fmt: skip
+    whose = "" if target.name == "_project" else f"{target.name} "
+    back = f"findmnt -T {target.path}, and put it back; if it is to stay like this: homeport record {whose}--anew"
+    return Refused(what, where=target.path, next=back, code="not-the-folder")
 
 
 def never_there(record: TargetRecord, root: int | None) -> bool:
@@ -152,6 +153,9 @@ def never_there(record: TargetRecord, root: int | None) -> bool:
 def refuse_unowned(target: Target, root: int | None) -> None:
     """Raises Refused (code `unowned`) when homeport may not write into the folder."""
     if root is not None and not os.access(".", os.W_OK | os.X_OK, dir_fd=root, effective_ids=True):
+        if os.fstatvfs(root).f_flag & os.ST_RDONLY:
+            raise InfrastructureFault("the live folder lies on a read-only file system", where=target.path,
+                                      next=f"findmnt -T {target.path}", code="read-only")  # fmt: skip
         owner = os.fstat(root).st_uid
         raise Refused(f"the live folder belongs to user {owner}; homeport may not write into it", where=target.path,
                       next=f"ls -ld {target.path}", code="unowned")  # fmt: skip
