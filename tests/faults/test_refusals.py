@@ -1,0 +1,118 @@
+"""A call of the runner that the kernel refuses, and disks that are really full: old or new, never mixed, never a
+success that is none, never a blocked commit (P1, P5, P6)."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.harness import Host, Moment, sample
+from tests.scenarios.conftest import World
+
+pytestmark = pytest.mark.timeout(3600)
+
+WRITES = ("write", "pwrite64", "ftruncate", "openat", "mkdir", "mkdirat", "symlinkat", "renameat2", "renameat", "rename")
+REFUSALS = {
+    "ENOSPC": (*WRITES, "fsync", "fdatasync"),
+    "EIO": ("fsync", "fdatasync", "syncfs", "pwrite64", "write", "unlinkat"),
+    "EACCES": ("openat", "renameat2", "renameat", "unlinkat", "mkdirat"),
+    "EMFILE": ("openat",),
+}
+MUST_BE_HEARD = ("renameat2", "fsync", "syncfs")
+"""Refused in the sync, these must not end in success: a file was not put in place, or is perhaps not on its disk."""
+
+
+def refusable(found: list[Moment], error: str) -> list[Moment]:
+    """The moments at which a kernel may say so: reading finds no full disk."""
+    said = [m for m in found if m.stage != "start" and m.syscall in REFUSALS[error]]
+    return [m for m in said if m.syscall != "openat" or error == "EMFILE" or "O_CREAT" in m.shown]
+
+
+@pytest.mark.parametrize("where", ["in the sync", "elsewhere"])
+@pytest.mark.parametrize("error", REFUSALS)
+def test_a_refused_call_leaves_old_or_new_and_the_next_deploy_works(host: Host, error: str, where: str, soak: bool) -> None:
+    found = [m for m in refusable(host.trace(), error) if (m.stage == "sync") == (where == "in the sync")]
+    for moment in sample(found, 5, soak=soak):
+        host.publish()
+        deploy, fell = host.refused(moment, error)
+        row = host.row(deploy)
+        try:
+            host.old_or_new(host.number - 1, host.number, "plain/in-place.txt")
+            if fell and where == "in the sync" and moment.syscall in MUST_BE_HEARD and "homeport.db" not in moment.shown:
+                assert row.status != "deployed"
+            assert host.world.json("status")["blocked"] == [], "an infrastructure fault blocks no commit"
+            assert host.deploy()["ok"]
+            host.ended(host.number)
+        except AssertionError as fault:
+            raise AssertionError(f"{error} at {moment} ({row.status}: {row.error_summary}): {fault}") from fault
+
+
+@pytest.fixture
+def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A file system of 4 MB in memory."""
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small file system needs root")
+    place = tmp_path_factory.mktemp("small-disk")
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m,nr_inodes=600", "tmpfs", str(place)], capture_output=True)
+    if done.returncode != 0:
+        pytest.skip("this machine allows no mounts")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+PLAIN = '[services.plain]\nsource = "plain"\ntarget = "{live}/plain"\n'
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("too_much", ["bytes", "inodes"])
+def test_a_live_disk_that_is_full_keeps_the_old_version(world: World, small_disk: Path, too_much: str) -> None:
+    world.live.rmdir()
+    world.live.symlink_to(small_disk)
+    world.live = small_disk
+    world.host_file.write_text(world.host_file.read_text().replace(str(world.root / "live"), str(small_disk)))
+    world.project(PLAIN, {"plain/a.txt": "one\n", "plain/b.txt": "one\n"})
+    world.deploy()
+    big = {"plain/big.txt": "x" * 6_000_000} if too_much == "bytes" else {f"plain/many/{n}": "x" for n in range(800)}
+    world.publish({"plain/a.txt": "two\n", **big})
+    done = world.deploy(ok=(1,))
+    assert done["status"] in ("failed", "rolled_back")
+    assert "space" in done["errorSummary"].lower(), done
+    assert (world.text("plain/a.txt"), world.text("plain/b.txt")) == ("one\n", "one\n")
+    assert world.json("drift")["equal"] is True
+    assert world.json("status")["blocked"] == []
+    assert not list(world.live.glob(".homeport-*/stage/*")), "a full disk is not kept full by what was staged"
+    world.publish({"plain/a.txt": "three\n", **dict.fromkeys(big)})
+    assert world.deploy()["status"] == "deployed"
+    assert world.text("plain/a.txt") == "three\n"
+
+
+@pytest.mark.root
+def test_a_state_disk_that_is_full_fails_or_carries_on_but_mixes_nothing(host: Host, small_disk: Path) -> None:
+    """The whole state folder (database, journal, mirror, indexes) on a disk that fills up between two deploys."""
+    state = host.world.state
+    subprocess.run(["cp", "-a", f"{state}/.", str(small_disk)], check=True)
+    subprocess.run(["rm", "-rf", str(state)], check=True)
+    state.mkdir()
+    subprocess.run(["mount", "--bind", str(small_disk), str(state)], check=True)
+    try:
+        for left in (200_000, 60_000, 20_000, 4096, 0):
+            host.publish()
+            filler = small_disk / "filler"
+            free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
+            filler.write_bytes(b"x" * max(0, free - left))
+            host.world.homeport("deploy", ok=None)
+            host.world.kill_homeport()
+            host.old_or_new(host.number - 1, host.number, "plain/in-place.txt")
+            filler.unlink()
+            assert host.deploy()["ok"]
+            host.ended(host.number)
+            assert host.world.json("status")["blocked"] == []
+    finally:
+        host.world.kill_homeport()
+        subprocess.run(["umount", "-l", str(state)], check=True)
