@@ -54,7 +54,11 @@ class Client:
     def __init__(self, path: Path) -> None:
         self.line = socket.socket(socket.AF_UNIX)
         self.line.settimeout(60)
-        self.line.connect(str(path))
+        try:
+            self.line.connect(str(path))
+        except OSError:
+            self.line.close()
+            raise
         self.file = self.line.makefile("rb")
 
     def send(self, data: bytes) -> None:
@@ -200,6 +204,7 @@ class Load:
             await stream
             for _, writer in self._idle:
                 writer.close()
+            await asyncio.sleep(0.01)
 
     async def _stream(self, stop: asyncio.Event) -> None:
         running: set[asyncio.Task[None]] = set()
@@ -223,6 +228,20 @@ class Load:
 
     async def _ask(self, path: str, keep: bool) -> str:
         line = self._idle.pop() if keep and self._idle else await asyncio.open_connection("127.0.0.1", self.port)
+        again = False
+        try:
+            answer, again = await self._speak(line, path, keep)
+            return answer
+        finally:
+            if again:
+                self._idle.append(line)
+            else:
+                line[1].close()
+
+    async def _speak(
+        self, line: tuple[asyncio.StreamReader, asyncio.StreamWriter], path: str, keep: bool
+    ) -> tuple[str, bool]:
+        """The body, and whether the connection may be used again."""
         reader, writer = line
         kind = "keep-alive" if keep else "close"
         writer.write(f"GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: {kind}\r\n\r\n".encode())
@@ -230,8 +249,5 @@ class Load:
         assert " 200 " in head.split("\r\n")[0], head
         length = next((int(row.split(":")[1]) for row in head.split("\r\n") if row.startswith("content-length:")), None)
         body = await (reader.readexactly(length) if length is not None else reader.read())
-        if keep and "connection: close" not in head and head.startswith("http/1.1") and length is not None:
-            self._idle.append(line)
-        else:
-            writer.close()
-        return body.decode().strip()
+        again = keep and "connection: close" not in head and head.startswith("http/1.1") and length is not None
+        return body.decode().strip(), again

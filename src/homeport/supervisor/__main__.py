@@ -64,6 +64,9 @@ async def _run(path: str, state: str) -> None:
     server.close()
     door.close()
     await asyncio.sleep(0)
+    # The loop closes its wake-up socket before its handlers: a child that ends just then must not write to it.
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.remove_signal_handler(number)
 
 
 def _state_folder(path: str) -> str:

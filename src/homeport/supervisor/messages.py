@@ -8,7 +8,7 @@ import signal
 import msgspec
 from msgspec import Struct, field
 
-from homeport.model.config import Command, Handoff, Ready
+from homeport.model.config import Command, Handoff
 from homeport.supervisor.addresses import AddressFault, parse, parse_probe
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,99}")
@@ -20,6 +20,19 @@ KEPT_OUT = {"SIGKILL", "SIGSTOP", "SIGCHLD"}
 
 class SpecFault(ValueError):
     """A unit cannot be run as it is configured; the text says which key and why."""
+
+
+class Ready(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """When a started process counts as ready; at most one of the four, none: when it listens."""
+
+    http: str | None = None
+    """A path at the unit's first address, or http://ADDRESS:PORT/PATH; ready at a status from 200 to 399."""
+    tcp: str | None = None
+    line: str | None = None
+    """Text that a line of output holds."""
+    notify: bool = False
+    """READY=1 on $NOTIFY_SOCKET (sd_notify)."""
+    timeout: float = 30.0
 
 
 class UnitSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

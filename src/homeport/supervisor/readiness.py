@@ -10,9 +10,9 @@ import socket
 import struct
 from collections.abc import Iterator
 
-from homeport.model.config import Ready
 from homeport.supervisor.addresses import Address, parse_probe
 from homeport.supervisor.instance import Instance, first
+from homeport.supervisor.messages import Ready
 
 EVERY = 0.03
 """Seconds between two looks."""

@@ -63,15 +63,27 @@ if (words.length > 1) {
         control.on('data', (data) => {
           if (String(data).includes('drain')) drain();
         });
+        control.once('close', drainOnSignal);
         control.unref();
       } catch {
         control = undefined;
       }
     }
-    if (control) control.write(`${line}\n`);
+    if (control && !control.destroyed) control.write(`${line}\n`);
   }
 
-  function drain() {
+  // Supervisor and keeper were killed together: nobody can say `drain` any more, so the signal means it.
+  function drainOnSignal() {
+    const onTerm = () => {
+      drain(() => {
+        process.removeListener('SIGTERM', onTerm);
+        if (process.listenerCount('SIGTERM') === 0) process.kill(process.pid, 'SIGTERM');
+      });
+    };
+    process.on('SIGTERM', onTerm);
+  }
+
+  function drain(then) {
     if (draining) return;
     draining = true;
     for (const server of servers) {
@@ -91,6 +103,7 @@ if (words.length > 1) {
       if ([...servers].some((server) => server._connections > 0)) return;
       clearInterval(timer);
       say('drained');
+      if (then) then();
     }, LOOK_EVERY);
   }
 

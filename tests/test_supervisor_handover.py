@@ -1,0 +1,231 @@
+"""Restarts under a steady load, without one failed request; and what keeps serving when the new one is no good."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import threading
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import supervisor_servers as servers
+from tests.supervisor_rig import Load, Rig, alive, eventually, free_port, rigged
+
+KINDS = {
+    "shim, node": (["node", "web.js"], "shim"),
+    "shim, python http.server": (["python3", "web.py"], "shim"),
+    "shim, python asyncio": (["python3", "loop.py"], "shim"),
+    "fd, node": (["node", "fd.js"], "fd"),
+    "fd, LISTEN_FDS": (["python3", "fds.py"], "fd"),
+}
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    servers.write(tmp_path)
+    yield from rigged(tmp_path)
+
+
+def command(words: list[str]) -> list[str]:
+    return [servers.node() if words[0] == "node" else servers.python(), *words[1:]]
+
+
+def get(port: int, path: str = "/") -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=20) as answer:
+        return answer.read().decode().strip()
+
+
+def web(rig: Rig, words: list[str], handoff: str | None, **more: object) -> int:
+    """A web unit that serves version `one`; its port."""
+    port = free_port()
+    rig.unit("web", command(words), listen=[f"127.0.0.1:{port}"], handoff=handoff, env={"PORT": str(port)}, **more)
+    done = rig.restart("web")
+    assert done["ok"] and done["registered"], done
+    assert get(port) == "one"
+    return port
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_request_fails_while_versions_change_under_load(rig: Rig, kind: str) -> None:
+    words, handoff = KINDS[kind]
+    port = web(rig, words, handoff)
+    pids = {rig.status("web")["pid"]}
+
+    def change() -> None:
+        for version in ("two", "three"):
+            (rig.folder / "version").write_text(version)
+            done = rig.restart("web")
+            assert done["ok"] and not done["registered"], done
+            assert get(port) == version, "a new connection after restart.done meets the new version"
+            pids.add(done["pid"])
+
+    load = Load(port)
+    asyncio.run(load.during(change))
+    assert load.failures == []
+    assert len(load.answers) > 100 and set(load.answers) == {"one", "two", "three"}
+    last = rig.status("web")["pid"]
+    assert len(pids) == 3
+    eventually(lambda: [pid for pid in pids if alive(pid)] == [last], "the old ones are gone")
+
+
+def test_a_plain_python_m_http_server_takes_the_held_socket(rig: Rig) -> None:
+    port = free_port()
+    rig.unit("files", [servers.python(), "-m", "http.server", str(port)], listen=[f"127.0.0.1:{port}"])
+    assert rig.restart("files")["ok"]
+    assert get(port, "/version") == "one"
+    assert rig.restart("files")["ok"]
+    assert get(port, "/version") == "one"
+
+
+def test_replicas_share_the_socket_and_are_replaced_together(rig: Rig) -> None:
+    port = web(rig, ["node", "web.js"], None, replicas=3)
+    before = rig.status("web")["pids"]
+    (rig.folder / "version").write_text("two")
+    load = Load(port)
+    assert asyncio.run(load.during(lambda: rig.restart("web")))["ok"]
+    assert load.failures == []
+    after = rig.status("web")["pids"]
+    assert len(after) == 3 and not set(before) & set(after)
+    assert get(port) == "two"
+
+
+@pytest.mark.parametrize("breakage", ["never listens", "ends", "no such program", "no such folder"])
+def test_the_old_version_keeps_serving_when_the_new_one_does_not_get_ready(rig: Rig, breakage: str) -> None:
+    port = web(rig, ["node", "web.js"], "shim")
+    old = rig.status("web")["pid"]
+    bad: dict[str, tuple[list[str], str]] = {
+        "never listens": ([servers.node(), "-e", "console.log('here'); setInterval(() => {}, 1000)"], "does not listen"),
+        "ends": ([servers.node(), "-e", "console.log('here'); process.exit(3)"], "status 3"),
+        "no such program": (["/no/such/program"], "No such file"),
+        "no such folder": (command(["node", "web.js"]), "enter /no/such"),
+    }
+    words, why = bad[breakage]
+    more = {"cwd": "/no/such"} if breakage == "no such folder" else {}
+    spec = {"name": "web", "command": words, "cwd": str(rig.folder), "listen": [f"127.0.0.1:{port}"],
+            "env": {"PORT": str(port)}, "ready": {"timeout": 0.7}, **more}  # fmt: skip
+    assert rig.one("configure", units=[spec])["ok"]
+    load = Load(port)
+    answers = asyncio.run(load.during(lambda: rig.ask("restart", scope="web")))
+    done, end = answers[-2:]
+    assert (done["ok"], end["ok"], done["pid"]) == (False, False, old) and why in done["why"], answers
+    if breakage in ("never listens", "ends"):
+        assert "here" in done["tail"]
+    assert load.failures == [] and set(load.answers) == {"one"}
+    state = rig.status("web")
+    assert (state["state"], state["pids"], state["pending"]) == ("running", [old], True)
+
+
+def test_a_crash_after_a_failed_restart_brings_back_what_was_good(rig: Rig) -> None:
+    port = web(rig, ["node", "web.js"], "shim")
+    spec = {"name": "web", "command": ["/bin/false"], "listen": [f"127.0.0.1:{port}"]}
+    assert rig.one("configure", units=[spec])["ok"] and not rig.restart("web")["ok"]
+    old = rig.status("web")["pid"]
+    os.kill(old, signal.SIGKILL)
+    state = eventually(
+        lambda: (s := rig.status("web"))["state"] == "running" and s["pid"] != old and s, "it runs again"
+    )
+    assert state["restarts"] == 1 and get(port) == "one"
+
+
+def test_stop_first_never_runs_two_and_refuses_nobody(rig: Rig) -> None:
+    script = rig.folder / "single.js"
+    script.write_text(
+        "require('fs').openSync('only', 'wx');"
+        "process.on('exit', () => fs.unlinkSync('only')); process.on('SIGTERM', () => process.exit(0));"
+        + servers.NODE_HTTP
+    )
+    port = web(rig, ["node", "single.js"], "stop-first")
+    (rig.folder / "version").write_text("two")
+    load = Load(port, rate=100)
+    done = asyncio.run(load.during(lambda: rig.restart("web")))
+    assert done["ok"] and load.failures == []
+    assert set(load.answers) == {"one", "two"}
+
+
+def test_a_stopped_unit_refuses_connections_and_starts_again(rig: Rig) -> None:
+    port = web(rig, ["node", "web.js"], "shim")
+    pid = rig.status("web")["pid"]
+    assert rig.one("stop", scope="web")["ok"]
+    assert not alive(pid) and rig.status("web")["state"] == "stopped"
+    with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port), timeout=5):
+        pass
+    assert rig.one("start", scope="web")["ok"]
+    assert get(port) == "one"
+
+
+def test_a_changed_address_is_served_and_the_old_one_closed(rig: Rig) -> None:
+    port, other = web(rig, ["node", "web.js"], "shim"), free_port()
+    rig.unit("web", command(["node", "web.js"]), listen=[f"127.0.0.1:{other}"], env={"PORT": str(other)})
+    assert rig.restart("web")["ok"]
+    assert get(other) == "one"
+    eventually(lambda: _refused(port), "the old port is closed")
+
+
+def _refused(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_an_address_that_is_taken_is_said_and_nothing_is_left_running(rig: Rig) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        rig.unit("web", command(["node", "web.js"]), listen=[f"127.0.0.1:{port}"], env={"PORT": str(port)})
+        done = rig.restart("web")
+    assert not done["ok"] and f"127.0.0.1:{port}" in done["why"] and "in use" in done["why"]
+    assert rig.status("web")["state"] == "failed"
+
+
+READY = {
+    "http": ({"http": "/health"}, "node", "web.js"),
+    "tcp": ({"tcp": "127.0.0.1:{port}"}, "node", "web.js"),
+    "line": ({"line": "listening"}, "node", "web.js"),
+}
+
+
+@pytest.mark.parametrize("kind", READY)
+def test_readiness_by(rig: Rig, kind: str) -> None:
+    ready, *words = READY[kind]
+    port = free_port()
+    ready = {key: value.format(port=port) for key, value in ready.items()}
+    rig.unit("web", command(list(words)), listen=[f"127.0.0.1:{port}"], env={"PORT": str(port)}, ready=ready)
+    assert rig.restart("web")["ok"] and rig.restart("web")["ok"]
+    assert get(port) == "one"
+
+
+def test_readiness_by_sd_notify(rig: Rig) -> None:
+    script = rig.folder / "notify.py"
+    script.write_text(
+        "import os, socket, time\n"
+        "s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)\n"
+        "s.connect('\\0' + os.environ['NOTIFY_SOCKET'][1:])\n"
+        "while not os.path.exists('go'): time.sleep(0.01)\n"
+        "s.send(b'STATUS=up\\nREADY=1')\ntime.sleep(1000)\n"
+    )
+    rig.unit("job", [servers.python(), "notify.py"], ready={"notify": True, "timeout": 0.5})
+    done = rig.restart("job")
+    assert not done["ok"] and "READY=1" in done["why"]
+    (rig.folder / "go").touch()
+    rig.unit("job", [servers.python(), "notify.py"], ready={"notify": True, "timeout": 20})
+    assert rig.restart("job")["ok"]
+
+
+def test_somebody_elses_ready_is_not_believed(rig: Rig) -> None:
+    rig.unit("job", "echo socket=$NOTIFY_SOCKET; sleep 1000", ready={"notify": True, "timeout": 1.5})
+
+    def forge() -> None:
+        name = eventually(lambda: "socket=@" in rig.log("job") and rig.log("job").split("socket=@")[1].split()[0], "name")
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as line:
+            line.sendto(b"READY=1", f"\0{name}")
+
+    thread = threading.Thread(target=forge)
+    thread.start()
+    done = rig.restart("job")
+    thread.join()
+    assert not done["ok"], done

@@ -1,0 +1,217 @@
+"""The supervisor, its keeper, or both are killed: what runs runs on, and the next supervisor has all of it again."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import supervisor_servers as servers
+from tests.supervisor_rig import Client, Load, Rig, alive, eventually, free_port, rigged
+
+
+@pytest.fixture
+def rig(tmp_path: Path) -> Iterator[Rig]:
+    servers.write(tmp_path)
+    yield from rigged(tmp_path)
+
+
+@pytest.fixture
+def port(rig: Rig) -> int:
+    """Of a Node service that runs and serves version `one`."""
+    port = free_port()
+    rig.unit("web", [servers.node(), "web.js"], listen=[f"127.0.0.1:{port}"], env={"PORT": str(port)})
+    assert rig.restart("web")["ok"]
+    return port
+
+
+def get(port: int) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=20) as answer:
+        return answer.read().decode().strip()
+
+
+def test_a_killed_supervisor_costs_no_request_and_the_next_one_restarts_as_before(rig: Rig, port: int) -> None:
+    old = rig.status("web")
+
+    def kill_and_take_over() -> None:
+        rig.kill()
+        assert get(port) == "one"
+        rig.begin()
+        state = rig.status("web")
+        assert (state["pids"], state["restarts"], state["state"]) == (old["pids"], 0, "running")
+        (rig.folder / "version").write_text("two")
+        assert rig.restart("web")["ok"]
+        assert get(port) == "two"
+
+    load = Load(port)
+    asyncio.run(load.during(kill_and_take_over))
+    assert load.failures == [] and set(load.answers) == {"one", "two"}
+    eventually(lambda: not alive(old["pid"]), "the old one, adopted and drained, is gone")
+
+
+def test_a_child_that_ends_under_the_next_supervisor_is_started_again(rig: Rig, port: int) -> None:
+    old = rig.status("web")["pid"]
+    rig.kill()
+    rig.begin()
+    os.kill(old, signal.SIGKILL)
+    eventually(lambda: rig.status("web")["pid"] not in (None, old) and get(port) == "one", "started again")
+
+
+def test_a_child_that_ends_while_nobody_supervises_is_started_by_the_next(rig: Rig, port: int) -> None:
+    old = rig.status("web")["pid"]
+    rig.kill()
+    os.kill(old, signal.SIGKILL)
+    eventually(lambda: not alive(old), "killed")
+    rig.begin()
+    eventually(lambda: rig.status("web")["state"] == "running", "started again")
+    assert get(port) == "one"
+
+
+def test_a_killed_keeper_is_replaced_and_has_everything_again(rig: Rig, port: int) -> None:
+    old, keeper = rig.status("web")["pid"], rig.keeper()
+    os.kill(keeper, signal.SIGKILL)
+    eventually(lambda: rig.keeper() != keeper and alive(rig.keeper()), "another keeper")
+    rig.kill()
+    rig.begin()
+    assert rig.status("web")["pid"] == old
+    load = Load(port)
+    assert asyncio.run(load.during(lambda: rig.restart("web")))["ok"]
+    assert load.failures == []
+
+
+def test_supervisor_and_keeper_killed_together_cost_no_request(rig: Rig, port: int) -> None:
+    """The sockets come back out of the children themselves; who lost the line drains on the signal."""
+    old = rig.status("web")["pid"]
+
+    def kill_both() -> None:
+        keeper = rig.keeper()
+        rig.kill()
+        os.kill(keeper, signal.SIGKILL)
+        eventually(lambda: not alive(keeper), "killed")
+        rig.begin()
+        assert rig.status("web")["pid"] == old
+        (rig.folder / "version").write_text("two")
+        assert rig.restart("web")["ok"]
+
+    load = Load(port)
+    asyncio.run(load.during(kill_both))
+    assert load.failures == [] and get(port) == "two"
+
+
+def test_a_child_may_write_while_nobody_reads(rig: Rig) -> None:
+    script = "import time\nfor n in range(10**6):\n    print('line', n, flush=True)\n    time.sleep(0.01)\n"
+    rig.unit("talk", [servers.python(), "-c", script], ready={"line": "line 0"})
+    assert rig.restart("talk")["ok"]
+    pid, keeper = rig.status("talk")["pid"], rig.keeper()
+    rig.kill()
+    os.kill(keeper, signal.SIGKILL)
+    eventually(lambda: not alive(keeper), "killed")
+    rig.begin()
+    before = rig.log("talk").count("\n")
+    eventually(lambda: rig.log("talk").count("\n") > before + 5, "it still writes")
+    assert rig.status("talk")["pid"] == pid
+    numbers = [int(line.split()[1]) for line in rig.log("talk").splitlines()]
+    assert numbers == sorted(set(numbers)), "no line twice"
+
+
+def test_killed_in_the_middle_of_a_restart_one_version_serves(rig: Rig, port: int) -> None:
+    old = rig.status("web")["pid"]
+    spec = {"name": "web", "command": [servers.node(), "-e", "setInterval(() => {}, 1000)"],
+            "listen": [f"127.0.0.1:{port}"], "env": {"PORT": str(port)}}  # fmt: skip
+    assert rig.one("configure", units=[spec])["ok"]
+    client = Client(rig.socket)
+    client.send(b'{"id":7,"op":"restart","scope":"web"}\n')
+    assert client.read()["type"] == "restart.ack"
+
+    def starting() -> int:
+        children = json.loads((rig.state / "supervisor.json").read_text())["children"]
+        return next((one["pid"] for one in children if one["phase"] == "starting" and one["pid"]), 0)
+
+    half = eventually(starting, "the new one starts")
+    rig.kill()
+    client.close()
+    rig.begin()
+    eventually(lambda: not alive(half), "what nobody waits for is ended")
+    assert rig.status("web")["pids"] == [old] and get(port) == "one"
+
+
+def test_killed_between_record_and_fork_nothing_is_lost_or_started_twice(rig: Rig) -> None:
+    """A process that was started and not yet recorded with its id is found by its mark."""
+    rig.unit("job", ["sleep", "1000"])
+    rig.kill()
+    path = rig.state / "supervisor.json"
+    saved = json.loads(path.read_text())
+    saved["children"] = [{"id": "job-0-feed", "unit": "job", "slot": 0, "pid": 0, "start": 0, "phase": "starting", "at": 1.0}]
+    path.write_text(json.dumps(saved))
+    lost = subprocess.Popen(["sleep", "1000"], env={"HOMEPORT_INSTANCE": "job-0-feed", "PATH": os.environ["PATH"]},
+                            start_new_session=True)  # fmt: skip
+    other = subprocess.Popen(["sleep", "1000"], env={"HOMEPORT_INSTANCE": "job-0-feed2", "PATH": os.environ["PATH"]},
+                             start_new_session=True)  # fmt: skip
+    try:
+        rig.begin()
+        assert lost.wait(20) == -signal.SIGTERM
+        assert other.poll() is None
+    finally:
+        for process in (lost, other):
+            process.kill()
+            process.wait()
+
+
+def test_a_process_id_that_was_given_to_another_is_left_alone(rig: Rig) -> None:
+    rig.unit("job", ["sleep", "1000"])
+    rig.kill()
+    stranger = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+    try:
+        path = rig.state / "supervisor.json"
+        saved = json.loads(path.read_text())
+        saved["children"] = [{"id": "job-0-x", "unit": "job", "slot": 0, "pid": stranger.pid, "start": 12345,
+                              "phase": "leaving", "at": 1.0}]  # fmt: skip
+        path.write_text(json.dumps(saved))
+        rig.begin()
+        assert rig.status("job")["draining"] == [] and stranger.poll() is None
+    finally:
+        stranger.kill()
+        stranger.wait()
+
+
+def test_a_supervisor_that_leaves_and_keeps_is_followed_by_one_that_has_it_all(rig: Rig, port: int) -> None:
+    old = rig.status("web")["pid"]
+    assert rig.one("shutdown", keep=True)["ok"]
+    assert rig.process is not None and rig.process.wait(20) == 0
+    assert get(port) == "one" and not rig.socket.exists()
+    rig.begin()
+    assert rig.status("web")["pid"] == old
+
+
+def test_what_was_wanted_before_a_shutdown_runs_after_it(rig: Rig, port: int) -> None:
+    old = rig.status("web")["pid"]
+    rig.unit("idle", ["sleep", "1000"])
+    assert rig.one("shutdown")["ok"]
+    assert rig.process is not None and rig.process.wait(20) == 0 and not alive(old)
+    rig.begin()
+    eventually(lambda: rig.status("web")["state"] == "running", "started again")
+    assert get(port) == "one" and rig.status("idle")["state"] == "stopped"
+
+
+def test_two_supervisors_do_not_share_a_folder(rig: Rig) -> None:
+    words = [sys.executable, "-m", "homeport.supervisor", "--socket", str(rig.folder / "t.sock"), "--state", str(rig.state)]
+    second = subprocess.run(words, capture_output=True, text=True, timeout=20)
+    assert second.returncode == 2 and "another supervisor has this state folder" in second.stderr
+
+
+def test_records_that_cannot_be_read_are_not_guessed_around(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    words = [sys.executable, "-m", "homeport.supervisor", "--socket", str(tmp_path / "s.sock"), "--state", str(state)]
+    for text, why in (("{", "cannot be read"), ('{"version": 99}', "version 99")):
+        (state / "supervisor.json").write_text(text)
+        done = subprocess.run(words, capture_output=True, text=True, timeout=20)
+        assert done.returncode == 2 and why in done.stderr and "next:" in done.stderr
