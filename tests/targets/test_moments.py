@@ -189,8 +189,8 @@ def test_crashed_while_a_file_was_deleted_the_bytes_are_saved_at_the_next_start(
 
 
 def test_crashed_after_the_first_change_it_runs_forward(host: Host) -> None:
-    host.put({name: "one" for name in "abcdef"})
-    sha = host.commit({name: "two" for name in "abcdef"})
+    host.put(dict.fromkeys("abcdef", "one"))
+    sha = host.commit(dict.fromkeys("abcdef", "two"))
     plan = host.plan(sha)
     host.write("d", "by hand")
     while_bytes_are_saved(host, crash)
@@ -268,7 +268,7 @@ def test_a_blob_that_went_bad_in_the_mirror_is_never_written(host: Host, monkeyp
     host.put({"a.txt": "one"})
     sha = host.commit({"a.txt": "two"})
     read_many = host.mirror.read_many
-    monkeypatch.setattr(host.mirror, "read_many", lambda oids: {o: b"rotten" for o in read_many(oids)})
+    monkeypatch.setattr(host.mirror, "read_many", lambda oids: dict.fromkeys(read_many(oids), b"rotten"))
     with pytest.raises(InfrastructureFault):
         host.deploy(sha)
     assert host.read("a.txt") == "one"
