@@ -7,7 +7,7 @@ import sys
 import click
 
 from homeport.cli.options import Options, pass_options
-from homeport.decide.adopting import Hunk
+from homeport.decide.adopting import Choice, Hunk
 from homeport.model.errors import Refused, UsageFault
 from homeport.model.paths import printable
 
@@ -53,20 +53,21 @@ def adopt(options: Options, words: tuple[str, ...], patch: bool, branch: str | N
     options.tell(said, lambda color: show.adopted(said, color=color))
 
 
-def _ask(path: str, old: bytes | None, new: bytes | None, pieces: list[Hunk] | None) -> list[Hunk] | bool | None:
-    """Asks on the terminal; None when the person stops."""
+def _ask(path: str, old: bytes | None, new: bytes | None, pieces: list[Hunk] | None) -> Choice:
+    """Asks on the terminal, change by change."""
     if pieces is None:
         what = "delete" if new is None else "add" if old is None else "change"
-        return {"y": True, "n": False, "q": None}[_answer(f"{printable(path)}: {what} the whole file?")]
+        said = _answer(f"{printable(path)}: {what} the whole file?")
+        return Choice(whole=said == "y", stop=said == "q")
     chosen: list[Hunk] = []
     for number, hunk in enumerate(pieces, 1):
         click.echo(hunk.text, err=True)
         said = _answer(f"{printable(path)}: adopt this change ({number} of {len(pieces)})?")
         if said == "q":
-            return chosen or None
+            return Choice(chosen=tuple(chosen), stop=True)
         if said == "y":
             chosen.append(hunk)
-    return chosen
+    return Choice(chosen=tuple(chosen))
 
 
 def _answer(question: str) -> str:

@@ -86,6 +86,15 @@ class Hunk(Struct, frozen=True):
     """As a unified diff shows it."""
 
 
+class Choice(Struct, frozen=True):
+    """What a person takes of one file."""
+
+    chosen: tuple[Hunk, ...] = ()
+    whole: bool = False
+    stop: bool = False
+    """Nothing more is to be asked or taken."""
+
+
 def hunks(old: bytes, new: bytes) -> list[Hunk] | None:
     """The changes one by one; None when either is binary, and only whole files can be chosen."""
     if b"\0" in old[:8000] or b"\0" in new[:8000]:

@@ -25,8 +25,8 @@ from homeport.model.live import Difference, Entry, Scan, Target
 from homeport.model.paths import printable
 from homeport.model.patterns import Matcher
 
-Choose = Callable[[str, bytes | None, bytes | None, list[adopting.Hunk] | None], list[adopting.Hunk] | bool | None]
-"""(path, old content, new content, its hunks) -> the chosen ones, or whether the whole file; None: stop here."""
+Choose = Callable[[str, bytes | None, bytes | None, list[adopting.Hunk] | None], adopting.Choice]
+"""(path, old content, new content, its hunks or None where only the whole file can be taken) -> what is taken."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +91,10 @@ def _check_wish(site: Site, wish: Wish) -> None:
                       code="branch")  # fmt: skip
     if wish.message is not None and (not wish.message.strip() or "\0" in wish.message):
         raise UsageFault("the message is empty", where="--message", next='homeport adopt --message "..."', code="message")
-    if wish.merge and site.forge(site.config) is None:
+    forge = site.forge(site.config)
+    if forge is not None:
+        forge.close()
+    if wish.merge and forge is None:
         raise Refused("--merge needs a forge to merge on, and a token for it", where="homeport.toml: [forge]",
                       next="homeport adopt (without --merge), or write [forge] kind and token",
                       code="no-forge")  # fmt: skip
@@ -166,42 +169,38 @@ def _skips(parts: Sequence[Part]) -> list[adopting.Skipped]:
 
 
 def _chosen(site: Site, parts: Sequence[Part], choose: Choose) -> list[Part]:
-    """Only what the person takes, file by file; after `None` nothing more is asked or taken."""
+    """Only what the person takes, file by file, until the person stops."""
     done, stopped = [], False
     for part in parts:
         entries: dict[str, Entry | None] = {}
         partly = set()
-        for difference in part.taken:
-            answer = None if stopped else _ask(site, part, difference, choose)
-            stopped = stopped or answer is None
-            if answer is None or answer[0] == "nothing":
-                continue
-            entries[difference.path] = answer[1]
-            if answer[0] == "part":
+        for difference in part.taken if not stopped else ():
+            stopped, kind, entry = _ask(site, part, difference, choose)
+            if kind != "nothing":
+                entries[difference.path] = entry
+            if kind == "part":
                 partly.add(difference.path)
+            if stopped:
+                break
         taken = tuple(d for d in part.taken if d.path in entries)
         done.append(replace(part, taken=taken, entries=entries, partly=frozenset(partly)))
     return done
 
 
-def _ask(site: Site, part: Part, difference: Difference, choose: Choose) -> tuple[str, Entry | None] | None:
-    """("all" | "part" | "nothing", the entry to adopt); None when the person wants to stop with nothing of this file."""
+def _ask(site: Site, part: Part, difference: Difference, choose: Choose) -> tuple[bool, str, Entry | None]:
+    """(whether to stop, "all" | "part" | "nothing", the entry to adopt)."""
     old, new = difference.recorded, part.entries[difference.path]
     plain = old is not None and new is not None and old.mode.startswith("100") and new.mode.startswith("100")
     before = site.git.read(old.oid) if old is not None else None
     after = site.git.read(new.oid) if new is not None else None
     pieces = adopting.hunks(before or b"", after or b"") if plain else None
     answer = choose(editing.in_repository(part.target, difference.path), before, after, pieces or None)
-    if answer is None:
-        return None
-    if isinstance(answer, bool):
-        return ("all", new) if answer else ("nothing", None)
-    if not answer:
-        return "nothing", None
-    if pieces is None or len(answer) == len(pieces) or new is None:
-        return "all", new
-    content = adopting.assemble(before or b"", after or b"", answer)
-    return "part", Entry(new.mode, site.git.write_blob(content))
+    if answer.whole or (pieces and len(answer.chosen) == len(pieces)):
+        return answer.stop, "all", new
+    if not answer.chosen or new is None:
+        return answer.stop, "nothing", None
+    content = adopting.assemble(before or b"", after or b"", answer.chosen)
+    return answer.stop, "part", Entry(new.mode, site.git.write_blob(content))
 
 
 # Secrets.

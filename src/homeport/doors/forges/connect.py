@@ -38,7 +38,7 @@ def page(config: ForgeConfig | None, remote: str, asked: NewRequest) -> str | No
         if kind is None:
             return None
         config = ForgeConfig(kind="github" if kind == "github" else "gitlab")
-    forge = connect(config, "", _Forgetful(), remote=remote)
+    forge = connect(config, "nobody-is-asked", _Forgetful(), remote=remote)
     try:
         return forge.new_request_page(asked)
     finally:

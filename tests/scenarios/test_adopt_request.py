@@ -1,0 +1,159 @@
+"""A10 B5: the branch becomes a request on the forge, is merged when asked, and a fault of the forge loses nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.forges.fakes import TOKEN, GiteaFake, GitHubFake, GitLabFake, Pulls
+from tests.forges.server import Answer, serving
+from tests.scenarios.conftest import Ran, World
+from tests.scenarios.test_adopt import FILES, SITE, branches, touched
+
+FORGE = """
+[forge]
+kind = "{kind}"
+url = "{url}"
+repo = "octo/shop"
+token = { env = "SHOP_FORGE" }
+"""
+
+
+class Forged:
+    """A world whose origin is hosted on a fake forge: requests carry real commits, a merge is a real squash."""
+
+    def __init__(self, world: World, fake: Pulls) -> None:
+        self.world, self.fake = world, fake
+        plain_add, plain_merge = fake.add_pull, fake.merge_now
+
+        def add_pull(head: str = "", base: str = "main", **_: Any) -> int:
+            fake.branches |= set(branches(world))
+            return plain_add(head, base, world.git("rev-parse", head, cwd=world.origin))
+
+        def merge_now(number: str, sha: str | None) -> int:
+            status = plain_merge(number, sha)
+            if status == 200:
+                world.git("fetch", "-q", "origin")
+                done = world.git("commit-tree", f"{sha}^{{tree}}", "-p", "origin/main", "-m", "squashed")
+                world.git("push", "-q", "origin", f"{done}:refs/heads/main")
+            return status
+
+        fake.add_pull, fake.merge_now = add_pull, merge_now  # type: ignore[method-assign]
+        fake.branches = _Branches(world)
+
+    def run(self, *args: str, ok: tuple[int, ...] = (0,)) -> Ran:
+        return self.world.homeport("--json", *args, ok=ok, env={"SHOP_FORGE": TOKEN})
+
+
+class _Branches(set):  # type: ignore[type-arg]
+    """The branches of the real origin."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__()
+        self.world = world
+
+    def __contains__(self, name: object) -> bool:
+        return name in branches(self.world)
+
+    def discard(self, name: str) -> None:
+        self.world.git("push", "-q", "origin", "--delete", name)
+
+
+@pytest.fixture(params=[GitHubFake, GiteaFake, GitLabFake], ids=["github", "gitea", "gitlab"])
+def forged(request: pytest.FixtureRequest, world: World) -> Iterator[Forged]:
+    yield from _forged(world, request.param())
+
+
+@pytest.fixture
+def gitea(world: World) -> Iterator[Forged]:
+    yield from _forged(world, GiteaFake())
+
+
+def _forged(world: World, fake: Pulls) -> Iterator[Forged]:
+    with serving(fake):
+        forge = FORGE.replace("{kind}", fake.kind).replace("{url}", fake.url)
+        world.project(SITE + forge, FILES)
+        made = Forged(world, fake)
+        made.run("deploy")
+        (world.live / "site/other.txt").write_text("by hand\n")
+        yield made
+    assert not fake.wrong
+
+
+def test_a_request_is_opened_against_the_environments_branch(forged: Forged) -> None:
+    said = forged.run("adopt", "--message", "Say other things").last
+    (pull,) = forged.fake.pulls
+    assert (pull["head"], pull["base"], pull["sha"]) == (said["branch"], "main", said["commit"])
+    assert said["request"] and str(pull["number"]) in said["request"]
+    (edit,) = forged.run("edits").last["edits"]
+    assert (edit["state"], edit["branch"], edit["request"]) == ("adopted", said["branch"], said["request"])
+    assert TOKEN not in str(said)
+
+
+def test_merge_squashes_deletes_the_branch_and_the_next_deploy_closes_the_edit(forged: Forged) -> None:
+    said = forged.run("adopt", "--merge").last
+    assert said["merged"] is True
+    assert branches(forged.world) == ["main"]
+    assert [row["state"] for row in forged.run("edits").last["edits"]] == ["merged"]
+    assert forged.run("deploy").last["ok"] is True
+    assert forged.run("edits").last["edits"] == []
+    assert forged.world.text("site/other.txt") == "by hand\n"
+
+
+def test_merging_later_goes_on_with_the_same_branch(gitea: Forged) -> None:
+    first = gitea.run("adopt").last
+    said = gitea.run("adopt", "--merge").last
+    assert (said["branch"], said["commit"], said["merged"]) == (first["branch"], first["commit"], True)
+    assert len(gitea.fake.pulls) == 1
+
+
+def test_a_request_merged_on_the_forge_is_seen(gitea: Forged) -> None:
+    said = gitea.run("adopt").last
+    gitea.fake.merge_now("1", said["commit"])
+    assert [row["state"] for row in gitea.run("edits").last["edits"]] == ["merged"]
+
+
+def test_a_forge_that_fails_after_the_push_is_told_and_gone_on_with(gitea: Forged) -> None:
+    gitea.fake.queued = [Answer(500, {"message": "down"})] * 8
+    ran = gitea.run("adopt", ok=(1,))
+    (branch,) = [name for name in branches(gitea.world) if name != "main"]
+    assert f"branch {branch} is pushed" in ran.last["what"]
+    assert "homeport adopt" in ran.last["next"]
+    gitea.fake.queued = []
+    said = gitea.run("adopt").last
+    assert (said["branch"], len(gitea.fake.pulls)) == (branch, 1)
+    assert touched(gitea.world, branch) == ["M\tsite/other.txt"]
+
+
+def test_a_request_that_cannot_be_merged_stays_open(gitea: Forged) -> None:
+    gitea.fake.refuse_merge = 405
+    ran = gitea.run("adopt", "--merge", ok=(3,))
+    assert ran.last["code"] == "not-mergeable"
+    assert [row["state"] for row in gitea.run("edits").last["edits"]] == ["adopted"]
+
+
+def test_without_its_token_nothing_is_pushed(gitea: Forged) -> None:
+    ran = gitea.world.homeport("--json", "adopt", ok=(2,))
+    assert ran.last["code"] == "no-secret" and "SHOP_FORGE" in ran.last["what"]
+    assert branches(gitea.world) == ["main"]
+
+
+def test_merge_without_a_forge_is_refused_before_anything_is_pushed(world: World) -> None:
+    world.project(SITE, FILES)
+    world.deploy()
+    (world.live / "site/other.txt").write_text("by hand\n")
+    assert world.json("adopt", "--merge", ok=(3,))["code"] == "no-forge"
+    assert branches(world) == ["main"]
+
+
+def test_a_forge_without_a_token_names_the_page_to_open(world: World) -> None:
+    world.project(SITE + '\n[forge]\nkind = "github"\nrepo = "octo/shop"\n', FILES)
+    world.deploy()
+    (world.live / "site/other.txt").write_text("by hand\n")
+    said = world.json("adopt", "--branch", "fix/other")
+    assert (said["request"], said["pushed"]) == (None, True)
+    assert said["page"].startswith("https://github.com/octo/shop/compare/main...fix/other")
+    shown = world.homeport("adopt").stdout
+    assert "https://github.com/octo/shop/compare/main...fix/other" in shown
