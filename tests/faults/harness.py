@@ -44,7 +44,7 @@ runtime = "command"
 command = "cat version.txt >> started.log"
 checks = [{ command = "test -s version.txt", within = "5s" }]
 """
-BUILD = "rm -rf dist; mkdir -p dist/sub; cp page.txt dist/page.html; cp page.txt dist/sub/more.html; cp page.txt stamp.txt\n"
+BUILD = "rm -rf dist; mkdir -p dist/sub; for to in dist/page.html dist/sub/more.html stamp.txt; do cp page.txt $to; done\n"
 CHANGING = ("renameat2", "rename", "renameat", "unlink", "unlinkat", "rmdir", "mkdir", "mkdirat", "symlinkat", "link",
             "fsync", "fdatasync", "syncfs", "pwrite64", "ftruncate", "openat", "write")  # fmt: skip
 """Every call of the runner that makes, moves, fills or removes a file, or brings one to its disk."""
@@ -228,8 +228,8 @@ class Host:
         for row in self.world.json("history", "-n", "100")["deploys"]:
             assert (row["state"], bool(row["status"])) == ("done", True), row
         live = self.world.live
-        left = [p for p in [*live.glob(".homeport-*/stage/*"), *live.glob(".homeport-*/swap.json*"),
-                            *live.glob(".homeport-*/outputs/.*")]]  # fmt: skip
+        left = [*live.glob(".homeport-*/stage/*"), *live.glob(".homeport-*/swap.json*"),
+                *live.glob(".homeport-*/outputs/.*")]  # fmt: skip
         assert not left, left
         store = self.store()
         try:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.faults.harness import CHANGING, Host, Moment, sample
+from tests.faults.harness import Host, Moment, sample
 
 pytestmark = pytest.mark.timeout(3600)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import Host, Moment, files, outputs, read, sample
+from tests.faults.harness import BUILD, Host, Moment, outputs, read, sample
 from tests.scenarios.conftest import eventually
 
 pytestmark = pytest.mark.timeout(3600)
@@ -26,7 +26,7 @@ def old_is_live(host: Host) -> None:
 
 
 def test_a_crash_before_anything_live_changed_ends_as_failed_and_is_not_tried_again(host: Host) -> None:
-    moment = [m for m in host.trace() if m.stage == "build" and m.syscall == "write"][0]
+    moment = next(m for m in host.trace() if m.stage == "build" and m.syscall == "write")
     host.publish()
     deploy, killed = host.killed(moment)
     assert killed
@@ -143,7 +143,7 @@ def settle_by_hand(host: Host) -> None:
 
 def test_the_asker_killed_leaves_the_deploy_going(host: Host) -> None:
     going = host.world.root / "going-on"
-    host.world.write({"web/build.sh": f"echo waiting; while [ ! -e {going} ]; do sleep 0.05; done; " + files(1)["web/build.sh"][1]})
+    host.world.write({"web/build.sh": f"echo waiting; while [ ! -e {going} ]; do sleep 0.05; done; {BUILD}"})
     host.number += 1
     host.world.write({"web/page.txt": "version 2\n"})
     host.world.commit("a build that waits")
