@@ -261,7 +261,7 @@ MAKES = "mkdir -p dist; cp page.txt dist/\n"
 
 @pytest.mark.parametrize("does", HOSTILE)
 def test_a_build_that_will_not_end_is_ended_with_all_that_it_started(world: World, does: str) -> None:
-    first = {"web/build.sh": MAKES, "web/page.txt": "one\n", ".gitignore": "dist/\n"}
+    first: dict[str, str | None] = {"web/build.sh": MAKES, "web/page.txt": "one\n", ".gitignore": "dist/\n"}
     world.project(BUILDING + '  timeout = "2s"\n', first)
     world.deploy()
     world.publish({"web/build.sh": HOSTILE[does] + "\n", "web/page.txt": "two\n"})

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.faults.harness import Host, Moment, sample
+from tests.scenarios.conftest import World
 
 pytestmark = pytest.mark.timeout(3600)
 
@@ -96,3 +97,13 @@ def test_a_path_that_was_becoming_a_folder_or_a_file_is_finished(host: Host, bec
         assert killed
         recovered(host, deploy)
         assert host.row(deploy).status == "deployed"
+
+
+def test_a_kill_in_a_large_sync_is_ended_by_one_command(world: World, soak: bool) -> None:
+    """From sixteen files on the disk is told once for all of them, not file by file."""
+    host = Host(world, 40)
+    for moment in sample([m for m in host.trace() if WHERE["moves in sync"](m)], 4, soak=soak):
+        host.publish()
+        deploy, _ = host.killed(moment)
+        host.old_or_new(host.number - 1, host.number, "plain/in-place.txt")
+        recovered(host, deploy)
