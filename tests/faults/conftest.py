@@ -21,5 +21,5 @@ def soak(request: pytest.FixtureRequest) -> bool:
 @pytest.fixture
 def host(world: World) -> Host:
     if shutil.which("strace") is None:
-        pytest.skip("strace is not installed; ./dev setup installs it")
+        pytest.skip("strace is not installed; ./dev test installs it")
     return Host(world)
