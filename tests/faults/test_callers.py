@@ -310,3 +310,24 @@ def test_two_runners_never_work_at_once(host: Host) -> None:
     assert [(r.state, r.status) for r in rows] == [("done", "deployed"), ("done", "unchanged")]
     assert (rows[0].ended_at or "") <= (rows[1].started_at or "")
     host.ended(host.number)
+
+
+SLOW_START = """\
+import sys, time
+if "homeport.runner" in sys.orig_argv:
+    with open({log!r}, "a") as file:
+        file.write("started\\n")
+    time.sleep(6)
+"""
+
+
+def test_a_runner_that_is_slow_to_start_is_not_started_again_every_second(host: Host) -> None:
+    """Six seconds pass before a runner takes the lock: the asker tries after one more second and two more."""
+    log = host.world.root / "starts"
+    (host.world.root / "slow").mkdir()
+    (host.world.root / "slow/sitecustomize.py").write_text(SLOW_START.format(log=str(log)))
+    host.publish()
+    done = host.world.homeport("--json", "deploy", env={"PYTHONPATH": str(host.world.root / "slow")})
+    assert done.last["status"] == "deployed"
+    assert 1 <= len(log.read_text().splitlines()) <= 3
+    host.ended(host.number)
