@@ -91,7 +91,7 @@ def targets_of(site: Site, services: Sequence[str]) -> list[tuple[str, Target]]:
 def met(site: Site, target: Target) -> Scan:
     if not site.git.has(f"refs/heads/{site.env.branch}"):
         site.git.fetch()
-    site.targets.meet(target, site.env.branch, observe=site.store.target(target.name) is None)
+    site.targets.meet(target, site.env.branch, observe=True)
     scan = site.targets.scan(target, site.env.branch)
     editing.note(site, target, scan)
     return scan

@@ -44,7 +44,7 @@ def undo(work: Work, tools: Tools, fault: HomeportError) -> Deploy:
             restored = replace(record, tree=before.tree, outputs=before.outputs, sha=record.sha)
             tools.site.store.save_service(restored)
     return _finish(work.having(services=undone.services), tools, status, fault, block=_block(work, fault, tools),
-                   hold=status == "rolled_back")  # fmt: skip
+                   hold=status == "rolled_back" and not fault.infrastructure)  # fmt: skip
 
 
 def _with_old_config(work: Work, tools: Tools) -> Work:
