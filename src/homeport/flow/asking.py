@@ -16,8 +16,6 @@ from homeport.model.paths import printable
 
 STARTS = 4
 """Runners that may die one after the other without getting anywhere, before the follower says so."""
-
-
 PATIENCE, LONGEST_PATIENCE = 1.0, 60.0
 """Seconds in which a runner must have taken the lock; twice as long each time, for it may only be slow to start."""
 
@@ -50,8 +48,8 @@ def follow(site: Site, deploy: str, offset: int = 0, tick: Callable[[], None] = 
         row = site.store.deploy(deploy)
         if row is None or row.state == "done":
             return False
-        if site.lock.free() and site.clock.monotonic() - started["at"] > 1.0:
-            started["at"] = site.clock.monotonic()
+        if site.lock.free() and site.clock.monotonic() - started["at"] > started["patience"]:
+            started.update(at=site.clock.monotonic(), patience=min(started["patience"] * 2, LONGEST_PATIENCE))
             reached.append((row.state, row.stage, row.attempts))
             if reached[-STARTS:] == reached[-1:] * STARTS:
                 raise _never_ending(site, row)
