@@ -52,9 +52,10 @@ def in_turns(steps: Mapping[str, Step], times: int, before: Mapping[str, Step] |
 
 def heading(what: str) -> None:
     """The measurement with its machine and date."""
-    model = next((line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name")), "")
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
     load = os.getloadavg()[0]
-    print(f"\n{what}\n{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} × {model or platform.machine()}, "
+    print(f"\n{what}\n{datetime.now(UTC):%Y-%m-%d}, {os.cpu_count()} x {model or platform.machine()}, "
           f"{platform.system()} {platform.release()}, Python {platform.python_version()}, load {load:.1f}")  # fmt: skip
 
 
@@ -63,7 +64,7 @@ def table(case: str, took: Mapping[str, float], subject: str) -> None:
     print(f"\n{case}: {subject} {took[subject] * 1000:,.0f} ms")
     for name, seconds in took.items():
         if name != subject:
-            print(f"  {took[subject] / seconds:6.2f} × {name:<46} {seconds * 1000:9,.0f} ms")
+            print(f"  {took[subject] / seconds:6.2f} x {name:<46} {seconds * 1000:9,.0f} ms")
     sys.stdout.flush()
 
 

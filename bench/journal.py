@@ -11,6 +11,7 @@ from _measure import asked, heading, in_turns, table
 
 from homeport.doors.journal import FileJournal
 from homeport.doors.shell import LocalShell
+from homeport.model.ports import Job
 
 
 def main() -> None:
@@ -22,7 +23,7 @@ def main() -> None:
             text.write_text("".join(f"[build] compiling module number {n:>12} ok\n" for n in range(count)))
             steps = {
                 "journal": lambda f=folder, t=text: through(f, t),
-                "cat into a file": lambda f=folder, t=text: subprocess.run(f"cat {t} | cat > {f}/out", shell=True, check=True),
+                "cat into a file": lambda f=folder, t=text: piped(f, t),
             }
             took = in_turns(steps, options.times)
             table(f"{count:,} lines of 49 bytes", took, "journal")
@@ -32,12 +33,17 @@ def main() -> None:
 def through(folder: str, text: Path) -> None:
     journal = FileJournal(f"{folder}/{time.time_ns()}.jsonl", "20260101t000000-0000", lambda line: line)
     try:
-        LocalShell().run(("cat", str(text)), cwd=folder, env={"PATH": "/usr/bin:/bin"}, timeout=600,
-                         on_line=lambda stream, line: journal.line(stream, line, "site"))  # fmt: skip
+        job = Job(command=["cat", str(text)], cwd=folder, env={"PATH": "/usr/bin:/bin"}, label="build", timeout=600)
+        LocalShell().job(job, lambda stream, line: journal.line(stream, line, "site"))
         journal.sync()
     finally:
         journal.close()
         Path(journal.path).unlink()
+
+
+def piped(folder: str, text: Path) -> None:
+    with open(f"{folder}/out", "wb") as out, subprocess.Popen(["cat", str(text)], stdout=subprocess.PIPE) as first:
+        subprocess.run(["cat"], stdin=first.stdout, stdout=out, check=True)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,14 @@ EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 _OID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _PATHS_AT_ONCE = 500
+_NEVER_SUBMODULES = (".gitignore", ".gitattributes")
+"""`cat-file` calls a submodule missing too; only for these names that makes no difference to anybody."""
+_UNKNOWN: tuple[str, Entry] = ("unknown", Entry("", ""))
+_KEPT_DIFFERENCES = 8
+_KEPT_CHANGES = 1000
+"""Paths of a difference that is kept; longer ones are read again, so that memory stays small."""
+_REMEMBERED = 4096
+"""Answers about commits and trees that one reader keeps; what an id names never changes."""
 
 
 class MirrorReader:
@@ -23,6 +31,8 @@ class MirrorReader:
     def __init__(self, path: str, cmd: GitCommand) -> None:
         self.path = path
         self.cmd = cmd
+        self._differences: dict[tuple[str, str], list[TreeChange]] = {}
+        self._seen: dict[tuple[str, str], tuple[str, Entry] | None] = {}
 
     def tip(self, branch: str) -> str:
         """As `Git.tip`."""
@@ -78,11 +88,42 @@ class MirrorReader:
         found = self._listed(sha, _folder(path))
         return found[1] if found and found[0] != "tree" else None
 
+    def ask_ahead(self, sha: str, paths: Sequence[str]) -> None:
+        """Looks at several paths with one git. Afterwards `tree_of`, and `entry_at` of an absent path, need none.
+
+        A name that `cat-file` cannot be asked for (a line end in it), or a commit without its full id, is left out.
+        """
+        asked = [p for p in dict.fromkeys(map(_folder, paths)) if p and (sha, p) not in self._seen and "\n" not in p]
+        if not asked or not _OID.fullmatch(sha):
+            return
+        names = [f"{sha}^{{tree}}", *(f"{sha}:{path}" for path in asked)]
+        raw = self.cmd.run("cat-file", "--batch-check", input=to_bytes("".join(f"{name}\n" for name in names)))
+        whole, *lines = raw.split(b"\n")
+        if whole.split(b" ")[1:2] != [b"tree"]:
+            return
+        for path, line in zip(asked, lines, strict=False):
+            head = line.split(b" ")
+            if len(head) == 3 and head[1] == b"tree":
+                self._remember(sha, path, ("tree", Entry("040000", head[0].decode("ascii"))))
+            elif line == to_bytes(f"{sha}:{path} missing") and path.endswith(_NEVER_SUBMODULES):
+                self._remember(sha, path, None)
+
     def changes(self, before: str | None, after: str) -> list[TreeChange]:
-        """As `Git.changes`."""
+        """As `Git.changes`. A deploy asks for the same few differences again and again: the last ones are kept."""
+        pair = (self._object(before or EMPTY_TREE), self._object(after))
+        found = self._differences.get(pair)
+        if found is None:
+            found = self._compared(*pair)
+            if len(found) <= _KEPT_CHANGES and all(map(_OID.fullmatch, pair)):
+                while len(self._differences) >= _KEPT_DIFFERENCES:
+                    self._differences.pop(next(iter(self._differences), pair), None)
+                self._differences[pair] = found
+        return list(found)
+
+    def _compared(self, before: str, after: str) -> list[TreeChange]:
         raw = self.cmd.run(
             "diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", "--no-ext-diff",
-            self._object(before or EMPTY_TREE), self._object(after), timeout=600,
+            before, after, timeout=600,
         )  # fmt: skip
         return [TreeChange(path, old, new) for path, old, new in _raw_lines(raw.split(b"\0"))]
 
@@ -101,6 +142,18 @@ class MirrorReader:
     def listing(self, tree: str) -> dict[str, Entry]:
         """Every file, link and submodule of a tree or commit by its path."""
         return {from_bytes(path): entry for path, entry in self.entries(tree)}
+
+    def named(self, tree: str, name: str) -> list[tuple[str, Entry]]:
+        """(path, entry) of every file of that name below a tree, without looking at the others one by one."""
+        raw = self.cmd.run("ls-tree", "-r", "-z", "--full-tree", self._object(tree), timeout=600)
+        wanted, found, at = to_bytes(name) + b"\0", [], 0
+        while (at := raw.find(wanted, at)) >= 0:
+            end, at = at + len(wanted) - 1, at + len(wanted)
+            head, path = raw[raw.rfind(b"\0", 0, end) + 1 : end].split(b"\t", 1)
+            if path.rpartition(b"/")[2] == wanted[:-1]:
+                mode, _, oid = head.decode("ascii").split(" ")
+                found.append((from_bytes(path), Entry(mode, oid)))
+        return found
 
     def entries(self, tree: str) -> Iterator[tuple[bytes, Entry]]:
         """As `listing`, one by one with the paths as git has them."""
@@ -175,7 +228,21 @@ class MirrorReader:
                 found.setdefault(path, {}).setdefault(after.oid, commit)
         return found
 
+    def _remember(self, sha: str, path: str, found: tuple[str, Entry] | None) -> None:
+        if len(self._seen) >= _REMEMBERED:
+            self._seen.clear()
+        self._seen[sha, path] = found
+
     def _listed(self, sha: str, path: str) -> tuple[str, Entry] | None:
+        known = self._seen.get((sha, path), _UNKNOWN)
+        if known is not _UNKNOWN:
+            return known
+        found = self._list(sha, path)
+        if _OID.fullmatch(sha):
+            self._remember(sha, path, found)
+        return found
+
+    def _list(self, sha: str, path: str) -> tuple[str, Entry] | None:
         raw = self.cmd.run("ls-tree", "-z", "--full-tree", self._object(sha), "--", path)
         for line in raw.split(b"\0")[:-1]:
             head, name = line.split(b"\t", 1)

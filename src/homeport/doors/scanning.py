@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 from msgspec.structs import replace
 
@@ -24,8 +25,12 @@ def differences(target: Target, root: int, index: TargetIndex, ignored: Sequence
 
     Content decides, not times: whatever git's stat cache does not vouch for is read and hashed here.
     """
+    with ThreadPoolExecutor(max_workers=1) as beside:
+        asked = beside.submit(index.others, target.path, [*ignored, *hidden])
+        touched = index.touched(target.path)
+        others = asked.result()
     found, stale = [], False
-    for path, recorded in index.touched(target.path):
+    for path, recorded in touched:
         seen = look_at(root, path)
         if seen.entry == recorded:
             stale = True
@@ -33,7 +38,7 @@ def differences(target: Target, root: int, index: TargetIndex, ignored: Sequence
         found.append(_difference(path, recorded, seen))
     known = {d.path for d in found}
     instead = [d.path for d in found if d.oddity == "directory"]
-    for path, seen in _untracked(target, root, index, ignored, hidden, instead):
+    for path, seen in _untracked(root, others, ignored, hidden, instead):
         if path not in known and not seen.absent:
             found.append(_difference(path, None, seen))
     return sorted(found, key=lambda d: d.path), stale
@@ -54,7 +59,7 @@ def _is_link(entry: Entry | None) -> bool:
     return entry is not None and entry.mode == "120000"
 
 
-def _untracked(target: Target, root: int, index: TargetIndex, ignored: Sequence[str], hidden: Sequence[str],
+def _untracked(root: int, others: Sequence[str], ignored: Sequence[str], hidden: Sequence[str],
                instead: Sequence[str]) -> list[tuple[str, Seen]]:  # fmt: skip
     """Git does not look into folders that stand where it knows a file (`instead`): they are walked here."""
     by_project, by_us = Matcher(ignored), Matcher(hidden, dir_only_matches_files=True)
@@ -63,7 +68,7 @@ def _untracked(target: Target, root: int, index: TargetIndex, ignored: Sequence[
         return by_us.match(path, is_folder) or by_project.match(path, is_folder)
 
     found: list[tuple[str, Seen]] = []
-    for listed in [*index.others(target.path, [*ignored, *hidden]), *(f"{path}/" for path in instead)]:
+    for listed in [*others, *(f"{path}/" for path in instead)]:
         path = listed.rstrip("/")
         if invisible(path, listed.endswith("/")):
             continue

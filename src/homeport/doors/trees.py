@@ -38,6 +38,15 @@ class Filtered(Struct, frozen=True):
 
     tree: str
     protected_tracked: tuple[str, ...] = ()
+    lfs: bool = False
+    """Whether Git LFS pointers were looked for."""
+
+
+class _Last(Struct, frozen=True):
+    """The newest tree that was checked with some patterns: the next one differs from it by little."""
+
+    whole: str
+    answer: Filtered
 
 
 def filtered_tree(git: Mirror, sha: str, folder: str, patterns: Sequence[str], cache: Cache) -> Filtered:
@@ -45,45 +54,82 @@ def filtered_tree(git: Mirror, sha: str, folder: str, patterns: Sequence[str], c
 
     The live folder is not looked at. Raises Refused: `no-source`, `submodule`, `lfs`, `hostile-name`.
     """
+    git.ask_ahead(sha, _asked_of(folder))
     whole = git.tree_of(sha, folder)
     if whole is None:
         raise Refused(f"the commit has no folder {printable(folder)}", where=sha,
                       next="homeport check", code="no-source")  # fmt: skip
     lfs = _uses_lfs(git, sha, folder)
-    key = "filtered:" + hashlib.sha256(json.encode([whole, [to_bytes(p).hex() for p in patterns], lfs])).hexdigest()
+    rules = [[to_bytes(p).hex() for p in patterns], lfs]
+    key = "filtered-2:" + hashlib.sha256(json.encode([whole, *rules])).hexdigest()
     known = cache.cached(key)
     if known is not None:
         answer = json.decode(known, type=Filtered)
         if git.has(answer.tree):
-            return Filtered(answer.tree, tuple(map(_unpacked, answer.protected_tracked)))
-    answer = _filter(git, whole, patterns, lfs)
-    packed = Filtered(answer.tree, tuple(map(_packed, answer.protected_tracked)))
+            return _unpacked_answer(answer)
+    newest = "filtered-newest:" + hashlib.sha256(json.encode(rules)).hexdigest()
+    answer = _filter(git, whole, patterns, lfs, _last(git, cache.cached(newest)))
+    packed = Filtered(answer.tree, tuple(map(_packed, answer.protected_tracked)), answer.lfs)
     cache.cache(key, json.encode(packed).decode("utf-8"))
+    cache.cache(newest, json.encode(_Last(whole, packed)).decode("utf-8"))
     return answer
 
 
-def _filter(git: Mirror, tree: str, patterns: Sequence[str], lfs: bool) -> Filtered:
-    matcher = Matcher(patterns, dir_only_matches_files=True)
-    matches = matcher.match_bytes
+def _unpacked_answer(answer: Filtered) -> Filtered:
+    return Filtered(answer.tree, tuple(map(_unpacked, answer.protected_tracked)), answer.lfs)
+
+
+def _last(git: Mirror, known: str | None) -> _Last | None:
+    if known is None:
+        return None
+    last = json.decode(known, type=_Last)
+    return _Last(last.whole, _unpacked_answer(last.answer)) if git.has(last.whole) else None
+
+
+def _filter(git: Mirror, tree: str, patterns: Sequence[str], lfs: bool, last: _Last | None) -> Filtered:
+    """Everything is looked at, or only what differs from a tree that passed the same checks.
+
+    A path is protected, hostile or a submodule by itself, whatever else the tree holds; only whether pointers are
+    looked for depends on other files, so a changed .gitattributes has everything looked at.
+    """
+    entries = git.entries(tree) if last is None else _changed(git, last.whole, tree)
+    if entries is None:
+        last, entries = None, git.entries(tree)
+    matches = Matcher(patterns, dir_only_matches_files=True).match_bytes
     wanted: list[tuple[bytes, Entry]] = []
-    taken_out: list[str] = []
+    out: list[str] = []
     attributes: list[str] = []
-    for path, entry in git.entries(tree):
+    for path, entry in entries:
         if path.endswith(b"/.gitattributes") and entry.mode.startswith("100"):
             attributes.append(entry.oid)
         if matches(path):
-            taken_out.append(from_bytes(path))
+            out.append(from_bytes(path))
         else:
             wanted.append((path, entry))
-    lfs = lfs or any(map(_LFS_IN_ATTRIBUTES.search, git.read_many(attributes).values()))
+    lfs = last.answer.lfs if last else lfs or any(map(_LFS_IN_ATTRIBUTES.search, git.read_many(attributes).values()))
     refuse_unfit(git, wanted, lfs)
-    if not taken_out:
-        return Filtered(tree)
+    if last is not None:
+        gone = {change.path for change in git.changes(last.whole, tree)}
+        out = sorted({*(path for path in last.answer.protected_tracked if path not in gone), *out}, key=to_bytes)
+    return _taken_out(git, tree, out, lfs)
+
+
+def _changed(git: Mirror, before: str, tree: str) -> list[tuple[bytes, Entry]] | None:
+    """What is new or another in a tree; None when a .gitattributes is, or is gone."""
+    changes = git.changes(before, tree)
+    if any(change.path.rpartition("/")[2] == ".gitattributes" for change in changes):
+        return None
+    return [(to_bytes(change.path), change.after) for change in changes if change.after is not None]
+
+
+def _taken_out(git: Mirror, tree: str, out: Sequence[str], lfs: bool) -> Filtered:
+    if not out:
+        return Filtered(tree, (), lfs)
     try:
-        return Filtered(git.edit_tree(tree, dict.fromkeys(taken_out)), tuple(taken_out))
+        return Filtered(git.edit_tree(tree, dict.fromkeys(out)), tuple(out), lfs)
     except InfrastructureFault:
         # git reads no tree with a `.git` in it, protected or not
-        _refuse([path for path in map(to_bytes, taken_out) if _any_hostile(path, {b"": False})], "hostile-name", _HOSTILE)
+        _refuse([path for path in map(to_bytes, out) if _any_hostile(path, {b"": False})], "hostile-name", _HOSTILE)
         raise
 
 
@@ -136,6 +182,7 @@ def ignore_patterns(git: Mirror, sha: str, source: str, cache: Cache | None = No
     on disk is not asked. Links and unreadable files count as absent.
     """
     folder = "" if source in ("", ".") else source.strip("/")
+    git.ask_ahead(sha, _asked_of(folder))
     files = [*_ignore_files_above(git, sha, folder)]
     tree = git.tree_of(sha, folder)
     within: list[tuple[str, str]] = []
@@ -158,13 +205,15 @@ def _ignore_files_above(git: Mirror, sha: str, folder: str) -> list[tuple[str, s
 
 
 def _ignore_files_within(git: Mirror, tree: str) -> list[tuple[str, str]]:
-    found = []
-    for path, entry in git.entries(tree):
-        if path.endswith(b".gitignore") and entry.mode.startswith("100"):
-            where, _, name = from_bytes(path).rpartition("/")
-            if name == ".gitignore":
-                found.append((where, entry.oid))
-    return found
+    found = git.named(tree, ".gitignore")
+    return [(path.rpartition("/")[0], entry.oid) for path, entry in found if entry.mode.startswith("100")]
+
+
+def _asked_of(folder: str) -> list[str]:
+    """Every path of a commit that is asked for about one source folder: it, and the rules at it and above it."""
+    parts = folder.strip("/").split("/") if folder not in ("", ".") else []
+    places = ["/".join(parts[:depth]) for depth in range(len(parts) + 1)]
+    return [folder, *(_joined(place, name) for place in places for name in (".gitattributes", ".gitignore"))]
 
 
 def _remembered(cache: Cache | None, key: str, ask: Callable[[], list[tuple[str, str]]]) -> list[tuple[str, str]]:
