@@ -53,12 +53,12 @@ class Client:
 
     def __init__(self, path: Path) -> None:
         self.line = socket.socket(socket.AF_UNIX)
-        self.line.settimeout(60)
         try:
             self.line.connect(str(path))
         except OSError:
             self.line.close()
             raise
+        self.line.settimeout(60)
         self.file = self.line.makefile("rb")
 
     def send(self, data: bytes) -> None:

@@ -85,7 +85,8 @@ async def serve(reader, writer):
     head = await reader.readuntil(b'\\r\\n\\r\\n')
     if b'/slow' in head:
         await asyncio.sleep(0.3)
-    writer.write(f'HTTP/1.1 200 OK\\r\\nContent-Length: {len(version)}\\r\\nConnection: close\\r\\n\\r\\n{version}'.encode())
+    writer.write(f'HTTP/1.1 200 OK\\r\\nContent-Length: {len(version)}\\r\\n'
+                 f'Connection: close\\r\\n\\r\\n{version}'.encode())
     await writer.drain()
     writer.close()
     busy.discard(asyncio.current_task())

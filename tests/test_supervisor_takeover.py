@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -143,13 +146,48 @@ def test_killed_in_the_middle_of_a_restart_one_version_serves(rig: Rig, port: in
     assert rig.status("web")["pids"] == [old] and get(port) == "one"
 
 
+def test_killed_at_any_moment_of_a_restart_no_request_fails_and_one_process_is_left(
+    rig: Rig, port: int, request: pytest.FixtureRequest
+) -> None:
+    moments = random.Random(11)
+
+    def kill_again_and_again() -> None:
+        for _ in range(60 if request.config.getoption("--soak") else 6):
+            client = Client(rig.socket)
+            client.send(b'{"id":1,"op":"restart","scope":"web"}\n')
+            assert client.read()["type"] == "restart.ack"
+            time.sleep(moments.random() * 0.25)
+            rig.kill()
+            client.close()
+            rig.begin()
+            assert rig.status("web")["state"] in ("running", "restarting")
+        assert rig.restart("web")["ok"]
+
+    load = Load(port)
+    asyncio.run(load.during(kill_again_and_again))
+    assert load.failures == []
+    state = eventually(lambda: (s := rig.status("web"))["draining"] == [] and s, "the old ones have left")
+    assert running_in(rig.folder) == set(state["pids"]) and len(state["pids"]) == 1
+    assert [path.name.rsplit("-", 1)[0] for path in (rig.state / "out").iterdir()] == ["web-0"]
+
+
+def running_in(folder: Path) -> set[int]:
+    """Processes whose current folder is that one."""
+    found = set()
+    for name in os.listdir("/proc"):
+        with contextlib.suppress(OSError):
+            if name.isdigit() and os.readlink(f"/proc/{name}/cwd") == str(folder):
+                found.add(int(name))
+    return found
+
+
 def test_killed_between_record_and_fork_nothing_is_lost_or_started_twice(rig: Rig) -> None:
     """A process that was started and not yet recorded with its id is found by its mark."""
     rig.unit("job", ["sleep", "1000"])
     rig.kill()
     path = rig.state / "supervisor.json"
     saved = json.loads(path.read_text())
-    saved["children"] = [{"id": "job-0-feed", "unit": "job", "slot": 0, "pid": 0, "start": 0, "phase": "starting", "at": 1.0}]
+    saved["children"] = [{"id": "job-0-feed", "unit": "job", "slot": 0, "pid": 0, "phase": "starting", "at": 1.0}]
     path.write_text(json.dumps(saved))
     lost = subprocess.Popen(["sleep", "1000"], env={"HOMEPORT_INSTANCE": "job-0-feed", "PATH": os.environ["PATH"]},
                             start_new_session=True)  # fmt: skip

@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 
 from msgspec import Struct
 
-from homeport.model.config import Check, Command
+from homeport.model.config import Check, Command, Handoff, Ready
 from homeport.model.deploys import Block, Deploy, Hold, Request, ServiceRecord, Stamp, TargetRecord
 from homeport.model.events import Event
 from homeport.model.live import (
@@ -262,6 +262,12 @@ class Unit(Struct, frozen=True, kw_only=True):
     signal: str = "SIGTERM"
     stop_timeout: float = 10.0
     on_change: str = "restart"
+    listen: tuple[str, ...] = ()
+    """What the supervisor listens on for it, and how it is handed on; the other runtimes have no use for the rest."""
+    handoff: Handoff | None = None
+    replicas: int = 1
+    ready: Ready | None = None
+    drain: float = 10.0
 
 
 class UnitState(Struct, frozen=True, kw_only=True):

@@ -11,7 +11,7 @@ from collections.abc import Awaitable
 
 from homeport.supervisor.messages import UnitSpec
 from homeport.supervisor.reaping import Reaper
-from homeport.supervisor.records import Child
+from homeport.supervisor.records import Child, group_of
 
 ACKNOWLEDGE = 1.0
 """Seconds a preload has to say that it closed the door."""
@@ -175,15 +175,14 @@ class Instance:
                 signal.pidfd_send_signal(self._handle, number)
 
     def group_lives(self) -> bool:
+        """Whether anything of the group still runs; remains that nobody reaped do not count."""
         try:
             os.killpg(self.pid, 0)
         except ProcessLookupError:
             return False
         except PermissionError:
-            return True
-        if not self.alive:
-            self._reaper.reap()
-        return True
+            pass
+        return self.alive or any(group_of(int(name)) == self.pid for name in os.listdir("/proc") if name.isdigit())
 
     async def ended(self) -> None:
         await asyncio.shield(self.gone)

@@ -196,7 +196,8 @@ class Keeper:
 
     def put(self, message: Message, files: Sequence[int]) -> None:
         self.drop(message, ())
-        self.held[message["key"]] = files[0]
+        if files:
+            self.held[message["key"]] = files[0]
 
     def drop(self, message: Message, files: Sequence[int]) -> None:
         file = self.held.pop(message["key"], None)

@@ -40,7 +40,7 @@ class Keeping:
         if peer is not None:
             try:
                 found = _taken(peer)
-            except (OSError, ValueError):
+            except (OSError, ValueError, LookupError):
                 self._kill()
                 peer.close()
                 peer = None

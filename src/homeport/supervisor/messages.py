@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+from typing import Annotated
 
 import msgspec
 from msgspec import Struct, field
@@ -118,7 +119,7 @@ def _check_listening(spec: UnitSpec) -> None:
         raise SpecFault(f"ready.timeout: 0 to {LONGEST:g} seconds")
 
 
-RequestId = int | str | None
+RequestId = Annotated[int, msgspec.Meta(ge=-(2**53), le=2**53)] | Annotated[str, msgspec.Meta(max_length=200)] | None
 
 
 class Envelope(Struct, frozen=True):

@@ -137,7 +137,7 @@ class Connection(asyncio.Protocol):
                 return
             kind, work = operation
             request = msgspec.json.decode(line, type=kind)
-        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as fault:
+        except (msgspec.MsgspecError, ValueError, RecursionError, OverflowError) as fault:
             self.say(id, "error", code="bad-request", message=str(fault)[:300])
             return
         if len(self._tasks) >= MOST_RUNNING:

@@ -59,12 +59,24 @@ def this_boot() -> str:
 
 def start_of(pid: int) -> int:
     """When a process started, in clock ticks since boot; 0 when there is none (or only its remains)."""
+    fields = _stat(pid)
+    return int(fields[19]) if fields else 0
+
+
+def group_of(pid: int) -> int:
+    """The process group of a process; 0 when there is none (or only its remains)."""
+    fields = _stat(pid)
+    return int(fields[2]) if fields else 0
+
+
+def _stat(pid: int) -> list[bytes]:
+    """What follows the name in /proc/PID/stat; empty for one that has ended."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             fields = file.read().rpartition(b")")[2].split()
     except OSError:
-        return 0
-    return 0 if not fields or fields[0] in (b"Z", b"X") else int(fields[19])
+        return []
+    return fields if fields and fields[0] not in (b"Z", b"X") else []
 
 
 def leader_with(mark: bytes) -> int:

@@ -49,6 +49,7 @@ class Unit:
         self._revivals: dict[int, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._opening: UnitSpec | None = None
+        self._told_to_stop = asyncio.Event()
 
     @property
     def name(self) -> str:
@@ -108,13 +109,18 @@ class Unit:
         """All processes of the unit, ready; empty, or why one is not."""
         for slot in range(spec.replicas):
             fresh.append(self._yard.start(spec, slot))
-        tasks = [asyncio.ensure_future(wait_ready(one)) for one in fresh]
-        for done in asyncio.as_completed(tasks):
-            why = await done
-            if why:
-                for task in tasks:
-                    task.cancel()
-                return why
+        waiting = {asyncio.ensure_future(wait_ready(one)) for one in fresh}
+        stop = asyncio.ensure_future(self._told_to_stop.wait())
+        try:
+            while waiting:
+                done, _ = await asyncio.wait({*waiting, stop}, return_when=asyncio.FIRST_COMPLETED)
+                why = next((task.result() or "" for task in done - {stop} if task.result()), "")
+                if why or stop in done:
+                    return str(why or "it was told to stop before it was ready")
+                waiting -= done
+        finally:
+            for task in (*waiting, stop):
+                task.cancel()
         ended = next((one for one in fresh if not one.alive), None)
         return f"{ended.said()} right after it was ready" if ended else ""
 
@@ -162,7 +168,10 @@ class Unit:
         self._do(self._retire(instance))
 
     async def stop(self) -> Outcome:
+        """Ends its processes; a start that is going on is given up."""
+        self._told_to_stop.set()
         async with self._lock:
+            self._told_to_stop.clear()
             began = time.monotonic()
             self.record.wanted = False
             self.detail = ""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -91,6 +92,19 @@ class Yard:
                 end.close()
             self._drop(child)
             raise fault if isinstance(fault, LaunchFault) else LaunchFault(str(fault)) from fault
+        try:
+            return self._started(child, spec, control, notify, log_from)
+        except OSError as fault:
+            # It runs and cannot be followed (no descriptor is left): what is not followed must not run.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            self._drop(child)
+            raise LaunchFault(f"it cannot be followed: {fault.strerror}") from fault
+
+    def _started(
+        self, child: Child, spec: UnitSpec, control: tuple[socket.socket, socket.socket] | None,
+        notify: socket.socket | None, log_from: int,
+    ) -> Instance:  # fmt: skip
         self.reaper.expect(child.pid)
         child.start = start_of(child.pid)
         self.save()

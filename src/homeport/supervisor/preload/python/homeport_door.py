@@ -162,15 +162,24 @@ def drain():
         time.sleep(LOOK_EVERY)
         if time.monotonic() - began > IDLE_AFTER:
             hush()
-        busy = state["accepting"] or any(one.fileno() >= 0 for one in list(accepted))
+        busy = state["accepting"] or any(one.fileno() >= 0 for one in connections())
         quiet = 0 if busy else quiet + 1
     say("drained")
+
+
+def connections():
+    """The accepted ones; another thread may be adding to them."""
+    while True:
+        try:
+            return list(accepted)
+        except RuntimeError:
+            time.sleep(0)
 
 
 def hush():
     """Connections that were answered and are silent since are told that no more is read."""
     limit = IDLE_AFTER * 1000
-    for one in list(accepted):
+    for one in connections():
         try:
             info = one.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 160)
             sent, _, received = struct.unpack_from("3I", info, 44)
