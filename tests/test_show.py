@@ -473,6 +473,7 @@ def test_drift() -> None:
         "M changed  A new  D missing\n"
         "next: homeport diff                 what changed\n"
         "      homeport record               take another deployer's files as deployed\n"
+        "      homeport adopt                bring it into git, on a branch of its own\n"
         "      homeport discard PATH         put it back; the edit is saved first\n"
         "      homeport deploy --keep-drift  deploy and leave the edits as they are\n"
     )

@@ -359,3 +359,25 @@ def test_a_folder_that_became_a_link_comes_back_as_a_link(world: World) -> None:
     said = world.json("adopt")
     assert touched(world, said["branch"]) == ["A\tsite/lib", "D\tsite/lib/a.txt"]
     assert world.git("cat-file", "blob", f"{said['branch']}:site/lib", cwd=world.origin) == str(outside)
+
+
+def test_a_file_that_was_moved_in_git_and_edited_here_is_a_conflict_not_a_guess(deployed: World) -> None:
+    edit(deployed, "index.html", str(FILES["site/index.html"]) + "by hand\n")
+    deployed.publish({"site/index.html": None, "site/start.html": FILES["site/index.html"]})
+    assert deployed.json("adopt", ok=(3,))["code"] == "conflict"
+    assert branches(deployed) == ["main"]
+
+
+def test_a_file_that_was_moved_here_and_edited_in_git_is_a_conflict_not_a_guess(deployed: World) -> None:
+    (deployed.live / "site/index.html").rename(deployed.live / "site/start.html")
+    deployed.publish({"site/index.html": str(FILES["site/index.html"]) + "from git\n"})
+    assert deployed.json("adopt", ok=(3,))["code"] == "conflict"
+    said = deployed.json("adopt", "site/start.html")
+    assert touched(deployed, said["branch"]) == ["A\tsite/start.html"]
+
+
+def test_a_new_file_that_is_a_folder_in_git_by_now_is_a_conflict(deployed: World) -> None:
+    edit(deployed, "lib", "a file\n")
+    deployed.publish({"site/lib/a.txt": "in a folder\n"})
+    assert deployed.json("adopt", ok=(3,))["code"] == "conflict"
+    assert branches(deployed) == ["main"]

@@ -35,7 +35,7 @@ def adopt(options: Options, words: tuple[str, ...], patch: bool, branch: str | N
       homeport adopt --patch
     """
     from homeport.cli.show import edits as show
-    from homeport.flow import adopting
+    from homeport.flow import adopting, requesting
     from homeport.wiring import identity, person
 
     if patch and not (sys.stdin.isatty() and sys.stderr.isatty()):
@@ -47,7 +47,7 @@ def adopt(options: Options, words: tuple[str, ...], patch: bool, branch: str | N
                          next="git config user.name NAME && git config user.email ADDRESS (in the checkout), or set "
                               "GIT_AUTHOR_NAME and GIT_AUTHOR_EMAIL")  # fmt: skip
     with options.site(recover=True) as site:
-        wish = adopting.Wish(branch=branch, message=message, merge=merge, foreign=foreign, allow_secret=allow_secret,
+        wish = requesting.Wish(branch=branch, message=message, merge=merge, foreign=foreign, allow_secret=allow_secret,
                              by=person())  # fmt: skip
         said = adopting.adopt(site, words, wish, who, _ask if patch else None)
     options.tell(said, lambda color: show.adopted(said, color=color))

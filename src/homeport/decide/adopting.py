@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 from msgspec import Struct
 
 from homeport.decide.edits import shown
 from homeport.model.edits import Edit, Person
 from homeport.model.forge import is_ref_name
-from homeport.model.live import Difference
+from homeport.model.live import Difference, Entry
 from homeport.model.paths import printable
 
 CONTEXT = 3
@@ -137,6 +137,54 @@ def _text(before: list[bytes], after: list[bytes], old: tuple[int, int], new: tu
 def _shown(line: bytes) -> str:
     end = "" if line.endswith(b"\n") else " (no line end)"
     return printable(line.removesuffix(b"\n").decode("utf-8", "surrogateescape").replace("\t", "    ")) + end
+
+
+# The three-way merge, path by path.
+
+
+class Sides(Struct, frozen=True):
+    """What the host's changes come to on a branch that has moved on since."""
+
+    changes: dict[str, Entry | None]
+    """Paths where only the host changed anything."""
+    both: tuple[str, ...]
+    """Files whose contents changed on both sides: they are merged line by line."""
+    conflicts: tuple[str, ...]
+
+
+def sides(recorded: Mapping[str, Entry | None], live: Mapping[str, Entry | None], fresh: Mapping[str, Entry]) -> Sides:
+    """`recorded` and `live` hold the adopted paths, `fresh` everything the branch has in that folder.
+
+    No path ever stands for another one: a file that was moved on one side and changed on the other is a conflict.
+    """
+    changes: dict[str, Entry | None] = {}
+    both, conflicts = [], []
+    for path, now in live.items():
+        was, there = recorded[path], fresh.get(path)
+        if now == there:
+            continue
+        if there == was:
+            changes[path] = now
+        elif was is not None and now is not None and there is not None:
+            both.append(path)
+        else:
+            conflicts.append(path)
+    conflicts += _in_each_others_way(changes, live, fresh)
+    return Sides(changes, tuple(both), tuple(conflicts))
+
+
+def _in_each_others_way(changes: Mapping[str, Entry | None], live: Mapping[str, Entry | None],
+                        fresh: Mapping[str, Entry]) -> list[str]:  # fmt: skip
+    """New paths that are a folder on the branch, or lie below what is a file there."""
+    folders = {above for path in fresh if live.get(path, path) is not None for above in _above(path)}
+    files = {path for path in fresh if live.get(path, path) is not None}
+    new = [path for path, entry in changes.items() if entry is not None and path not in fresh]
+    return [path for path in new if path in folders or any(above in files for above in _above(path))]
+
+
+def _above(path: str) -> list[str]:
+    parts = path.split("/")
+    return ["/".join(parts[:depth]) for depth in range(1, len(parts))]
 
 
 # What the commit says.

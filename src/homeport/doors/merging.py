@@ -1,4 +1,4 @@
-"""The way back: live paths as blobs, a three-way merge in the mirror, a commit, its proof, and the push (GIT.md, 9)."""
+"""The way back: live paths as blobs, a three-way merge in the mirror, a commit, its proof, and the push."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from homeport.model.errors import InfrastructureFault
 from homeport.model.live import Entry, Target, TreeChange
 from homeport.model.paths import from_bytes, printable, to_bytes
 
-_NO_RENAMES = ("-c", "merge.renames=false", "-c", "diff.renames=false", "-c", "merge.directoryRenames=false")
 _NOBODY = Person(name="homeport", email="homeport@localhost")
 
 
@@ -44,10 +43,13 @@ class Branches:
         return self._git.edit_tree(tree, dict(sorted(changes.items(), key=lambda item: item[1] is not None)))
 
     def merge(self, recorded: str, live: str, fresh: str) -> Merged:
-        """As `Merging.merge`, over three commits that nothing refers to. Raises InfrastructureFault (`old-git`)."""
+        """As `Merging.merge`, over three commits that nothing refers to. Raises InfrastructureFault (`old-git`).
+
+        git 2.39 looks for renames whatever merge.renames says; where every path is on all three sides there are none.
+        """
         base = self._made(recorded, [])
         sides = (self._made(live, [base]), self._made(fresh, [base]))
-        done = self._git.cmd.code(*_NO_RENAMES, "merge-tree", "--write-tree", "-z", "--name-only", "--no-messages", *sides,
+        done = self._git.cmd.code("merge-tree", "--write-tree", "-z", "--name-only", "--no-messages", *sides,
                                   ok=(0, 1, 129), timeout=600)  # fmt: skip
         tree, *rest = done.stdout.split(b"\0")
         if done.code == 129 or not tree:

@@ -1,4 +1,4 @@
-"""`homeport adopt`: what was edited live becomes one commit on a branch of its own (GIT.md section 9).
+"""`homeport adopt`: what was edited live becomes one commit on a branch of its own.
 
 Read from the top: pick, choose, refuse secrets, make, prove, push, record, ask for the merge. Until the push nothing
 leaves the mirror; the live folder and every checkout are only read.
@@ -6,9 +6,8 @@ leaves the mirror; the live folder and every checkout are only read.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -17,43 +16,16 @@ from homeport.decide import adopting, layout
 from homeport.decide.edits import shown
 from homeport.flow import editing
 from homeport.flow.looking import below, met, targets_of
+from homeport.flow.requesting import Part, Wish, continues, nothing_new, record_adopted, requested, skips
 from homeport.flow.site import Site
-from homeport.model.edits import Adopted, Edit, Finding, Person
-from homeport.model.errors import Failed, HomeportError, InfrastructureFault, Refused, UsageFault
-from homeport.model.forge import NewRequest, PullRequest
-from homeport.model.live import Difference, Entry, Scan, Target
+from homeport.model.edits import Adopted, Finding, Person
+from homeport.model.errors import Refused, UsageFault
+from homeport.model.live import Difference, Entry, Target
 from homeport.model.paths import printable
 from homeport.model.patterns import Matcher
 
 Choose = Callable[[str, bytes | None, bytes | None, list[adopting.Hunk] | None], adopting.Choice]
 """(path, old content, new content, its hunks or None where only the whole file can be taken) -> what is taken."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Wish:
-    """How a person wants it."""
-
-    branch: str | None = None
-    message: str | None = None
-    merge: bool = False
-    foreign: bool = False
-    allow_secret: tuple[str, ...] = ()
-    by: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Part:
-    """What is adopted of one live folder."""
-
-    target: Target
-    scan: Scan
-    deployed: str | None
-    """The commit that was last put there."""
-    taken: tuple[Difference, ...]
-    skipped: tuple[adopting.Skipped, ...] = ()
-    entries: Mapping[str, Entry | None] = field(default_factory=dict)
-    partly: frozenset[str] = frozenset()
-    """Paths of which only some hunks were chosen."""
 
 
 def adopt(site: Site, words: Sequence[str], wish: Wish, person: Person, choose: Choose | None = None) -> dict[str, Any]:
@@ -70,17 +42,17 @@ def adopt(site: Site, words: Sequence[str], wish: Wish, person: Person, choose: 
     if choose is not None:
         parts = _chosen(site, parts, choose)
     if not any(part.taken for part in parts):
-        return _nothing_new(site, parts, wish)
+        return nothing_new(site, parts, wish)
     _refuse_secrets(site, parts, wish)
     made, parts = _made(site, parts, fresh, wish, person)
     if made is None:
-        return _nothing_new(site, parts, wish)
+        return nothing_new(site, parts, wish)
     branch = wish.branch or adopting.branch_name(site.clock.now(), made.commit)
     site.git.keep(f"adopt/{made.commit[:16]}", made.commit)
     site.merging.push(made.commit, branch)
-    _record(site, parts, branch, made, wish.by)
+    record_adopted(site, parts, branch, made, wish.by)
     site.store.audit(wish.by, "adopt", f"{branch} {made.commit} {' '.join(map(printable, made.paths))}")
-    return _requested(site, branch, made, _skips(parts), wish)
+    return requested(site, branch, made, skips(parts), wish)
 
 
 def _check_wish(site: Site, wish: Wish) -> None:
@@ -126,8 +98,8 @@ def _pick(site: Site, words: Sequence[str], wish: Wish) -> list[Part]:
     if missing:
         raise _no_drift(site, missing)
     if paths and not any(part.taken for part in parts):
-        skipped_all = _skips(parts)
-        if not _continues(site, parts):
+        skipped_all = skips(parts)
+        if not continues(site, parts):
             raise Refused("; ".join(f"{printable(row.path)}: {row.because}" for row in skipped_all), where=site.environment,
                           next="homeport drift", code="not-adoptable")  # fmt: skip
     return parts
@@ -158,11 +130,6 @@ def _collected(site: Site, part: Part) -> Part:
     taken = tuple(d for d in part.taken if entries[d.path] != d.recorded)
     return replace(part, taken=tuple(msgspec.structs.replace(d, actual=entries[d.path]) for d in taken),
                    entries={d.path: entries[d.path] for d in taken})  # fmt: skip
-
-
-def _skips(parts: Sequence[Part]) -> list[adopting.Skipped]:
-    return [adopting.Skipped(editing.in_repository(part.target, row.path), row.because)
-            for part in parts for row in part.skipped]  # fmt: skip
 
 
 # Hunks.
@@ -242,15 +209,13 @@ def _made(site: Site, parts: Sequence[Part], fresh: str, wish: Wish,
     for part in parts:
         if not part.taken:
             continue
-        base = _folder_at(site, part.target, fresh)
-        live = site.merging.with_changes(part.scan.recorded_tree, part.entries)
-        merged = site.merging.merge(part.scan.recorded_tree, live, base)
-        conflicts += [(part, path) for path in merged.conflicts]
-        for change in [] if merged.conflicts else site.merging.changes(base, merged.tree):
-            path = editing.in_repository(part.target, change.path)
-            if path in changes and changes[path] != change.after:
-                conflicts.append((part, change.path))
-            changes[path] = change.after
+        of_part, clashing = _merged(site, part, site.git.listing(_folder_at(site, part.target, fresh)))
+        conflicts += [(part, path) for path in clashing]
+        for local, entry in of_part.items():
+            path = editing.in_repository(part.target, local)
+            if path in changes and changes[path] != entry:
+                conflicts.append((part, local))
+            changes[path] = entry
     if conflicts:
         raise _conflict(site, parts, conflicts, fresh, person)
     parts = [_without_known(part, changes, site.env.branch) for part in parts]
@@ -264,6 +229,21 @@ def _made(site: Site, parts: Sequence[Part], fresh: str, wish: Wish,
     commit = site.merging.commit(tree, [fresh], text, person)
     site.merging.prove(fresh, commit, sorted(adopted))
     return Adopted(commit=commit, base=fresh, paths=paths), parts
+
+
+def _merged(site: Site, part: Part, fresh: Mapping[str, Entry]) -> tuple[dict[str, Entry | None], Sequence[str]]:
+    """(what changes on the branch's folder, the paths in conflict)."""
+    recorded = {d.path: d.recorded for d in part.taken}
+    found = adopting.sides(recorded, part.entries, fresh)
+    if found.conflicts or not found.both:
+        return found.changes, found.conflicts
+    trees = (site.merging.with_changes(None, {path: side[path] for path in found.both})
+             for side in (recorded, part.entries, fresh))  # fmt: skip
+    merged = site.merging.merge(*trees)
+    if merged.conflicts:
+        return {}, merged.conflicts
+    contents = site.git.listing(merged.tree)
+    return found.changes | {p: contents[p] for p in found.both if contents[p] != fresh[p]}, ()
 
 
 def _folder_at(site: Site, target: Target, sha: str) -> str:
@@ -308,102 +288,3 @@ def _conflict(site: Site, parts: Sequence[Part], conflicts: Sequence[tuple[Part,
              f"FETCH_HEAD, then push and: homeport deploy   (or leave the path: homeport discard {printable(names[0])})",
         code="conflict",
     )  # fmt: skip
-
-
-# After the push.
-
-
-def _record(site: Site, parts: Sequence[Part], branch: str, made: Adopted, by: str) -> None:
-    for part in parts:
-        known = {edit.path: edit for edit in site.edits.living(part.target.name)}
-        service, now = editing.service_of(site, part.target), site.clock.now()
-        rows = []
-        for difference in part.taken:
-            path = shown(difference.path)
-            edit = known.get(path) or Edit(id=editing.new_id(), target=part.target.name, path=path, since=now,
-                                           service=service(difference.path), state="open")  # fmt: skip
-            partly = difference.path in part.partly
-            rows.append(msgspec.structs.replace(
-                edit, state="open" if partly else "adopted", actual=difference.actual, by=by, branch=branch,
-                commit=None if partly else made.commit, because=None, until=None, landed=None, request=None, number=None,
-            ))  # fmt: skip
-        if rows:
-            site.edits.save(rows)
-
-
-def _requested(site: Site, branch: str, made: Adopted, skipped: Sequence[adopting.Skipped], wish: Wish) -> dict[str, Any]:
-    """Opens or finds the request, merges it when asked; the branch is at the origin already."""
-    title, body = site.merging.message_of(made.commit)
-    asked = NewRequest(head=branch, base=site.env.branch, title=title, body=body)
-    said: dict[str, Any] = {
-        "branch": branch, "commit": made.commit, "base": made.base, "paths": [printable(p) for p in made.paths],
-        "skipped": [{"path": printable(row.path), "because": row.because} for row in skipped], "pushed": True,
-        "request": None, "merged": False,
-    }  # fmt: skip
-    forge = site.forge(site.config)
-    if forge is None:
-        with contextlib.suppress(HomeportError):
-            said["page"] = site.request_page(asked)
-        return said
-    try:
-        request, _ = forge.open_request(asked)
-        _note_request(site, branch, request)
-        said["request"] = request.url
-        if wish.merge:
-            request = forge.merge(request.number, sha=made.commit, title=asked.title, body=asked.body)
-            said["merged"] = request.state == "merged"
-            _note_request(site, branch, request)
-    except HomeportError as fault:
-        kind = Refused if isinstance(fault, Refused) else InfrastructureFault if fault.infrastructure else Failed
-        at = "its request could not be merged" if said["request"] else "no request could be opened for it"
-        raise kind(f"branch {branch} is pushed, but {at}: {fault.what}", where=said["request"] or fault.where,
-                   next=f"homeport adopt{' --merge' if wish.merge else ''} (goes on with that branch)",
-                   code=fault.code) from fault  # fmt: skip
-    finally:
-        forge.close()
-    if said["merged"]:
-        with contextlib.suppress(HomeportError):
-            site.git.fetch()
-    return said
-
-
-def _note_request(site: Site, branch: str, request: PullRequest) -> None:
-    state = "merged" if request.state == "merged" else None
-    site.edits.save([
-        msgspec.structs.replace(e, request=request.url, number=request.number, landed=request.merged_as or e.landed,
-                                state=state if state and e.state == "adopted" else e.state)
-        for e in site.edits.living() if e.branch == branch
-    ])  # fmt: skip
-
-
-def _continues(site: Site, parts: Sequence[Part]) -> dict[str, list[Edit]]:
-    """Branches that hold what was skipped because it was adopted before, each with its edits."""
-    found: dict[str, list[Edit]] = {}
-    for part in parts:
-        left = {shown(row.path) for row in part.skipped}
-        for edit in site.edits.living(part.target.name):
-            if edit.state == "adopted" and edit.path in left and edit.branch and edit.commit:
-                found.setdefault(edit.branch, []).append(edit)
-    return found
-
-
-def _nothing_new(site: Site, parts: Sequence[Part], wish: Wish) -> dict[str, Any]:
-    """Nothing to commit: an adoption that got no request yet goes on; else the answer says so."""
-    branches = _continues(site, parts)
-    branch = wish.branch if wish.branch in branches else next(iter(branches)) if len(branches) == 1 else None
-    if branch is not None:
-        commit = branches[branch][0].commit or ""
-        base = site.git.log(commit, 2)[-1]
-        paths = tuple(sorted(change.path for change in site.git.changes(base, commit)))
-        return _requested(site, branch, Adopted(commit=commit, base=base, paths=paths), _others(parts, branches[branch]),
-                          wish)  # fmt: skip
-    skipped = [{"path": printable(row.path), "because": row.because} for row in _skips(parts)]
-    return {"branch": None, "commit": None, "base": None, "paths": [], "skipped": skipped, "pushed": False,
-            "request": None, "merged": False}  # fmt: skip
-
-
-def _others(parts: Sequence[Part], edits: Sequence[Edit]) -> list[adopting.Skipped]:
-    """What was skipped for another reason than being on that branch."""
-    on_it = {(edit.target, edit.path) for edit in edits}
-    left = [tuple(row for row in part.skipped if (part.target.name, shown(row.path)) not in on_it) for part in parts]
-    return _skips([replace(part, skipped=rows) for part, rows in zip(parts, left, strict=True)])

@@ -91,7 +91,7 @@ class Ledger(Protocol):
 
 
 class Merging(Protocol):
-    """The way from a live folder to a branch (GIT.md section 9). Nothing here touches a checkout or the live folder."""
+    """The way from a live folder to a branch. Nothing here touches a checkout or the live folder."""
 
     def collect(self, target: Target, paths: Sequence[str]) -> dict[str, Entry | None]:
         """What lies at these paths, each file's bytes as a blob of the mirror; None when it is absent."""
@@ -99,7 +99,7 @@ class Merging(Protocol):
 
     def with_changes(self, tree: str | None, changes: Mapping[str, Entry | None]) -> str: ...
     def merge(self, recorded: str, live: str, fresh: str) -> Merged:
-        """Three-way merge of trees, renames not looked for."""
+        """Three-way merge of trees that hold the same paths."""
         ...
 
     def commit(self, tree: str, parents: Sequence[str], message: str, person: Person) -> str: ...
