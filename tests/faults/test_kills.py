@@ -49,7 +49,7 @@ def test_a_kill_at_any_moment_is_ended_by_one_command(host: Host, where: str, so
     found = [m for m in host.trace() if WHERE[where](m) and changes(m)]
     assert found
     killed = 0
-    for moment in sample(found, 8, soak=soak):
+    for moment in sample(found, 6, soak=soak):
         host.publish()
         deploy, fell = host.killed(moment)
         killed += fell
