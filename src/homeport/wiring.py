@@ -48,7 +48,11 @@ def state_root() -> str:
 
 def find_config(folder: str) -> str | None:
     """The homeport.toml of this folder or the nearest one above it."""
-    here = os.path.abspath(folder)
+    try:
+        here = os.path.abspath(folder)
+    except FileNotFoundError as fault:
+        raise UsageFault("the folder this was started in has been deleted", next="cd /, then: homeport -C DIR ...",
+                         code="no-folder") from fault  # fmt: skip
     if not os.path.isdir(here):
         raise UsageFault("that folder is not there", where=here, next="homeport -C DIR ...")
     while True:

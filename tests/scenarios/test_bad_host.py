@@ -1,0 +1,177 @@
+"""A host that is not as it should be: programs, disks and folders. Nothing live pays for it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.scenarios.conftest import PROGRAM, World
+from tests.scenarios.telling import SITE, deployed, disk, fault, mended, picture, remount, run
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts")
+
+
+def programs_without(world: World, name: str) -> str:
+    """A PATH with every program but one."""
+    folder = world.root / "programs"
+    folder.mkdir()
+    for above in ("/bin", "/usr/bin"):
+        for program in os.listdir(above):
+            if program != name and not (folder / program).is_symlink():
+                (folder / program).symlink_to(f"{above}/{program}")
+    return f"{PROGRAM.parent}:{folder}"
+
+
+def test_without_git_every_verb_says_how_to_install_it(world: World) -> None:
+    deployed(world)
+    before, path = picture(world.live), programs_without(world, "git")
+    for verb in ("deploy", "plan", "status"):
+        assert "apt install git" in fault(world, verb, code=1, env={"PATH": path})
+    assert "apt install git" in run(world, "doctor", env={"PATH": path}).stdout
+    assert picture(world.live) == before
+    mended(world)
+
+
+def test_a_git_that_is_too_old_is_named_with_its_version(world: World) -> None:
+    deployed(world)
+    before, folder = picture(world.live), world.root / "old"
+    folder.mkdir()
+    real = shutil.which("git")
+    (folder / "git").write_text(
+        f'#!/bin/sh\ncase "$*" in *version*) echo git version 2.20.1;; *) exec {real} "$@";; esac\n'
+    )
+    (folder / "git").chmod(0o755)
+    said = fault(world, "deploy", code=1, env={"PATH": f"{folder}:{world.env['PATH']}"})
+    assert "2.20.1" in said and "2.34" in said
+    assert picture(world.live) == before
+    mended(world)
+
+
+def test_without_setpriv_files_are_deployed_all_the_same(world: World) -> None:
+    deployed(world)
+    world.publish({"site/a.txt": "two\n"})
+    path = programs_without(world, "setpriv")
+    assert run(world, "deploy", env={"PATH": path}).code == 0
+    assert world.text("site/a.txt") == "two\n"
+    assert "setpriv" in run(world, "doctor", env={"PATH": path}).stdout
+
+
+@as_root
+@pytest.mark.root
+def test_a_full_disk_under_the_live_folder_leaves_the_old_files_whole(world: World) -> None:
+    with disk(world, world.live, "400k"):
+        deployed(world)
+        before = picture(world.live)
+        world.publish({"site/a.txt": "x" * 300_000, "site/new.txt": "y" * 300_000})
+        assert "df -h" in fault(world, "deploy", code=1)
+        assert picture(world.live) == before
+        assert not world.json("status")["blocked"]
+        remount(world.live, "size=4m")
+        mended(world)
+
+
+@as_root
+@pytest.mark.root
+def test_a_read_only_live_folder_is_called_so(world: World) -> None:
+    with disk(world, world.live, "4m"):
+        deployed(world)
+        before = picture(world.live)
+        world.publish({"site/a.txt": "two\n"})
+        remount(world.live, "ro")
+        assert "read-only" in fault(world, "deploy", code=1)
+        assert picture(world.live) == before
+        remount(world.live, "rw")
+        mended(world)
+
+
+@as_root
+@pytest.mark.root
+def test_an_unmounted_live_folder_is_not_filled_below_its_mount(world: World) -> None:
+    covered = world.live
+    with disk(world, covered, "4m"):
+        deployed(world)
+    world.publish({"site/a.txt": "two\n"})
+    for verb in ("deploy", "plan", "drift"):
+        assert "findmnt" in fault(world, verb, code=3)
+    assert not picture(covered)
+
+
+def test_another_folder_in_its_place_is_refused_until_the_right_one_is_back(world: World) -> None:
+    deployed(world)
+    kept = world.root / "kept"
+    (world.live / "site").rename(kept)
+    for content in (None, "mine\n"):
+        (world.live / "site").mkdir(exist_ok=True)
+        if content:
+            (world.live / "site/index.html").write_text(content)
+        before = picture(world.live)
+        for verb in ("deploy", "plan"):
+            assert "not the folder" in fault(world, verb, code=3)
+        assert picture(world.live) == before
+    shutil.rmtree(world.live / "site")
+    kept.rename(world.live / "site")
+    mended(world)
+
+
+def test_an_emptied_live_folder_is_not_filled_again_unasked(world: World) -> None:
+    deployed(world)
+    for path in (world.live / "site").iterdir():
+        path.unlink()
+    assert "a.txt" in fault(world, "deploy", code=3)
+    assert not picture(world.live / "site").keys() & {"a.txt", "b.txt", "index.html"}
+    assert world.deploy("--discard-drift")["ok"]
+    mended(world)
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_a_file_or_a_link_in_the_live_folders_place_is_left_alone(world: World, kind: str) -> None:
+    deployed(world)
+    kept, outside, place = world.root / "kept", world.root / "outside", world.live / "site"
+    outside.mkdir()
+    place.rename(kept)
+    place.write_text("file") if kind == "file" else place.symlink_to(outside)
+    said = fault(world, "deploy", code=3)
+    assert "link" in said and "ls -ld" in said
+    assert not picture(outside)
+    place.unlink()
+    kept.rename(place)
+    mended(world)
+
+
+def test_a_planted_link_is_never_followed(world: World) -> None:
+    deployed(world)
+    world.publish({"site/sub/f.txt": "one\n"})
+    world.deploy()
+    outside, planted = world.root / "outside", world.live / "site/sub"
+    outside.mkdir()
+    (outside / "f.txt").write_text("outside\n")
+    shutil.rmtree(planted)
+    planted.symlink_to(outside)
+    world.publish({"site/sub/f.txt": "two\n"})
+    before = picture(world.live)
+    for words in (("deploy",), ("deploy", "--discard-drift")):
+        assert "sub/f.txt" in fault(world, *words, code=3)
+    assert picture(world.live) == before and (outside / "f.txt").read_text() == "outside\n"
+    planted.unlink()
+    planted.mkdir()
+    (planted / "f.txt").write_text("one\n")
+    mended(world)
+    assert (outside / "f.txt").read_text() == "outside\n"
+
+
+def test_a_working_directory_that_was_deleted_is_called_so(world: World) -> None:
+    world.project(SITE, {"site/index.html": "one\n"})
+    gone: Path = world.root / "gone"
+    gone.mkdir()
+    shell = 'cd "$1" && rmdir "$1" && shift && exec "$@"'
+    for verb in ("deploy", "status", "check"):
+        import subprocess
+
+        done = subprocess.run(["/bin/sh", "-c", shell, "sh", str(gone), str(PROGRAM), verb], env=world.env,
+                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)  # fmt: skip
+        assert done.returncode == 2 and "not there any more" in done.stderr, done.stderr
+        gone.mkdir()
+    mended(world)
