@@ -51,7 +51,7 @@ def find_config(folder: str) -> str | None:
     try:
         here = os.path.abspath(folder)
     except FileNotFoundError as fault:
-        raise UsageFault("the folder this was started in has been deleted", next="cd /, then: homeport -C DIR ...",
+        raise UsageFault("the folder this was started in is not there any more", next="cd /, then: homeport -C DIR ...",
                          code="no-folder") from fault  # fmt: skip
     if not os.path.isdir(here):
         raise UsageFault("that folder is not there", where=here, next="homeport -C DIR ...")
