@@ -37,19 +37,29 @@ class _Table(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
 
 class Project(_Table, frozen=True):
     name: str
+    """Names the state folder; unique on a host."""
     repo: str | None = None
+    """Where to fetch from; default: the checkout's `origin`."""
     target: str | None = None
+    """Live folder of the whole repository, for services without one of their own."""
     protect: list[str] = field(default_factory=list)
+    """Never written, deleted or reported, in every target."""
     unprotect: list[str] = field(default_factory=list)
+    """Built-in protect patterns that do not hold here."""
     mutable: list[str] = field(default_factory=list)
+    """Tracked files that programs rewrite: reset at a deploy, saved first, no drift."""
     jobs: int = 2
+    """Builds and restarts at a time."""
     keep: int = 5
+    """Build outputs kept per service, for rollbacks."""
 
 
 class Forge(_Table, frozen=True):
     kind: Literal["github", "gitea", "gitlab"]
     url: str | None = None
+    """Default: from the repository's address."""
     repo: str | None = None
+    """`owner/name`; default: from the repository's address."""
     token: Secret | None = None
     webhook_secret: list[Secret] = field(default_factory=list)
 
@@ -58,9 +68,13 @@ class Check(_Table, frozen=True):
     """One health condition: exactly one of the six kinds, and how long and how often to try."""
 
     http: str | None = None
+    """A URL."""
     tcp: str | None = None
+    """`host:port` that accepts a connection."""
     command: Command | None = None
+    """A command that ends with 0."""
     process: bool | None = None
+    """The process manager says that it runs."""
     containers: int | list[str] | None = None
     version: str | list[str] | None = None
     """A URL or a command whose answer must contain the deployed commit (full, or its first 7 or more digits)."""
@@ -68,29 +82,39 @@ class Check(_Table, frozen=True):
     status: int | list[int] | None = None
     """Accepted HTTP statuses; default: any from 200 to 399."""
     contains: str | None = None
+    """Text that the HTTP answer must contain."""
     timeout: Seconds = Seconds(5)
     """Of one try."""
     within: Seconds = Seconds(30)
     """The condition must hold for the first time before this has passed."""
     every: Seconds = Seconds(0.5)
+    """Between two tries."""
     stable: Seconds | UnsetType = UNSET
     """Then it must hold without a break for this long; default 0, and 2 s for `process`."""
     required: bool = True
+    """False: only reported."""
 
 
 class Environment(_Table, frozen=True):
     branch: str
+    """Only commits that this branch reaches are deployed."""
     hosts: list[str] = field(default_factory=list)
     url: str | None = None
     try_: bool = field(default=False, name="try")
     observe: bool = False
+    """Look and report, deploy nothing."""
     on_drift: OnDrift = "refuse"
+    """What a deploy does with edits on the host."""
     edit_warning: Seconds = Seconds(24 * 3600)
+    """Older edits are pointed out by `homeport status`."""
     strategy: Literal["rolling", "canary", "all"] = "rolling"
     hold_ttl: Seconds = Seconds(4 * 3600)
+    """How long a hold lasts."""
     converge: Seconds = Seconds(15 * 60)
     checks: list[Check] = field(default_factory=list)
+    """Of the whole environment, beside those of the services."""
     repo: str | None = None
+    """Instead of that of the project."""
 
 
 class Host(_Table, frozen=True):
@@ -101,11 +125,15 @@ class Host(_Table, frozen=True):
 class Build(_Table, frozen=True):
     run: Command
     outputs: list[str] = field(default_factory=list)
+    """What it makes and the live folder gets, exchanged as a whole."""
     inherit: list[str] = field(default_factory=list)
+    """Files of the live folder that are copied into the build folder first."""
     env: dict[str, str] = field(default_factory=dict)
+    """Its environment, beside the `HOMEPORT_` variables."""
     git: bool = False
     timeout: Seconds = Seconds(30 * 60)
     where: Literal["beside", "live"] = "beside"
+    """In a folder beside the live one, or in the live folder itself."""
 
 
 class Ready(_Table, frozen=True):
@@ -120,49 +148,79 @@ class Ready(_Table, frozen=True):
 
 class Service(_Table, frozen=True):
     source: str | None = None
+    """Folder in the repository; `.` for all of it."""
     target: str | None = None
+    """Live folder that mirrors it."""
     watch: list[str] = field(default_factory=list)
+    """Paths outside of `source` whose change builds and restarts it too."""
     ignore: list[str] = field(default_factory=list)
+    """Paths whose change does not concern it."""
     uses: list[str] = field(default_factory=list)
+    """Services or paths it is made from: their change builds and restarts it too."""
     protect: list[str] = field(default_factory=list)
+    """Never written, deleted or reported."""
     unprotect: list[str] = field(default_factory=list)
+    """Built-in protect patterns that do not hold here."""
     mutable: list[str] = field(default_factory=list)
+    """Tracked files that programs rewrite: reset at a deploy, saved first, no drift."""
     in_place: list[str] = field(default_factory=list)
+    """Written through the same inode (single files mounted into a container)."""
     checkout: bool = False
     owner: str | None = None
+    """`user` or `user:group` of the files."""
     user: str | None = None
+    """Who builds, and runs commands and processes."""
     home: str | None = None
+    """Home folder for these."""
     path: list[str] = field(default_factory=list)
+    """Folders before the system's on its PATH."""
     build: Build | None = None
     runtime: RuntimeName | None = None
+    """What runs it; without one it is files only."""
     unit: str | None = None
+    """Its name in the runtime; default: the service's."""
     command: Command | None = None
+    """What starts it (pm2), or restarts it (command)."""
     cwd: str | None = None
+    """Below the target."""
     env: dict[str, str] = field(default_factory=dict)
+    """Its environment; wins over `env_file`."""
     env_file: str | None = None
+    """On the host, never from git; relative to the target, or absolute."""
     listen: str | list[str] | None = None
     handoff: Handoff | None = None
     replicas: int = 1
     signal: str = "SIGTERM"
     stop_timeout: Seconds = Seconds(10)
+    """Between asking it to stop and killing it."""
     ready: Ready | None = None
     drain: Seconds = Seconds(10)
     on_change: OnChange = "restart"
+    """What a change leads to."""
     validate: Command | None = None
+    """Must end with 0 right before the restart."""
     after: list[str] = field(default_factory=list)
+    """Services that are restarted before it."""
     environments: list[str] = field(default_factory=list)
+    """Only in these; default: in all."""
     checks: list[Check] = field(default_factory=list)
+    """Must hold before a deploy is done."""
 
 
 class Action(_Table, frozen=True):
     """A per-path action that belongs to no service, or points at one."""
 
     paths: list[str]
+    """A change of one of these is the reason."""
     run: Command | None = None
+    """What to do, or:"""
     service: str | None = None
+    """The service to act on."""
     on_change: OnChange | None = None
     validate: Command | None = None
+    """Must end with 0 first."""
     wait: Command | None = None
+    """Must end with 0 afterwards."""
     timeout: Seconds = Seconds(10 * 60)
     user: str | None = None
 
@@ -174,11 +232,15 @@ class Scope(_Table, frozen=True):
 
 class Migrate(_Table, frozen=True):
     run: Command
+    """Runs from the build folder, before anything live changes; never undone by a rollback."""
     service: str | None = None
+    """Whose files hold the migrations."""
     user: str | None = None
     timeout: Seconds = Seconds(10 * 60)
     undo: Command | None = None
+    """Not carried out yet."""
     lock: Secret | str | None = None
+    """Address of a PostgreSQL database for an advisory lock."""
 
 
 class CiCheck(_Table, frozen=True):
@@ -192,10 +254,15 @@ class CiCheck(_Table, frozen=True):
 
 class Gate(_Table, frozen=True):
     workflows: Literal["all"] | list[str] = "all"
+    """What must have passed on the forge."""
     except_: list[str] = field(default_factory=list, name="except")
+    """Workflows that do not count."""
     checks: list[str] = field(default_factory=list)
+    """Names that must be there and pass."""
     settle: Seconds = Seconds(30)
+    """How long to wait for workflows that have not started yet."""
     timeout: Seconds = Seconds(60 * 60)
+    """Then the gate is closed."""
 
 
 class Rule(_Table, frozen=True):
@@ -244,12 +311,18 @@ class HostConfig(_Table, frozen=True):
     """/etc/homeport/host.toml: who this machine is and what homeport may do on it (DESIGN section 7)."""
 
     name: str
+    """This machine."""
     environments: list[str] = field(default_factory=list)
+    """No other environment is served here; empty: all."""
     roots: list[str] = field(default_factory=list)
+    """Where live folders may lie."""
     users: list[str] = field(default_factory=list)
+    """Whom homeport may become."""
     units: list[str] = field(default_factory=list)
+    """Processes it may touch; `*` matches anything."""
     listen: dict[str, str] = field(default_factory=dict)
     secrets: dict[str, Secret] = field(default_factory=dict)
     keys: dict[str, dict[str, str]] = field(default_factory=dict)
     limits: dict[str, int | str] = field(default_factory=dict)
+    """`outputs`: the size of all kept build outputs of one service."""
     rules: list[Rule] = field(default_factory=list)
