@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.scenarios.conftest import World
+from tests.scenarios.conftest import World, eventually
 
 SITE = """
 [services.site]
@@ -305,6 +305,41 @@ def test_adopting_twice_makes_one_branch(deployed: World) -> None:
     assert branches(deployed) == [first["branch"], "main"]
     edit(deployed, "other.txt", "by hand, again\n")
     assert deployed.json("adopt")["branch"] != first["branch"]
+
+
+def test_killed_while_it_pushes_it_goes_on_with_the_same_branch(deployed: World) -> None:
+    started, go = deployed.root / "started", deployed.root / "go"
+    hook = deployed.origin / "hooks/pre-receive"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(f"#!/bin/sh\ntouch {started}\nwhile [ ! -e {go} ]; do sleep 0.05; done\n")
+    hook.chmod(0o755)
+    edit(deployed, "other.txt", "by hand\n")
+    child = deployed.start("adopt")
+    eventually(started.exists, "the push has begun")
+    child.kill()
+    child.communicate()
+    go.touch()
+    eventually(lambda: len(branches(deployed)) == 2, "the push that was under way has ended")
+    said = deployed.json("adopt")
+    assert branches(deployed) == [said["branch"], "main"]
+    assert said["commit"] == deployed.git("rev-parse", said["branch"], cwd=deployed.origin)
+
+
+def test_killed_before_it_pushes_it_begins_anew(deployed: World) -> None:
+    started = deployed.root / "started"
+    hook = deployed.origin / "hooks/pre-receive"
+    hook.parent.mkdir(exist_ok=True)
+    hook.write_text(f"#!/bin/sh\ntouch {started}\nsleep 1\nexit 1\n")
+    hook.chmod(0o755)
+    edit(deployed, "other.txt", "by hand\n")
+    child = deployed.start("adopt")
+    eventually(started.exists, "the push has begun")
+    child.kill()
+    child.communicate()
+    hook.unlink()
+    said = deployed.json("adopt")
+    assert said["paths"] == ["site/other.txt"]
+    assert counts(deployed, said["branch"]).split() == ["0", "1"]
 
 
 def test_two_services_come_back_in_one_commit(world: World) -> None:

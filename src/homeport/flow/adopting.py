@@ -19,7 +19,7 @@ from homeport.flow.looking import below, met, targets_of
 from homeport.flow.requesting import Part, Wish, continues, nothing_new, record_adopted, requested, skips
 from homeport.flow.site import Site
 from homeport.model.edits import Adopted, Finding, Person
-from homeport.model.errors import Refused, UsageFault
+from homeport.model.errors import HomeportError, Refused, UsageFault
 from homeport.model.live import Difference, Entry, Target
 from homeport.model.paths import printable
 from homeport.model.patterns import Matcher
@@ -49,8 +49,13 @@ def adopt(site: Site, words: Sequence[str], wish: Wish, person: Person, choose: 
         return nothing_new(site, parts, wish)
     branch = wish.branch or adopting.branch_name(site.clock.now(), made.commit)
     site.git.keep(f"adopt/{made.commit[:16]}", made.commit)
-    site.merging.push(made.commit, branch)
-    record_adopted(site, parts, branch, made, wish.by)
+    # told before the push: cut in between, the next run looks whether the branch is there
+    before = record_adopted(site, parts, branch, made, wish.by)
+    try:
+        site.merging.push(made.commit, branch)
+    except HomeportError:
+        site.edits.save(before)
+        raise
     site.store.audit(wish.by, "adopt", f"{branch} {made.commit} {' '.join(map(printable, made.paths))}")
     return requested(site, branch, made, skips(parts), wish)
 

@@ -103,7 +103,9 @@ def note_deployed(work: Work, tools: Tools) -> None:
     """After a success: what was discarded is so, what live, deployed and git agree on is closed."""
     for target in work.targets.values():
         if target.scan is not None and target.plan is not None:
-            _note_deployed(target, work, tools)
+            # the deploy is stamped: what the ledger misses here, the next look finds
+            with contextlib.suppress(HomeportError):
+                _note_deployed(target, work, tools)
 
 
 def _note_deployed(target: TargetWork, work: Work, tools: Tools) -> None:

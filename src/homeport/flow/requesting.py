@@ -53,7 +53,9 @@ def skips(parts: Sequence[Part]) -> list[adopting.Skipped]:
             for part in parts for row in part.skipped]  # fmt: skip
 
 
-def record_adopted(site: Site, parts: Sequence[Part], branch: str, made: Adopted, by: str) -> None:
+def record_adopted(site: Site, parts: Sequence[Part], branch: str, made: Adopted, by: str) -> list[Edit]:
+    """Tells the ledger; returns the rows as they are to be when the push fails."""
+    before: list[Edit] = []
     for part in parts:
         known = {edit.path: edit for edit in site.edits.living(part.target.name)}
         service, now = editing.service_of(site, part.target), site.clock.now()
@@ -62,6 +64,7 @@ def record_adopted(site: Site, parts: Sequence[Part], branch: str, made: Adopted
             path = shown(difference.path)
             edit = known.get(path) or Edit(id=editing.new_id(), target=part.target.name, path=path, since=now,
                                            service=service(difference.path), state="open")  # fmt: skip
+            before.append(edit if path in known else msgspec.structs.replace(edit, state="closed", ended=now))
             partly = difference.path in part.partly
             rows.append(msgspec.structs.replace(
                 edit, state="open" if partly else "adopted", actual=difference.actual, by=by, branch=branch,
@@ -69,6 +72,7 @@ def record_adopted(site: Site, parts: Sequence[Part], branch: str, made: Adopted
             ))  # fmt: skip
         if rows:
             site.edits.save(rows)
+    return before
 
 
 def requested(site: Site, branch: str, made: Adopted, skipped: Sequence[adopting.Skipped], wish: Wish) -> dict[str, Any]:
