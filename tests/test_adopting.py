@@ -102,6 +102,7 @@ def test_a_name_takes_a_folder_and_nothing_that_only_begins_like_it() -> None:
     there = [difference("lib/a"), difference("library"), difference("lib")]
     taken, _ = adopting.select(there, ["lib"], [], foreign=False, hostile=lambda _: False, branches=lambda _: False)
     assert [d.path for d in taken] == ["lib/a", "lib"]
+    assert not any(adopting.named_by(d.path, ["", "/", "li"]) for d in there)
 
 
 def test_the_message_names_what_was_adopted_and_where_it_ran() -> None:

@@ -68,8 +68,8 @@ def _because(difference: Difference, edit: Edit | None, named: Collection[str] |
 
 
 def named_by(path: str, named: Collection[str]) -> bool:
-    """Whether a person's path is this one, or a folder above it; an empty one is the whole live folder."""
-    return any(path == one or not one or path.startswith(one + "/") for one in named)
+    """Whether a person's path is this one, or a folder above it."""
+    return any(path == one or (one and path.startswith(one + "/")) for one in named)
 
 
 def _makes_way(difference: Difference, named: Collection[str]) -> bool:
