@@ -166,6 +166,54 @@ def test_a_changed_address_is_served_and_the_old_one_closed(rig: Rig) -> None:
     eventually(lambda: _refused(port), "the old port is closed")
 
 
+LOOKS_FIRST = """
+import os, socket
+door = socket.socket()
+door.bind(('127.0.0.1', int(os.environ['PORT'])))
+if not door.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+    door.listen(8)
+while True:
+    line, _ = door.accept()
+    line.recv(4096)
+    line.sendall(b'HTTP/1.0 200 OK\\r\\n\\r\\none')
+    line.close()
+"""
+
+
+def test_a_server_that_looks_whether_it_listens_already_and_blocks_in_accept(rig: Rig) -> None:
+    """As gunicorn does: the held socket has listened for long, and yet the program has to say that it does."""
+    (rig.folder / "looks.py").write_text(LOOKS_FIRST)
+    port = web(rig, ["python3", "looks.py"], "shim")
+    load = Load(port, rate=100, slow="/")
+    assert asyncio.run(load.during(lambda: rig.restart("web")))["ok"]
+    assert load.failures == []
+
+
+def test_every_interface_and_a_unix_socket_are_handed_on_too(rig: Rig) -> None:
+    port, path = free_port(), f"/tmp/{rig.folder.name[:40]}-{os.getpid()}.sock"
+    script = (
+        "const http = require('http'); const answer = (q, r) => r.end('here');"
+        f"http.createServer(answer).listen({port}); http.createServer(answer).listen({path!r});"
+    )
+    rig.unit("web", [servers.node(), "-e", script], listen=[str(port), f"unix:{path}"])
+    for _ in range(2):
+        assert rig.restart("web")["ok"]
+        assert get(port) == "here"
+        with socket.socket(socket.AF_UNIX) as line:
+            line.connect(path)
+            line.sendall(b"GET / HTTP/1.0\r\n\r\n")
+            assert line.makefile("rb").read().endswith(b"here")
+    assert rig.one("stop", scope="web")["ok"]
+    assert not os.path.exists(path)
+
+
+def test_another_kind_of_file_at_a_sockets_path_is_left_alone(rig: Rig) -> None:
+    (rig.folder / "precious").write_text("mine")
+    rig.unit("web", ["sleep", "1000"], listen=[f"unix:{rig.folder}/precious"])
+    assert not rig.restart("web")["ok"]
+    assert (rig.folder / "precious").read_text() == "mine"
+
+
 def _refused(port: int) -> bool:
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) != 0

@@ -20,13 +20,15 @@ IDLE_AFTER = 3.0
 LOOK_EVERY = 0.03
 
 Socket = socket.socket
-plain = {name: getattr(Socket, name) for name in ("bind", "listen", "accept", "setblocking", "settimeout")}
+plain = {name: getattr(Socket, name) for name in ("bind", "listen", "accept", "getsockopt", "setblocking", "settimeout")}
 start_thread = _thread.start_new_thread
 
 held = {}
 """Name of an address to (descriptor, inode)."""
 taken = weakref.WeakKeyDictionary()
 """Sockets that stand for a held one, to its name."""
+listened = weakref.WeakSet()
+"""Those that the program has told to listen."""
 accepted = weakref.WeakSet()
 state = {"accepting": 0, "draining": False, "control": (-1, ""), "thread": 0}
 
@@ -39,7 +41,7 @@ def install(words):
         numbers, _, inode = rest.partition(":")
         held[name] = (int(numbers.split("-")[0]), inode)
     Socket.bind, Socket.listen, Socket.accept = bind, listen, accept
-    Socket.setblocking, Socket.settimeout = setblocking, settimeout
+    Socket.getsockopt, Socket.setblocking, Socket.settimeout = getsockopt, setblocking, settimeout
     os.register_at_fork(after_in_child=in_child)
 
 
@@ -73,8 +75,16 @@ def listen(self, *args):
     name = taken.get(self)
     if name is None:
         return plain["listen"](self, *args)
+    listened.add(self)
     say("listening " + name)
     return None
+
+
+def getsockopt(self, level, option, *args):
+    """It has listened for long; a program that looks first (gunicorn) would never say that it does."""
+    if option == socket.SO_ACCEPTCONN and level == socket.SOL_SOCKET and self in taken and self not in listened:
+        return 0
+    return plain["getsockopt"](self, level, option, *args)
 
 
 def accept(self):
