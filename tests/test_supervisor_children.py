@@ -80,6 +80,31 @@ def test_a_stop_does_not_wait_for_a_start_that_hangs(rig: Rig) -> None:
     client.close()
 
 
+def test_a_restart_that_waits_for_its_turn_starts_nothing_of_a_removed_unit(rig: Rig) -> None:
+    rig.unit("job", ["sleep", "1000"], ready={"line": "never", "timeout": 600})
+    clients = [Client(rig.socket) for _ in range(3)]
+    for client in clients:
+        client.send(b'{"id":1,"op":"restart","scope":"job"}\n')
+        assert client.read()["type"] == "restart.ack"
+    assert rig.one("configure", remove=["job"])["services"] == []
+    assert [client.read()["ok"] for client in clients] == [False] * 3
+    for client in clients:
+        client.close()
+    assert json.loads((rig.state / "supervisor.json").read_text())["children"] == []
+
+
+def test_a_unit_may_be_removed_and_come_back_at_once(rig: Rig) -> None:
+    rig.unit("job", "echo begun; exec sleep 1000", ready={"line": "begun"})
+    for _ in range(3):
+        assert rig.restart("job")["registered"]
+        client = Client(rig.socket)
+        client.send(b'{"id":1,"op":"configure","remove":["job"]}\n')
+        rig.unit("job", "echo begun; exec sleep 1000", ready={"line": "begun"})
+        assert client.read()["ok"]
+        client.close()
+    assert rig.status("job")["state"] == "stopped"
+
+
 def test_grandchildren_go_with_the_group_and_who_ignores_the_signal_is_killed(rig: Rig) -> None:
     script = (
         "trap '' TERM\n(trap '' TERM; while :; do sleep 0.1; done) & echo first $!\n"

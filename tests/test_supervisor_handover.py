@@ -166,6 +166,28 @@ def test_a_changed_address_is_served_and_the_old_one_closed(rig: Rig) -> None:
     eventually(lambda: _refused(port), "the old port is closed")
 
 
+def test_a_connection_that_never_ends_holds_up_nobody_and_is_cut_at_the_deadline(rig: Rig) -> None:
+    script = (
+        "const http = require('http'); let old = require('fs').existsSync('again');"
+        "http.createServer((q, r) => q.url === '/stream' ? r.write('begun') : r.end(old ? 'two' : 'one'))"
+        ".listen(Number(process.env.PORT), '127.0.0.1');"
+    )
+    port = free_port()
+    rig.unit("web", [servers.node(), "-e", script], listen=[f"127.0.0.1:{port}"], env={"PORT": str(port)}, drain=1.5)
+    assert rig.restart("web")["ok"]
+    old = rig.status("web")["pid"]
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as line:
+        line.sendall(b"GET /stream HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"begun" in line.recv(4096)
+        (rig.folder / "again").touch()
+        done = rig.restart("web")
+        assert done["ok"] and get(port) == "two"
+        assert rig.status("web")["draining"] == [old] and alive(old), "done before the drain is"
+        while line.recv(4096):
+            pass
+    eventually(lambda: not alive(old) and rig.status("web")["draining"] == [], "cut at its deadline")
+
+
 LOOKS_FIRST = """
 import os, socket
 door = socket.socket()

@@ -31,6 +31,7 @@ class Crew:
         self._yard = Yard(state, self.save, self._in_use)
         self.units: dict[str, Unit] = {}
         self._at_once = asyncio.Semaphore(AT_ONCE)
+        self._configuring = asyncio.Lock()
 
     def begin(self) -> None:
         """Finds again what an earlier supervisor left running, ends what it left half-done, starts what is missing."""
@@ -73,7 +74,8 @@ class Crew:
     def _adopt(self, child: Child, found: dict[str, int]) -> None:
         unit = self.units.get(child.unit)
         if unit is None:
-            return
+            nobody = UnitRecord(desired=UnitSpec(name=child.unit, command=["true"]))
+            unit = Unit(nobody, self._yard)
         instance = self._yard.adopt(child, unit.spec, found.get(f"control:{child.id}"))
         if start_of(child.pid) != child.start:
             self._yard.forget(instance)
@@ -112,6 +114,10 @@ class Crew:
 
     async def configure(self, request: ConfigureRequest) -> list[str]:
         """All of it or nothing. Raises SpecFault, naming the unit and the key; starts nothing."""
+        async with self._configuring:
+            return await self._configure(request)
+
+    async def _configure(self, request: ConfigureRequest) -> list[str]:
         wanted = {name: unit.record.desired for name, unit in self.units.items()}
         gone = set(request.remove) | (set(wanted) - {spec.name for spec in request.units} if request.replace else set())
         kept = {name: spec for name, spec in wanted.items() if name not in gone}
@@ -136,10 +142,11 @@ class Crew:
 
     async def _remove(self, names: set[str]) -> None:
         there = [self.units[name] for name in sorted(names) if name in self.units]
+        for unit in there:
+            unit.closed = "it was removed"
         await asyncio.gather(*(unit.stop() for unit in there))
         for unit in there:
-            if self.units.get(unit.name) is unit and not unit.slots:
-                del self.units[unit.name]
+            del self.units[unit.name]
         if there:
             self._yard.close_unused()
             self.save(durable=True)
@@ -173,6 +180,8 @@ class Crew:
 
     async def end(self, *, keep: bool) -> None:
         """Leaves: with `keep` everything runs on for the next supervisor, else all of it is stopped first."""
+        for unit in self.units.values():
+            unit.closed = "the supervisor leaves"
         if keep:
             for unit in self.units.values():
                 unit.abandon()

@@ -15,7 +15,7 @@ from typing import Any
 from homeport.model.errors import StateFault
 from homeport.supervisor import keeper as program
 from homeport.supervisor.records import start_of
-from homeport.supervisor.spawning import Launch, launch
+from homeport.supervisor.spawning import Launch, LaunchFault, launch
 
 PATIENCE = 5.0
 """Seconds the keeper may take to hand over what it holds."""
@@ -145,9 +145,19 @@ class Keeping:
         asyncio.get_running_loop().remove_reader(peer)
         peer.close()
         self._peer = None
-        if not self._closing:
+        self._again()
+
+    def _again(self) -> None:
+        """Another keeper; where none can be started just now, a little later."""
+        if self._closing:
+            return
+        try:
             self._attach(self._begin())
-            self._tell_all()
+        except (LaunchFault, StateFault, OSError) as fault:
+            sys.stderr.write(f"homeport supervisor: no keeper can be started: {fault}\n")
+            asyncio.get_running_loop().call_later(1.0, self._again)
+            return
+        self._tell_all()
 
     def _kill(self) -> None:
         """By the noted pid and start time: the socket's peer credentials are those of who opened the door, us."""

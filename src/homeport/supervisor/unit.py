@@ -50,6 +50,8 @@ class Unit:
         self._tasks: set[asyncio.Task[None]] = set()
         self._opening: UnitSpec | None = None
         self._told_to_stop = asyncio.Event()
+        self.closed = ""
+        """Why nothing of it is to be started any more."""
 
     @property
     def name(self) -> str:
@@ -69,6 +71,8 @@ class Unit:
     async def replace(self) -> Outcome:
         """Starts what is configured and, once it is ready, retires what served before. Never raises."""
         async with self._lock:
+            if self.closed:
+                return Outcome(service=self.name, ok=False, why=self.closed)
             began = time.monotonic()
             outcome = await self._replace(self.record.desired, self.record.current is None)
             return Outcome(
@@ -84,9 +88,8 @@ class Unit:
         fresh: list[Instance] = []
         try:
             self._yard.open(spec)
-            if not overlap:
-                await self._retire_all()
-            why = await self._raise(spec, fresh)
+            stuck = [] if overlap else await self._retire_all()
+            why = f"the old process {stuck[0].pid} cannot be ended" if stuck else await self._raise(spec, fresh)
         except (OSError, LaunchFault) as fault:
             why = str(fault)
         self._opening = None
@@ -192,8 +195,7 @@ class Unit:
     async def settle(self) -> None:
         """Until everything that leaves has left."""
         while self.leaving:
-            await asyncio.gather(*(one.ended() for one in list(self.leaving)))
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(0.02)
 
     def abandon(self) -> None:
         """Forgets every task; the processes run on."""
@@ -201,9 +203,11 @@ class Unit:
         for task in list(self._tasks):
             task.cancel()
 
-    async def _retire_all(self) -> None:
+    async def _retire_all(self) -> list[Instance]:
+        """Those that could not be ended: not even SIGKILL ends one that waits for a dead disk."""
         old, self.slots = list(self.slots.values()), {}
         await asyncio.gather(*(self._retire(one) for one in old), self.settle())
+        return [one for one in old if one.alive]
 
     async def _retire(self, instance: Instance) -> None:
         self.leaving.add(instance)
@@ -250,7 +254,7 @@ class Unit:
         await asyncio.sleep(delay)
         async with self._lock:
             spec = self.spec
-            if not self.record.wanted or slot in self.slots or slot >= spec.replicas:
+            if self.closed or not self.record.wanted or slot in self.slots or slot >= spec.replicas:
                 return
             try:
                 self._yard.open(spec)
@@ -294,7 +298,9 @@ class Unit:
         running = [one for _, one in sorted(self.slots.items()) if one.alive]
         ready = [one for one in running if one.child.phase == "ready"]
         crashes = max((one.crashes for one in self._backoff.values()), default=0)
-        if not self.record.wanted and not running:
+        if self._opening is not None and not ready:
+            state = "restarting"
+        elif not self.record.wanted and not running:
             state = "failed" if self.detail else "stopped"
         elif len(ready) == self.spec.replicas:
             state = "running"
