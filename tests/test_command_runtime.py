@@ -13,7 +13,7 @@ import pytest
 from homeport.doors.runtimes.command import CommandRuntime
 from homeport.doors.shell import LocalShell
 from homeport.model.errors import Failed
-from homeport.model.ports import Unit
+from homeport.model.running import Unit
 
 
 class Lines(list[tuple[str, str]]):

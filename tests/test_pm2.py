@@ -20,7 +20,7 @@ from homeport.doors.runtimes.pm2_list import find_list, named, state_of
 from homeport.doors.runtimes.pm2_socket import Pm2Socket, SocketTrouble, frame
 from homeport.doors.shell import LocalShell
 from homeport.model.errors import Failed
-from homeport.model.ports import Unit
+from homeport.model.running import Unit
 
 SERVER = """
 const fs = require('fs');

@@ -18,7 +18,7 @@ from homeport.doors.probes import LARGEST, Probes, names_commit
 from homeport.doors.shell import LocalShell
 from homeport.model.config import Check, Seconds
 from homeport.model.errors import Cancelled, Failed
-from homeport.model.ports import Probe, UnitState
+from homeport.model.running import Probe, UnitState
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}

@@ -14,7 +14,7 @@ import pytest
 from homeport.doors.runtimes.supervisor import SupervisorRuntime
 from homeport.model.config import Ready, Seconds
 from homeport.model.errors import Failed, InfrastructureFault
-from homeport.model.ports import Runtime, Unit
+from homeport.model.running import Runtime, Unit
 from tests import supervisor_servers as servers
 from tests.supervisor_rig import Load, Rig, alive, eventually, free_port, rigged
 

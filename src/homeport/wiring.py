@@ -30,7 +30,8 @@ from homeport.model.config import Config, Environment, HostConfig, Project, Secr
 from homeport.model.edits import Person
 from homeport.model.errors import ConfigFault, HomeportError, Refused, StateFault, UsageFault
 from homeport.model.forge import Forge, NewRequest
-from homeport.model.ports import Journal, Prober, Runtime, Shell
+from homeport.model.ports import Journal, Shell
+from homeport.model.running import Prober, Runtime
 
 ETC_HOST_FILE = "/etc/homeport/host.toml"
 

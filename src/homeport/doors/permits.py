@@ -10,7 +10,8 @@ from fnmatch import fnmatchcase
 from homeport.model.config import HostConfig
 from homeport.model.errors import Refused
 from homeport.model.paths import printable
-from homeport.model.ports import OnLine, Restarted, Runtime, Unit, UnitState
+from homeport.model.ports import OnLine
+from homeport.model.running import Restarted, Runtime, Unit, UnitState
 
 
 class Permits:

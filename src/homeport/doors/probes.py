@@ -16,7 +16,8 @@ from msgspec import Struct
 from homeport.model.config import Check, Command
 from homeport.model.errors import Cancelled, HomeportError
 from homeport.model.paths import printable
-from homeport.model.ports import Job, Probe, Shell, UnitState
+from homeport.model.ports import Job, Shell
+from homeport.model.running import Probe, UnitState
 
 LARGEST = 1024 * 1024
 """Bytes of an answer that are looked at."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterable
 
 from homeport.model.edits import Finding
 from homeport.model.paths import to_bytes
@@ -27,7 +28,7 @@ class SecretLook:
         from detect_secrets.core.plugins.util import get_mapping_from_secret_type_to_class
         from detect_secrets.settings import transient_settings
 
-        kinds = get_mapping_from_secret_type_to_class().values()
+        kinds: Iterable[type] = get_mapping_from_secret_type_to_class().values()
         plugins = [{"name": kind.__name__} for kind in kinds if kind.__name__ not in _LEFT_OUT]
         with tempfile.TemporaryDirectory(dir=self._folder, prefix=".secretscan-") as place:
             copy = os.path.join(place, _plain_name(path))

@@ -13,7 +13,8 @@ from homeport.flow.work import ServiceWork, TargetWork, Tools, Work
 from homeport.model.config import Config, Service
 from homeport.model.deploys import ServiceRecord, ServiceState, StartedWith
 from homeport.model.live import Target
-from homeport.model.ports import Git, Unit
+from homeport.model.ports import Git
+from homeport.model.running import Unit
 
 
 def service_now(name: str, service: Service, target: Target | None, record: ServiceRecord) -> ServiceWork:

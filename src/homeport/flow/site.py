@@ -9,19 +9,8 @@ from dataclasses import dataclass, field
 from homeport.model.config import Config, Environment, HostConfig, Secret
 from homeport.model.edits import Ledger, Merging, SecretScan
 from homeport.model.forge import Forge, NewRequest
-from homeport.model.ports import (
-    Builds,
-    Clock,
-    Git,
-    Journal,
-    Lock,
-    Prober,
-    Rescues,
-    Runtime,
-    Shell,
-    Store,
-    Targets,
-)  # fmt: skip
+from homeport.model.ports import Builds, Clock, Git, Journal, Lock, Rescues, Shell, Store, Targets
+from homeport.model.running import Prober, Runtime
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,8 @@ from homeport.model.deploys import Deploy, ServiceRecord, ServiceState, StartedW
 from homeport.model.events import Notice
 from homeport.model.live import Recorded, Scan, SyncPlan, Target
 from homeport.model.plan import Plan
-from homeport.model.ports import Journal, OnLine, Prober, Runtime, Shell
+from homeport.model.ports import Journal, OnLine, Shell
+from homeport.model.running import Prober, Runtime
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,1 +1,1 @@
-"""What runs a service; each file satisfies `model.ports.Runtime`."""
+"""What runs a service; each file satisfies `model.running.Runtime`."""

@@ -8,7 +8,8 @@ from typing import Literal
 from homeport.doors.leftovers import MARK
 from homeport.doors.runtimes.surroundings import environment_of
 from homeport.model.errors import Failed
-from homeport.model.ports import Job, OnLine, Restarted, Shell, Unit, UnitState
+from homeport.model.ports import Job, OnLine, Shell
+from homeport.model.running import Restarted, Unit, UnitState
 
 LONGEST = 600.0
 """Seconds a restart command may take."""

@@ -22,7 +22,8 @@ from homeport.doors.runtimes.pm2_socket import Pm2Socket, SocketTrouble, daemon_
 from homeport.doors.runtimes.surroundings import account, as_user, environment_of, home_of
 from homeport.model.envfile import fingerprint
 from homeport.model.errors import Failed
-from homeport.model.ports import Completed, OnLine, Restarted, Shell, Unit, UnitState
+from homeport.model.ports import Completed, OnLine, Shell
+from homeport.model.running import Restarted, Unit, UnitState
 
 SET, MARK = "HOMEPORT_VARIABLES", "HOMEPORT_REGISTERED"
 NO_DAEMON = {"PM2_LOG_FILE_PATH": "/dev/null/none"}

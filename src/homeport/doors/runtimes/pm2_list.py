@@ -11,7 +11,7 @@ from typing import Any, Literal
 from msgspec import Struct
 
 from homeport.model.errors import Failed
-from homeport.model.ports import Unit, UnitState
+from homeport.model.running import Unit, UnitState
 
 State = Literal["running", "stopped", "failed", "restarting", "missing", "unknown"]
 STATES: dict[str, State] = {

@@ -17,7 +17,8 @@ import msgspec
 
 from homeport.doors.runtimes.surroundings import environment_of
 from homeport.model.errors import Failed, InfrastructureFault
-from homeport.model.ports import OnLine, Restarted, Unit, UnitState
+from homeport.model.ports import OnLine
+from homeport.model.running import Restarted, Unit, UnitState
 
 QUICK = 10.0
 """Seconds an answer may take that needs no process to start or stop."""

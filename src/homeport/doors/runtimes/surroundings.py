@@ -7,7 +7,7 @@ import pwd
 import shutil
 
 from homeport.model.errors import Failed
-from homeport.model.ports import Unit
+from homeport.model.running import Unit
 
 DEFAULT_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 

@@ -12,7 +12,7 @@ from homeport.flow.work import ServiceWork, Tools, Work
 from homeport.model.config import Check
 from homeport.model.errors import Cancelled, Failed
 from homeport.model.events import CheckEvent
-from homeport.model.ports import Probe, UnitState
+from homeport.model.running import Probe, UnitState
 
 
 def verify_services(work: Work, tools: Tools) -> Work:
