@@ -233,7 +233,8 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
         start_runner=lambda: start_runner(root, project, environment, state),
         load_config=loading.load, migration_lock=migration_lock, closers=[store.close], edits=EditLedger(store.database),
         merging=Branches(git, permits), secret_scan=SecretLook(state),
-        forge=lambda its: _forge(its, store, origin, redactor), request_page=lambda asked: _page(config, origin, asked),
+        permits=permits, forge=lambda its: _forge(its, store, origin, redactor),
+        request_page=lambda asked: _page(config, origin, asked),
     )  # fmt: skip
 
 

@@ -86,6 +86,16 @@ def test_a_host_serves_only_the_environments_it_names(world: World) -> None:
     assert not list(world.live.iterdir())
 
 
+@pytest.mark.parametrize(("line", "code"), [('unit = "other-api"', "units"), ('user = "daemon"', "users")])
+def test_what_the_host_does_not_list_is_refused_before_anything_is_touched(world: World, line: str, code: str) -> None:
+    world.host_file.write_text(world.host_file.read_text().replace('units = ["*"]', 'units = ["shop-*"]'))
+    unit = "" if line.startswith("unit") else 'unit = "shop-site"\n'
+    command = 'runtime = "command"\ncommand = ["true"]\n'
+    world.project(f"{SITE}{command}{unit}{line}\n", FILES)
+    assert world.json("deploy", ok=(3,))["errorCode"] == code
+    assert not list(world.live.iterdir())
+
+
 def test_a_target_outside_the_hosts_roots_is_refused(world: World) -> None:
     elsewhere = world.root / "elsewhere"
     world.project(f'[services.site]\nsource = "site"\ntarget = "{elsewhere}"\n', FILES)

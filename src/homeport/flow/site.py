@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from homeport.model.config import Config, Environment, HostConfig, Secret
 from homeport.model.edits import Ledger, Merging, SecretScan
 from homeport.model.forge import Forge, NewRequest
-from homeport.model.ports import Builds, Clock, Git, Journal, Lock, Rescues, Shell, Store, Targets
+from homeport.model.ports import Builds, Clock, Git, HostLists, Journal, Lock, Rescues, Shell, Store, Targets
 from homeport.model.running import Prober, Runtime
 
 
@@ -35,6 +35,7 @@ class Site:
     edits: Ledger
     merging: Merging
     secret_scan: SecretScan
+    permits: HostLists
     forge: Callable[[Config], Forge | None]
     """The forge that `[forge]` names, ready to be asked; None without one, or without its token."""
     request_page: Callable[[NewRequest], str | None]

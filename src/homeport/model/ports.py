@@ -342,6 +342,14 @@ class Lock(Protocol):
     def free(self) -> bool: ...
 
 
+class HostLists(Protocol):
+    """What this machine lets homeport do. Each raises Refused (codes `roots`, `users`, `units`)."""
+
+    def folder(self, path: str) -> None: ...
+    def user(self, name: str) -> None: ...
+    def unit(self, name: str) -> None: ...
+
+
 class Clock(Protocol):
     def now(self) -> str:
         """UTC, ISO 8601 with milliseconds and `Z`."""

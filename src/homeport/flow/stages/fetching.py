@@ -106,6 +106,13 @@ def pass_gate(work: Work, tools: Tools) -> Work:
             if block.sha == work.sha:
                 raise Refused(f"commit {block.sha[:12]} is blocked: {block.because}", where=f"by {block.by}, {block.at}",
                               next=f"homeport unblock {block.sha[:12]}", code="blocked")  # fmt: skip
+    for name, service in work.services.items():
+        if service.target is not None:
+            site.permits.folder(service.target.path)
+        if service.service.runtime is not None:
+            site.permits.unit(service.service.unit or name)
+        if service.service.user is not None:
+            site.permits.user(service.service.user)
     fatal = [note for note in checking.unsupported(work.config) if note.fatal]
     if fatal:
         raise ConfigFault(fatal[0].message, where=fatal[0].where, next="homeport check", code="unsupported")
