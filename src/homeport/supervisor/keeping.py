@@ -98,8 +98,9 @@ class Keeping:
             door.listen(4)
             argv = [sys.executable, "-I", "-S", program.__file__, self._state]
             pid = launch(Launch(argv=argv, env={"LANG": "C.UTF-8"}, files={3: door.fileno()}))
-        with open(self._noted, "w", encoding="ascii") as file:
+        with open(f"{self._noted}.new", "w", encoding="ascii") as file:
             file.write(f"{pid} {start_of(pid)}")
+        os.replace(f"{self._noted}.new", self._noted)
         peer = self._dial()
         if peer is None:
             raise StateFault("the keeper does not answer", where=self._state, next="homeport doctor", code="keeper")

@@ -9,7 +9,7 @@ import asyncio
 import os
 import socket
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 import msgspec
@@ -26,7 +26,7 @@ from homeport.supervisor.messages import (
     SpecFault,
     encode,
 )  # fmt: skip
-from homeport.supervisor.tailing import follow, tail
+from homeport.supervisor.tailing import follow, from_here, tail
 from homeport.supervisor.unit import Unit
 
 LONGEST_LINE = 64 * 1024
@@ -222,30 +222,29 @@ class Connection(asyncio.Protocol):
         if len(unit) != 1:
             raise UnknownScope("logs are those of one unit")
         path = self._door.crew.log_of(unit[0].name)
-        news = follow(path) if request.follow else _nothing()
-        for line in tail(path, min(request.lines, MOST_LINES)):
-            self.say(request.id, "logs.line", line=line)
-            await self._written()
-        async for line in news:
-            if self._transport is None:
-                return
-            self.say(request.id, "logs.line", line=line)
-            await self._written()
+        # Opened before the last lines are read: what is written between the two is not missed.
+        file, here = from_here(path) if request.follow else (-1, None)
+        try:
+            for line in tail(path, min(request.lines, MOST_LINES), end=here):
+                await self._log_line(request.id, line)
+        except BaseException:
+            if file >= 0:
+                os.close(file)
+            raise
+        if request.follow:
+            async for line in follow(path, file):
+                await self._log_line(request.id, line)
         self.say(request.id, "logs.end", ok=True)
 
-    async def _written(self) -> None:
+    async def _log_line(self, id: RequestId, line: str) -> None:
         """A log may be long: this request alone waits for its reader."""
+        self.say(id, "logs.line", line=line)
         while self._transport is not None and self._transport.get_write_buffer_size() > MOST_UNREAD // 4:
             await asyncio.sleep(0.02)
 
     async def shutdown(self, request: ShutdownRequest) -> None:
         self.say(request.id, "shutdown.ack", ok=True)
         self._door.leave(request.keep)
-
-
-async def _nothing() -> AsyncIterator[str]:
-    return
-    yield ""
 
 
 def _is_ours(peer: socket.socket) -> bool:

@@ -14,14 +14,16 @@ LONGEST_LINE = 8 * 1024
 EVERY = 0.1
 
 
-def tail(path: str, lines: int, start: int | None = None) -> list[str]:
-    """The last lines of a log, at most; with `start` only what was written after so many bytes."""
+def tail(path: str, lines: int, start: int | None = None, end: int | None = None) -> list[str]:
+    """The last lines of a log, at most; of its file only what lies after `start` and before `end`, in bytes."""
     found: list[str] = []
     room = MOST
     for name in (path, f"{path}.1") if start is None else (path,):
         with contextlib.suppress(OSError):
             with open(name, "rb") as file:
                 size = file.seek(0, os.SEEK_END)
+                if end is not None and name == path:
+                    size = min(size, end)
                 begin = max(0, size - room, start if start is not None and start <= size else 0)
                 file.seek(begin)
                 data = file.read(size - begin)
@@ -41,9 +43,15 @@ def shown(line: bytes) -> str:
     return text if len(text) <= LONGEST_LINE else text[:LONGEST_LINE] + "…"
 
 
-async def follow(path: str) -> AsyncIterator[str]:
-    """Lines that are written from now on, over rotations; never ends by itself."""
-    file, rest = _open(path, at_end=True), b""
+def from_here(path: str) -> tuple[int, int]:
+    """Opens a log at its end, for `follow`: the descriptor (-1 when there is no log yet), and where that is."""
+    file = _open(path, at_end=True)
+    return file, os.lseek(file, 0, os.SEEK_CUR) if file >= 0 else 0
+
+
+async def follow(path: str, file: int) -> AsyncIterator[str]:
+    """Lines that are written after where `file` stands, over rotations; never ends by itself. Closes it."""
+    rest = b""
     try:
         while True:
             data = os.read(file, 65536) if file >= 0 else b""
