@@ -188,6 +188,19 @@ def test_a_connection_that_never_ends_holds_up_nobody_and_is_cut_at_the_deadline
     eventually(lambda: not alive(old) and rig.status("web")["draining"] == [], "cut at its deadline")
 
 
+def test_each_worker_of_a_cluster_drains(rig: Rig) -> None:
+    """They share one line to the supervisor; each of them has to hear it."""
+    (rig.folder / "cluster.js").write_text(
+        "const cluster = require('cluster'); if (cluster.isPrimary) { cluster.fork(); cluster.fork(); cluster.fork(); }"
+        " else {" + servers.NODE_HTTP + "}"
+    )
+    port = web(rig, ["node", "cluster.js"], "shim")
+    (rig.folder / "version").write_text("two")
+    load = Load(port)
+    assert asyncio.run(load.during(lambda: rig.restart("web"), after=1.0))["ok"]
+    assert load.failures == [] and set(load.answers) == {"one", "two"}
+
+
 LOOKS_FIRST = """
 import os, socket
 door = socket.socket()

@@ -49,7 +49,7 @@ def test_a_kill_at_any_moment_is_ended_by_one_command(host: Host, where: str, so
     found = [m for m in host.trace() if WHERE[where](m) and changes(m)]
     assert found
     killed = 0
-    for moment in sample(found, 6, soak=soak):
+    for moment in sample(found, 4, soak=soak):
         host.publish()
         deploy, fell = host.killed(moment)
         killed += fell
@@ -102,7 +102,7 @@ def test_a_path_that_was_becoming_a_folder_or_a_file_is_finished(host: Host, bec
 def test_a_kill_in_a_large_sync_is_ended_by_one_command(world: World, soak: bool) -> None:
     """From sixteen files on the disk is told once for all of them, not file by file."""
     host = Host(world, 40)
-    for moment in sample([m for m in host.trace() if WHERE["moves in sync"](m)], 4, soak=soak):
+    for moment in sample([m for m in host.trace() if WHERE["moves in sync"](m)], 2, soak=soak):
         host.publish()
         deploy, _ = host.killed(moment)
         host.old_or_new(host.number - 1, host.number, "plain/in-place.txt")

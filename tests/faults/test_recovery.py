@@ -88,7 +88,7 @@ def test_an_edit_that_was_kept_outlives_every_crash(host: Host, soak: bool) -> N
     moments = in_sync(host)
     edit = host.world.live / "plain/same.txt"
     edit.write_text("tuned by hand\n")
-    for moment in sample(moments, 4, soak=soak):
+    for moment in sample(moments, 3, soak=soak):
         host.publish()
         _, killed = host.killed(moment, on_drift="keep")
         assert killed

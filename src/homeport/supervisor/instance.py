@@ -11,35 +11,49 @@ from collections.abc import Awaitable
 
 from homeport.supervisor.messages import UnitSpec
 from homeport.supervisor.reaping import Reaper
-from homeport.supervisor.records import Child, group_of
+from homeport.supervisor.records import Child, group_of, start_of
 
 ACKNOWLEDGE = 1.0
 """Seconds a preload has to say that it closed the door."""
 GROUP_LOOK = 0.02
 """Seconds between two looks whether a process group is empty."""
+LISTENER_LOOK = 0.5
+"""Seconds between two looks whether a process that has not answered still runs."""
 MOST_SAID = 64 * 1024
 
 
 class Control:
-    """The line to the preload in the child: it says `listening PORT`, `draining`, `drained`; we say `drain`."""
+    """The line to the preloads in the child. They say `listening PID NAME`, `draining PID`, `drained PID`; we end
+    our side of it, which every process that shares the line sees, and that means drain."""
 
     def __init__(self, end: socket.socket) -> None:
         end.setblocking(False)
         self._end = end
         self._rest = b""
         self.ports: set[str] = set()
+        self._said: dict[str, set[int]] = {"listening": set(), "draining": set(), "drained": set()}
         self.changed = asyncio.Event()
-        self.draining = asyncio.Event()
-        self.drained = asyncio.Event()
         asyncio.get_running_loop().add_reader(end, self._hear)
 
     def drain(self) -> bool:
-        """False when nobody in the child listens."""
+        """False when nobody is at the other end."""
         try:
-            self._end.send(b"drain\n")
+            self._end.shutdown(socket.SHUT_WR)
         except OSError:
             return False
         return True
+
+    async def until(self, word: str) -> None:
+        """Until each process that listens, and still runs, has said so."""
+        while True:
+            self.changed.clear()
+            said = self._said[word]
+            if said and not any(start_of(pid) for pid in (self._said["listening"] | self._said["draining"]) - said):
+                return
+            await first(self.changed.wait(), timeout=LISTENER_LOOK)
+
+    def has(self, word: str) -> bool:
+        return bool(self._said[word])
 
     def close(self) -> None:
         with contextlib.suppress(ValueError):
@@ -59,12 +73,12 @@ class Control:
         *lines, self._rest = (self._rest + data)[-MOST_SAID:].split(b"\n")
         for line in lines:
             word, _, rest = line.decode("ascii", "replace").partition(" ")
-            if word == "listening" and len(self.ports) < 1000:
-                self.ports.add(rest)
-            elif word == "draining":
-                self.draining.set()
-            elif word == "drained":
-                self.drained.set()
+            pid, _, name = rest.partition(" ")
+            heard = self._said.get(word)
+            if heard is not None and pid.isdigit() and len(pid) < 10 and len(heard) < 1000:
+                heard.add(int(pid))
+                if word == "listening" and len(self.ports) < 1000:
+                    self.ports.add(name.strip())
         self.changed.set()
 
 
@@ -137,14 +151,14 @@ class Instance:
         """Asks its preload to close the door; True when it has, and reports later that it is drained."""
         if self.control is None or not self.control.ports or not self.alive or not self.control.drain():
             return False
-        await first(self.control.draining.wait(), self.ended(), timeout=ACKNOWLEDGE)
-        return self.control.draining.is_set()
+        await first(self.control.until("draining"), self.ended(), timeout=ACKNOWLEDGE)
+        return self.control.has("draining")
 
     async def finish(self, drains: bool) -> None:
         """Waits until it is drained, signals its group, waits, kills the whole group. Never raises."""
         spec = self.spec
         if drains and self.control is not None:
-            await first(self.control.drained.wait(), self.ended(), timeout=spec.drain)
+            await first(self.control.until("drained"), self.ended(), timeout=spec.drain)
         self.signal(spec.stop_signal)
         # One that takes its descriptor natively drains by itself on the signal.
         patience = spec.stop_timeout if drains or not spec.listen else spec.stop_timeout + spec.drain

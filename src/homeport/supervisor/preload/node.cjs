@@ -1,6 +1,6 @@
 // Loaded before an unmodified Node program (NODE_OPTIONS=--require): what listens on a port that the supervisor
-// holds gets the inherited socket instead. On `drain` the door is closed, running requests end, kept-alive
-// connections are told to close, and `drained` is said when the last connection has gone.
+// holds gets the inherited socket instead. When its line ends the door is closed, running requests end,
+// kept-alive connections are told to close, and `drained` is said when the last connection has gone.
 'use strict';
 
 const net = require('net');
@@ -58,18 +58,19 @@ if (words.length > 1) {
   function say(line) {
     if (!control && isSocket(controlFd, controlInode)) {
       try {
-        control = new net.Socket({ fd: Number(controlFd), readable: true, writable: true });
+        control = new net.Socket({ fd: Number(controlFd), readable: true, writable: true, allowHalfOpen: true });
         control.on('error', () => {});
-        control.on('data', (data) => {
-          if (String(data).includes('drain')) drain();
+        control.resume();
+        // Its end means drain, and every process that shares it sees it; unless nobody is there to be answered.
+        control.once('end', () => {
+          control.write(`ending ${process.pid}\n`, (error) => (error ? drainOnSignal() : drain()));
         });
-        control.once('close', drainOnSignal);
         control.unref();
       } catch {
         control = undefined;
       }
     }
-    if (control && !control.destroyed) control.write(`${line}\n`);
+    if (control && !control.destroyed) control.write(`${line}\n`, () => {});
   }
 
   // Supervisor and keeper were killed together: nobody can say `drain` any more, so the signal means it.
@@ -94,7 +95,7 @@ if (words.length > 1) {
       if (server.homeportSessions) for (const session of server.homeportSessions) session.close();
     }
     for (const response of responses) if (!response.headersSent) response.shouldKeepAlive = false;
-    say('draining');
+    say(`draining ${process.pid}`);
     const began = Date.now();
     const timer = setInterval(() => {
       if (Date.now() - began > IDLE_AFTER) {
@@ -102,7 +103,7 @@ if (words.length > 1) {
       }
       if ([...servers].some((server) => server._connections > 0)) return;
       clearInterval(timer);
-      say('drained');
+      say(`drained ${process.pid}`);
       if (then) then();
     }, LOOK_EVERY);
   }
@@ -122,7 +123,7 @@ if (words.length > 1) {
     server.once('close', () => {
       if (!draining) servers.delete(server);
     });
-    server.once('listening', () => say(`listening ${name}`));
+    server.once('listening', () => say(`listening ${process.pid} ${name}`));
   }
 
   const listen = net.Server.prototype.listen;

@@ -1,6 +1,6 @@
 """Inside an unmodified Python server: a bind to a port that the supervisor holds takes the inherited socket.
 
-On `drain` the door is closed, and `drained` is said when the last accepted connection has ended. This runs in the
+When the supervisor's line ends the door is closed, and `drained` is said when the last accepted connection has ended. This runs in the
 project's own interpreter, which may be an older one: plain Python 3.7 that imports nothing of ours.
 """
 # mypy: ignore-errors
@@ -76,7 +76,7 @@ def listen(self, *args):
     if name is None:
         return plain["listen"](self, *args)
     listened.add(self)
-    say("listening " + name)
+    say("listening", name)
     return None
 
 
@@ -123,7 +123,7 @@ def stay_open(sock):
         fcntl.fcntl(sock.fileno(), fcntl.F_SETFL, flags | os.O_NONBLOCK)
 
 
-def say(line):
+def say(word, rest=""):
     """Over the supervisor's line, if this process still has it; the first word starts the one who hears."""
     number, inode = state["control"]
     if not is_socket(number, inode):
@@ -132,7 +132,7 @@ def say(line):
         state["thread"] = os.getpid()
         start_thread(hear, ())
     try:
-        os.write(number, line.encode() + b"\n")
+        os.write(number, ("%s %d %s\n" % (word, os.getpid(), rest)).encode())
     except OSError:
         pass
 
@@ -150,11 +150,15 @@ def hear():
             continue
         except OSError:
             return
-        if not data:
+        if data:
+            continue
+        # The end of the line means drain; unless nobody is there to be answered.
+        try:
+            os.write(number, b"ending %d\n" % os.getpid())
+        except OSError:
             return
-        if b"drain" in data:
-            drain()
-            return
+        drain()
+        return
 
 
 def drain():
