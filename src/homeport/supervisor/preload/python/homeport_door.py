@@ -1,7 +1,7 @@
 """Inside an unmodified Python server: a bind to a port that the supervisor holds takes the inherited socket.
 
-When the supervisor's line ends the door is closed, and `drained` is said when the last accepted connection has ended. This runs in the
-project's own interpreter, which may be an older one: plain Python 3.7 that imports nothing of ours.
+When the supervisor's line ends the door is closed, and `drained` is said when the last accepted connection has
+ended. This runs in the project's own interpreter, which may be an older one: plain Python 3.7, nothing of ours.
 """
 # mypy: ignore-errors
 # ruff: noqa: UP031, SIM105
