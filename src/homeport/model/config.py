@@ -22,6 +22,7 @@ OnDrift = Literal["refuse", "keep", "discard"]
 OnChange = Literal["restart", "reload", "rebuild", "recreate", "up", "none"]
 RuntimeName = Literal["supervisor", "pm2", "systemd", "compose", "swarm", "command"]
 Handoff = Literal["fd", "shim", "port", "stop-first"]
+Deeds = Literal["deploy", "try", "rollback", "restart", "write", "delete", "discard", "push", "hostfile"]
 
 
 class Secret(Struct, frozen=True, forbid_unknown_fields=True):
@@ -166,6 +167,7 @@ class Service(_Table, frozen=True):
     in_place: list[str] = field(default_factory=list)
     """Written through the same inode (single files mounted into a container)."""
     checkout: bool = False
+    """The live folder is a git checkout of the whole repository: HEAD and index follow each deploy."""
     owner: str | None = None
     """`user` or `user:group` of the files."""
     user: str | None = None
@@ -266,12 +268,18 @@ class Gate(_Table, frozen=True):
 
 
 class Rule(_Table, frozen=True):
+    """A guard: what may not happen, or only with somebody's word."""
+
     id: str
-    action: str
+    action: Deeds
+    """What it is about."""
     match: str | list[str] = "*"
+    """Services or units (deploy, rollback, restart), branches (push), else paths; with `/` in front also on the host."""
     effect: Literal["allow", "deny", "confirm", "review"] = "deny"
     environments: list[str] = field(default_factory=list)
+    """Only in these; default: in all."""
     because: str = ""
+    """Told to whoever is stopped."""
 
 
 class HostFile(_Table, frozen=True):

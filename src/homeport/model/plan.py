@@ -14,11 +14,13 @@ ActionName = Literal[
 
 class Refusal(Struct, frozen=True, kw_only=True):
     rule: str
-    """A stable word: drift, conflict, identity, blocked, mass-delete, review, ..."""
+    """A stable word (drift, conflict, identity, blocked, mass-delete ...), or the id of the rule that decides."""
     message: str
     paths: tuple[str, ...] = ()
     service: str | None = None
     next: str = ""
+    effect: str = ""
+    """Of the rule that decides: confirm, review or deny; empty for what is no rule of `[[rules]]`."""
 
 
 class Impact(Struct, frozen=True, kw_only=True):

@@ -1,0 +1,146 @@
+"""What the rules say to a deed (`[[rules]]`): allow, confirm, review or deny, and which rule decides.
+
+A rule speaks of a deed when its action is the deed's and one of its patterns takes it. The host's rules win: where
+one of them speaks, those of the deployed configuration are not asked. Among the rest the strictest decides:
+deny, review, confirm, allow. Where several ask for a confirmation, each wants its own. No rule: allowed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Sequence
+from fnmatch import fnmatchcase
+
+from homeport.model.config import Deeds, Rule
+from homeport.model.patterns import Matcher
+from homeport.model.plan import Refusal
+from homeport.model.rules import ActorKind, Confirmation, Deed, Rulebook, Verdict
+
+STRICTNESS = ("allow", "confirm", "review", "deny")
+NAMED: tuple[Deeds, ...] = ("deploy", "rollback", "restart", "push")
+"""Actions whose patterns are names with `*`; those of the others are paths in gitignore syntax."""
+
+
+class Judge:
+    """The rules of one environment, ready to be asked about many deeds."""
+
+    def __init__(self, book: Rulebook, environment: str) -> None:
+        self._host = [_Ready(rule) for rule in book.host if _holds(rule, environment)]
+        self._deployed = [_Ready(rule) for rule in book.deployed if _holds(rule, environment)]
+
+    def __bool__(self) -> bool:
+        return bool(self._host or self._deployed)
+
+    def asks(self, action: Deeds, effect: str) -> bool:
+        """Whether any rule has this effect on this action."""
+        return any(r.rule.action == action and r.rule.effect == effect for r in (*self._host, *self._deployed))
+
+    def says(self, deed: Deed) -> Verdict:
+        """What holds for this deed."""
+        found = [ready.rule for ready in self._host if ready.speaks_of(deed)]
+        weaker = [ready.rule for ready in self._deployed if ready.speaks_of(deed)]
+        from_host = bool(found)
+        if not found:
+            found, weaker = weaker, []
+        # what came by the branch went the way that `review` asks for
+        counting = [rule for rule in found if not (rule.effect == "review" and deed.reviewed)]
+        if not counting:
+            return Verdict(effect="allow", rule=found[0] if found else None, from_host=from_host)
+        strictest = max(counting, key=lambda rule: STRICTNESS.index(rule.effect))
+        equal = tuple(rule for rule in counting if rule.effect == strictest.effect)
+        others = tuple(rule.id for rule in (*found, *weaker) if rule not in equal)
+        return Verdict(effect=strictest.effect, rule=strictest, equal=equal, from_host=from_host, others=others)
+
+
+class _Ready:
+    """A rule with its patterns compiled."""
+
+    def __init__(self, rule: Rule) -> None:
+        self.rule = rule
+        self._patterns = [rule.match] if isinstance(rule.match, str) else rule.match
+        self._paths = Matcher(self._patterns, dir_only_matches_files=True)
+        rooted = [p for p in self._patterns if p.startswith(("/", "!/"))]
+        self._absolute = Matcher(rooted, dir_only_matches_files=True)
+
+    def speaks_of(self, deed: Deed) -> bool:
+        if self.rule.action != deed.action:
+            return False
+        if deed.action in NAMED:
+            return any(fnmatchcase(name, pattern) for name in (deed.subject, *deed.names) for pattern in self._patterns)
+        if deed.subject.startswith("/"):
+            return self._paths.match(deed.subject.lstrip("/"))
+        return self._paths.match(deed.subject) or any(self._absolute.match(name.lstrip("/")) for name in deed.names)
+
+
+def _holds(rule: Rule, environment: str) -> bool:
+    return not rule.environments or environment in rule.environments
+
+
+def refusals(judge: Judge, deeds: Iterable[Deed], actor: ActorKind = "person",
+             confirmed: Collection[str] = ()) -> list[Refusal]:  # fmt: skip
+    """Every rule that stops one of the deeds, the strictest first, each with all it stops.
+
+    `confirmed` are ids of rules that a person allowed an exception from; from an agent or a trigger they count nothing.
+    """
+    stopped: dict[tuple[bool, str], tuple[Verdict, Rule, list[Deed]]] = {}
+    for deed in deeds:
+        verdict = judge.says(deed)
+        for rule in _standing(verdict, actor, confirmed):
+            stopped.setdefault((verdict.from_host, rule.id), (verdict, rule, []))[2].append(deed)
+    rows = sorted(stopped.values(), key=lambda row: -STRICTNESS.index(row[1].effect))
+    return [_refusal(rule, found, actor) for _, rule, found in rows]
+
+
+def _standing(verdict: Verdict, actor: ActorKind, confirmed: Collection[str]) -> Sequence[Rule]:
+    if verdict.rule is None or verdict.effect == "allow":
+        return ()
+    if verdict.effect != "confirm":
+        return (verdict.rule,)
+    return [rule for rule in verdict.equal if actor != "person" or rule.id not in confirmed]
+
+
+def used(judge: Judge, deeds: Iterable[Deed], confirmed: Sequence[Confirmation]) -> list[tuple[Confirmation, list[Deed]]]:
+    """The exceptions that were needed, each with what it let through."""
+    by_rule: dict[str, list[Deed]] = {}
+    for deed in deeds:
+        verdict = judge.says(deed)
+        for rule in verdict.equal if verdict.effect == "confirm" else ():
+            by_rule.setdefault(rule.id, []).append(deed)
+    return [(one, by_rule[one.rule]) for one in confirmed if one.rule in by_rule]
+
+
+WORDS: dict[Deeds, str] = {
+    "deploy": "deploying {}", "try": "trying {}", "rollback": "rolling back {}", "restart": "restarting {}",
+    "write": "writing {}", "delete": "deleting {}", "discard": "discarding {}", "push": "pushing to {}",
+    "hostfile": "changing {}",
+}  # fmt: skip
+SHOWN = 3
+"""Subjects named in one message."""
+
+
+def _refusal(rule: Rule, deeds: Sequence[Deed], actor: ActorKind) -> Refusal:
+    subjects = list(dict.fromkeys(deed.subject for deed in deeds))
+    more = f" and {len(subjects) - SHOWN} more" if len(subjects) > SHOWN else ""
+    what = WORDS[rule.action].format(", ".join(subjects[:SHOWN]) + more)
+    why = f": {rule.because}" if rule.because else ""
+    paths = tuple(subjects) if rule.action not in NAMED else ()
+    return Refusal(rule=rule.id, message=f"rule {rule.id} {_stops(rule.effect, what, actor)}{why}", paths=paths,
+                   next=_next(rule, deeds[0], actor), effect=rule.effect)  # fmt: skip
+
+
+def _stops(effect: str, what: str, actor: ActorKind) -> str:
+    if effect == "deny":
+        return f"forbids {what}"
+    if effect == "review":
+        return f"wants a review before {what}"
+    who = {"person": "a person's word", "agent": "a person's word, and an agent cannot give it",
+           "trigger": "a person's word, and a trigger cannot give it"}[actor]  # fmt: skip
+    return f"wants {who} before {what}"
+
+
+def _next(rule: Rule, deed: Deed, actor: ActorKind) -> str:
+    if rule.effect == "confirm":
+        end = "" if actor == "person" else "   (a person, from a shell of their own)"
+        return f'the same command with: --confirm {rule.id} --because "..."{end}'
+    if rule.effect == "review":
+        return "bring it by a request that is merged into the environment's branch, then: homeport deploy"
+    return f"homeport rules --explain {deed.action}:{deed.subject}"

@@ -1,0 +1,63 @@
+"""What rules are asked about: who does what to which thing, and the exceptions a person allowed."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+from homeport.model.config import Deeds, Rule
+
+ActorKind = Literal["person", "agent", "trigger"]
+
+
+class Actor(Struct, frozen=True, kw_only=True):
+    """Who asks. Only a person confirms."""
+
+    name: str
+    kind: ActorKind = "person"
+    origin: str = ""
+    """From where: a terminal, an address, the timer."""
+
+
+class Deed(Struct, frozen=True, kw_only=True):
+    """One thing that is about to be done."""
+
+    action: Deeds
+    subject: str
+    """A service, a branch, or a path: of the repository, or absolute for a host file."""
+    names: tuple[str, ...] = ()
+    """What the thing is called besides: a service's unit, a path's absolute place on the host."""
+    reviewed: bool = False
+    """The content came by the environment's branch."""
+
+
+class Confirmation(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """An exception from a rule, allowed by a person."""
+
+    rule: str
+    by: str
+    because: str = ""
+
+
+class Rulebook(Struct, frozen=True, kw_only=True):
+    """The rules in force: the host's own, and those of the configuration that is deployed."""
+
+    host: tuple[Rule, ...] = ()
+    deployed: tuple[Rule, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.host or self.deployed)
+
+
+class Verdict(Struct, frozen=True, kw_only=True):
+    """What the rules say to one deed."""
+
+    effect: Literal["allow", "confirm", "review", "deny"]
+    rule: Rule | None = None
+    """The one that decides; None: no rule speaks of it."""
+    equal: tuple[Rule, ...] = ()
+    """All that have this effect, `rule` among them: each confirmation is asked for."""
+    from_host: bool = False
+    others: tuple[str, ...] = ()
+    """Rules that speak of it too and gave way."""
