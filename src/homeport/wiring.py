@@ -231,6 +231,7 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
         shell_for=shell_for, runtimes_for=lambda shell: _runtimes(shell, permits), prober_for=_prober,
         journal_for=journal_for, follow_journal=follow,
         start_runner=lambda: start_runner(root, project, environment, state),
+        runner_on_its_way=lambda: state in _started and still_runs(_started[state]),
         load_config=loading.load, migration_lock=migration_lock, closers=[store.close], edits=EditLedger(store.database),
         merging=Branches(git, permits), secret_scan=SecretLook(state),
         permits=permits, forge=lambda its: _forge(its, store, origin, redactor),

@@ -16,8 +16,10 @@ from homeport.model.paths import printable
 
 STARTS = 4
 """Runners that may die one after the other without getting anywhere, before the follower says so."""
-PATIENCE, LONGEST_PATIENCE = 1.0, 60.0
-"""Seconds in which a runner must have taken the lock; twice as long each time, for it may only be slow to start."""
+PATIENCE = 1.0
+"""Seconds in which a runner that somebody else started must have taken the lock."""
+BETWEEN = 0.2
+"""Seconds between two looks at a runner of our own; one that is only slow to start is not started again."""
 
 
 def ask(site: Site, request: Request) -> str:
@@ -40,20 +42,22 @@ def follow(site: Site, deploy: str, offset: int = 0, tick: Callable[[], None] = 
     `tick` is called again and again while nothing comes. Raises InfrastructureFault (code `runner`) when every
     runner dies without getting anywhere; the deploy stays where it is, and the next command ends it.
     """
-    started = {"at": site.clock.monotonic(), "patience": PATIENCE}
+    looked, patience = site.clock.monotonic(), BETWEEN if site.runner_on_its_way() else PATIENCE
     reached: list[tuple[object, ...]] = []
 
     def alive() -> bool:
+        nonlocal looked, patience
         tick()
         row = site.store.deploy(deploy)
         if row is None or row.state == "done":
             return False
-        if site.lock.free() and site.clock.monotonic() - started["at"] > started["patience"]:
-            started.update(at=site.clock.monotonic(), patience=min(started["patience"] * 2, LONGEST_PATIENCE))
-            reached.append((row.state, row.stage, row.attempts))
-            if reached[-STARTS:] == reached[-1:] * STARTS:
-                raise _never_ending(site, row)
-            site.start_runner()
+        if site.lock.free() and site.clock.monotonic() - looked > patience:
+            looked, patience = site.clock.monotonic(), BETWEEN
+            if not site.runner_on_its_way():
+                reached.append((row.state, row.stage, row.attempts))
+                if reached[-STARTS:] == reached[-1:] * STARTS:
+                    raise _never_ending(site, row)
+                site.start_runner()
         return True
 
     follow_file = cast("Callable[[str, int, Callable[[], bool]], Iterator[bytes]]", site.follow_journal)

@@ -47,6 +47,8 @@ class Site:
     journal_for: Callable[[str], Journal]
     follow_journal: Callable[[str, int, Callable[[], bool]], object]
     start_runner: Callable[[], int]
+    runner_on_its_way: Callable[[], bool]
+    """Whether the runner that this process started last has not ended yet."""
     load_config: Callable[[bytes, str], Config]
     migration_lock: Callable[[Secret | str, float, Callable[[], bool]], AbstractContextManager[None]]
     """(database URL, seconds to wait, is a cancel asked) -> held while a migration runs."""
