@@ -14,6 +14,8 @@ FILES = ["README.md", "api/server.js", "api/conf/nginx.conf", "api/lib/a.js", "w
 FATAL = [
     ("[migrate]\nrun = 'x'\nundo = 'y'", "migrate.undo", None),
     ("[[rules]]\nid = 'r'\naction = 'deploy'", "rules[0]", None),
+    ("[services.b]\nsource = 'b'\ntarget = '/b'\ncheckout = true", "services.b.checkout",
+     '`checkout` is for a live folder of the whole repository: `source` must be "."'),
     ("[services.b]\nruntime = 'systemd'", "services.b.runtime", None),
     ("[services.b]\nruntime = 'compose'", "services.b.runtime", None),
     ("[services.b]\nruntime = 'swarm'", "services.b.runtime", None),
@@ -25,7 +27,6 @@ FATAL = [
     ("[services.b]\nreplicas = 2", "services.b.replicas", None),
     ("[services.b]\nready = { notify = true }", "services.b.ready", None),
     ("[services.b]\nchecks = [{ containers = 1 }]", "services.b.checks[0].containers", None),
-    ("[services.b]\nsource = 'b'\ntarget = '/b'\ncheckout = true", "services.b.checkout", None),
     ("[services.b]\nsource = 'b'\ntarget = '/b'\nbuild = { run = 'x', git = true }", "services.b.build.git", None),
     ("[environments.b]\nbranch = 'b'\nhosts = ['h', 'i']\n[hosts.h]\nssh = 'h.example.com'\n"
      "[hosts.i]\nssh = 'i.example.com'", "environments.b.hosts", None),

@@ -264,11 +264,14 @@ def _prober(shell: Shell) -> Prober:
 
 
 def _forge(config: Config, store: SqliteStore, origin: str, redactor: Redactor) -> Forge | None:
+    from homeport.doors.checkouts import Checkouts
+    from homeport.doors.targetbook import TargetBook
     if config.forge is None or config.forge.token is None:
         return None
     token = value_of(config.forge.token, "forge.token")
     redactor.add([token])
     from homeport.doors.forges.connect import connect
+        checkouts=Checkouts(TargetBook(state, project, environment, git, store), git, shell, permits),
 
     return connect(config.forge, token, store, remote=origin)
 

@@ -96,10 +96,12 @@ def _service(service: Service, path: Path) -> Iterator[Note]:
         yield _lacking((*path, "build", "git"), "git view for builds")
     for key, what in (
         ("listen", "listening sockets of its own"), ("handoff", "handoff"), ("ready", "readiness"),
-        ("checkout", "live git checkouts"),
     ):  # fmt: skip
         if getattr(service, key):
             yield _lacking((*path, key), what)
+    if service.checkout and service.target is not None and layout.folder_of(service):
+        told = '`checkout` is for a live folder of the whole repository: `source` must be "."'
+        yield Note(where=dotted((*path, "checkout")), message=told, fatal=True)
     if service.replicas != 1:
         yield _lacking((*path, "replicas"), "replicas")
     if service.drain != Service().drain:

@@ -110,6 +110,7 @@ def _whole(config: Config, path: str) -> Target:
         mutable=(*project.mutable, *(_below(folder_of(s), p) for s in sharing for p in s.mutable)),
         in_place=tuple(_below(folder_of(s), p) for s in sharing for p in s.in_place),
         outputs=outputs,
+        checkout=any(s.checkout for s in sharing),
     )
 
 

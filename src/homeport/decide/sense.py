@@ -16,9 +16,9 @@ from homeport.model.config import Action, Build, Check, Config, Environment, Hos
 Fault = tuple[Path, str]
 
 CHECK_KINDS = ("http", "tcp", "command", "process", "containers", "version")
-NEEDS_TARGET = ("protect", "mutable", "in_place", "build")
+NEEDS_TARGET = ("protect", "mutable", "in_place", "build", "checkout")
 """Keys of a service that mean nothing without a live folder, its own or the project's."""
-NEEDS_OWN_TARGET = ("unprotect", "owner", "checkout")
+NEEDS_OWN_TARGET = ("unprotect", "owner")
 LIMITS = ("outputs",)
 """Keys of `[limits]` in host.toml: the size of all kept build outputs of one service."""
 

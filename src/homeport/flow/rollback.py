@@ -7,6 +7,7 @@ from msgspec.structs import replace
 from homeport.flow import pipeline
 from homeport.flow.blocking import a_hold
 from homeport.flow.ending import ended
+from homeport.flow.stages import stamping
 from homeport.flow.work import Tools, Work
 from homeport.model.deploys import Block, Deploy, Status
 from homeport.model.errors import Cancelled, Failed, HomeportError, Refused
@@ -43,6 +44,7 @@ def undo(work: Work, tools: Tools, fault: HomeportError) -> Deploy:
         if before is not None:
             restored = replace(record, tree=before.tree, outputs=before.outputs, sha=record.sha)
             tools.site.store.save_service(restored)
+    stamping.move_checkouts(undone, tools)
     return _finish(work.having(services=undone.services), tools, status, fault, block=_block(work, fault, tools),
                    hold=status == "rolled_back" and not fault.infrastructure)  # fmt: skip
 

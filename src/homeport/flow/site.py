@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from homeport.model.config import Config, Environment, HostConfig, Secret
 from homeport.model.edits import Ledger, Merging, SecretScan
 from homeport.model.forge import Forge, NewRequest
-from homeport.model.ports import Builds, Clock, Git, HostLists, Journal, Lock, Rescues, Shell, Store, Targets
+from homeport.model.ports import Builds, Clock, Git, HostLists, Journal, LiveCheckouts, Lock, Rescues, Shell, Store, Targets
 from homeport.model.running import Prober, Runtime
 
 
@@ -29,6 +29,7 @@ class Site:
     git: Git
     targets: Targets
     rescues: Rescues
+    checkouts: LiveCheckouts
     builds: Builds
     lock: Lock
     clock: Clock

@@ -208,6 +208,19 @@ class Targets(Protocol):
         ...
 
 
+class LiveCheckouts(Protocol):
+    """Live folders that are git checkouts themselves (`checkout = true`)."""
+
+    def move(self, target: Target, commit: str, branch: str, *, attach: bool) -> None:
+        """HEAD and index become those of the commit: on the environment's branch, or (`attach` false) detached.
+
+        No file of the folder is touched. A commit or a staged change that only the checkout has stays reachable below
+        refs/homeport/kept/. Raises Refused for a folder that is no checkout, belongs to another, or is in the middle
+        of a merge (codes `checkout`, `checkout-owner`, `checkout-busy`), InfrastructureFault when git fails.
+        """
+        ...
+
+
 class Rescues(Protocol):
     def save(self, service: str, path: str, mode: str, content: bytes | str, because: str, deploy: str | None) -> Rescue:
         """Saves bytes (or the file of that absolute path, when `content` is str) into the object store."""

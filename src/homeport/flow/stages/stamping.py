@@ -12,6 +12,7 @@ from homeport.flow.goals import build_target
 from homeport.flow.stages import acting
 from homeport.flow.work import Tools, Work
 from homeport.model.deploys import Block, ServiceRecord, Stamp
+from homeport.model.errors import HomeportError
 
 
 def record_success(work: Work, tools: Tools) -> Work:
@@ -22,6 +23,7 @@ def record_success(work: Work, tools: Tools) -> Work:
         records.append(_stamped(latest, work, name))
     if work.config.actions and not work.deploy.request.services and work.sha and work.deploy.kind != "restart":
         records.append(ServiceRecord(service=acting.SEEN, sha=work.sha, deploy_id=work.deploy.id))
+    move_checkouts(work, tools)
     changed = work.deploy.changed_live or any(s.affected for s in work.services.values())
     deploy = ended(work, tools, "deployed" if changed else "unchanged")
     # what was synced must be on the disk before the row that says so
@@ -36,6 +38,20 @@ def record_success(work: Work, tools: Tools) -> Work:
         if service.target is not None and service.service.build is not None:
             tools.site.builds.prune(build_target(service), work.config.project.keep, _budget(tools))
     return work.having(deploy=deploy)
+
+
+def move_checkouts(work: Work, tools: Tools) -> None:
+    """A live folder that is a git checkout says the commit that is there; where it cannot, a warning says why."""
+    site = tools.site
+    for target in (t.target for t in work.targets.values() if t.target.checkout):
+        record = site.store.target(target.name)
+        if record is None or record.commit is None:
+            continue
+        try:
+            site.checkouts.move(target, record.commit, site.env.branch, attach=work.deploy.kind in ("commit", "rollback"))
+        except HomeportError as fault:
+            told = f"HEAD and index of {target.path} stay where they were: {fault.what}. Next: {fault.next}"
+            tools.notice(work.deploy.id, told, level="warning", code=fault.code or "checkout")
 
 
 def _budget(tools: Tools) -> int | None:
