@@ -25,6 +25,7 @@ from homeport.doors.secrets import Redactor, value_of
 from homeport.doors.secretscan import SecretLook
 from homeport.doors.shell import LocalShell, detach, still_runs
 from homeport.doors.store import SqliteStore
+from homeport.doors.tokenbook import TokenBook
 from homeport.flow.site import Site
 from homeport.model.config import Config, Environment, HostConfig, Project, Secret
 from homeport.model.edits import Person
@@ -233,7 +234,7 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
         start_runner=lambda: start_runner(root, project, environment, state),
         runner_on_its_way=lambda: state in _started and still_runs(_started[state]),
         load_config=loading.load, migration_lock=migration_lock, closers=[store.close], edits=EditLedger(store.database),
-        merging=Branches(git, permits), secret_scan=SecretLook(state),
+        merging=Branches(git, permits), secret_scan=SecretLook(state), tokens=TokenBook(store.database),
         permits=permits, forge=lambda its: _forge(its, store, origin, redactor),
         request_page=lambda asked: _page(config, origin, asked),
     )  # fmt: skip

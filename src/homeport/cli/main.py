@@ -19,6 +19,7 @@ VERBS = {
     "drift": "drifting", "diff": "drifting", "discard": "drifting", "record": "drifting", "rescue": "drifting",
     "adopt": "adopting", "accept": "adopting", "edits": "adopting",
     "block": "guarding", "unblock": "guarding", "hold": "guarding", "unhold": "guarding", "db": "guarding",
+    "token": "tokens",
 }  # fmt: skip
 """Each verb and the module that has it."""
 HELP_OF = {
@@ -50,6 +51,7 @@ HELP_OF = {
     "unblock": "Allow a blocked commit again.",
     "hold": "Pause deploys by triggers.",
     "unhold": "End the pause.",
+    "token": "Make, list and revoke tokens.",
     "db": "Check or copy the state database.",
 }
 """For the list of verbs, so that listing loads none of them; each verb says more itself."""

@@ -11,6 +11,7 @@ from homeport.model.edits import Ledger, Merging, SecretScan
 from homeport.model.forge import Forge, NewRequest
 from homeport.model.ports import Builds, Clock, Git, HostLists, Journal, LiveCheckouts, Lock, Rescues, Shell, Store, Targets
 from homeport.model.running import Prober, Runtime
+from homeport.model.tokens import Tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +37,7 @@ class Site:
     edits: Ledger
     merging: Merging
     secret_scan: SecretScan
+    tokens: Tokens
     permits: HostLists
     forge: Callable[[Config], Forge | None]
     """The forge that `[forge]` names, ready to be asked; None without one, or without its token."""
