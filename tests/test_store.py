@@ -222,14 +222,17 @@ def test_records_come_back_as_they_went_in(store: SqliteStore, path: str) -> Non
     store.set_meta("branch", "main")
     store.cache("k", "v")
     store.audit("ann", "ask", "one")
-    store.audit("bob", "ask", "two")
+    store.audit("bob", "ask", "two", outcome="refused", actor="agent", origin="ssh 192.0.2.7")
     store.close()
     store.close()
     again = SqliteStore(path, SystemClock(), readonly=True)
     assert [(s, t) for s, t, _ in again.stages(id)] == [("fetch", "start"), ("fetch", "done")]
     assert again.rescues() == [rescue]
     assert (again.meta("branch"), again.meta("none"), again.cached("k"), again.cached("n")) == ("main", None, "v", None)
-    assert [row[1:] for row in again.audited(5)] == [("bob", "ask", "two"), ("ann", "ask", "one")]
+    bob, ann = again.audited(5)
+    assert (bob.who, bob.actor, bob.action, bob.detail) == ("bob", "agent", "ask", "two")
+    assert (bob.origin, bob.outcome) == ("ssh 192.0.2.7", "refused")
+    assert (ann.who, ann.actor, ann.detail, ann.origin, ann.outcome) == ("ann", "person", "one", "", "done")
     assert again.check() == []
     waiting = again.waiting()
     assert waiting is not None

@@ -26,8 +26,10 @@ from homeport.model.edits import Edit
 from homeport.model.errors import Busy, StateFault
 from homeport.model.live import Rescue
 from homeport.model.ports import Clock
+from homeport.model.rules import Actor, Audited
 
 T = TypeVar("T")
+NOBODY = Actor(name="homeport")
 _BODIES: tuple[tuple[str, type], ...] = (
     ("deploys", Deploy), ("services", ServiceRecord), ("targets", TargetRecord), ("rescues", Rescue),
     ("blocks", Block), ("holds", Hold), ("edits", Edit),
@@ -40,8 +42,8 @@ class SqliteStore:
     Raises StateFault (codes `no-state`, `corrupt`, `newer`, `older`) and InfrastructureFault (`database`).
     """
 
-    def __init__(self, path: str, clock: Clock, *, readonly: bool = False) -> None:
-        self._clock = clock
+    def __init__(self, path: str, clock: Clock, *, readonly: bool = False, actor: Actor = NOBODY) -> None:
+        self._clock, self._actor = clock, actor
         self._db = Database(path, clock, readonly=readonly)
 
     @property
@@ -258,13 +260,18 @@ class SqliteStore:
     def cache(self, key: str, value: str) -> None:
         self._db.write("INSERT OR REPLACE INTO cached VALUES (?, ?, ?)", key, encodable(value), self._clock.now())
 
-    def audit(self, who: str, action: str, detail: str) -> None:
-        self._db.write("INSERT INTO audit (at, who, action, detail) VALUES (?, ?, ?, ?)",
-                       self._clock.now(), encodable(who), encodable(action), encodable(detail))  # fmt: skip
+    def audit(self, who: str, action: str, detail: str, *, outcome: str = "done", actor: str | None = None,
+              origin: str | None = None) -> None:  # fmt: skip
+        row = (who, actor or self._actor.kind, action, detail, self._actor.origin if origin is None else origin, outcome)
+        self._db.write("INSERT INTO audit (at, who, actor, action, detail, origin, outcome) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                       self._clock.now(), *map(encodable, row))  # fmt: skip
 
-    def audited(self, limit: int = 100) -> list[tuple[str, str, str, str]]:
-        rows = self._db.rows("SELECT at, who, action, detail FROM audit ORDER BY number DESC LIMIT ?", limit)
-        return [(at, who, action, detail) for at, who, action, detail in rows]
+    def audited(self, limit: int = 100) -> list[Audited]:
+        rows = self._db.rows(
+            "SELECT at, who, actor, action, detail, origin, outcome FROM audit ORDER BY number DESC LIMIT ?", limit
+        )
+        return [Audited(at=at, who=who, actor=actor, action=action, detail=detail, origin=origin, outcome=outcome)
+                for at, who, actor, action, detail, origin, outcome in rows]  # fmt: skip
 
     def backup(self, path: str) -> None:
         """As `Database.backup`."""

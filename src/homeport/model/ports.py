@@ -29,6 +29,7 @@ from homeport.model.live import (
     Target,
     TreeChange,
 )  # fmt: skip
+from homeport.model.rules import Audited
 
 OnLine = Callable[[Literal["stdout", "stderr"], str], None]
 
@@ -319,9 +320,13 @@ class Store(Protocol):
     def cached(self, key: str) -> str | None: ...
     def cache(self, key: str, value: str) -> None: ...
 
-    def audit(self, who: str, action: str, detail: str) -> None: ...
-    def audited(self, limit: int = 100) -> list[tuple[str, str, str, str]]:
-        """(at, who, action, detail), newest first."""
+    def audit(self, who: str, action: str, detail: str, *, outcome: str = "done", actor: str | None = None,
+              origin: str | None = None) -> None:
+        """One row; `actor` and `origin` are those of this process unless told otherwise."""
+        ...
+
+    def audited(self, limit: int = 100) -> list[Audited]:
+        """Newest first."""
         ...
 
     def check(self) -> list[str]:

@@ -11,6 +11,14 @@ from homeport.model.config import Deeds, Rule
 ActorKind = Literal["person", "agent", "trigger"]
 
 
+class Confirmation(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """An exception from a rule, allowed by a person."""
+
+    rule: str
+    by: str
+    because: str = ""
+
+
 class Actor(Struct, frozen=True, kw_only=True):
     """Who asks. Only a person confirms."""
 
@@ -18,6 +26,10 @@ class Actor(Struct, frozen=True, kw_only=True):
     kind: ActorKind = "person"
     origin: str = ""
     """From where: a terminal, an address, the timer."""
+    confirms: bool = True
+    """False for a token of a person without that right."""
+    confirmed: tuple[Confirmation, ...] = ()
+    """The exceptions that the command brought."""
 
 
 class Deed(Struct, frozen=True, kw_only=True):
@@ -30,14 +42,6 @@ class Deed(Struct, frozen=True, kw_only=True):
     """What the thing is called besides: a service's unit, a path's absolute place on the host."""
     reviewed: bool = False
     """The content came by the environment's branch."""
-
-
-class Confirmation(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """An exception from a rule, allowed by a person."""
-
-    rule: str
-    by: str
-    because: str = ""
 
 
 class Rulebook(Struct, frozen=True, kw_only=True):
@@ -61,3 +65,15 @@ class Verdict(Struct, frozen=True, kw_only=True):
     from_host: bool = False
     others: tuple[str, ...] = ()
     """Rules that speak of it too and gave way."""
+
+
+class Audited(Struct, frozen=True, kw_only=True):
+    """One thing that changed something, or was refused."""
+
+    at: str
+    who: str
+    actor: str
+    action: str
+    detail: str
+    origin: str
+    outcome: str
