@@ -1,8 +1,13 @@
-"""A host with three services for every fault test; a machine without strace skips (and fails on CI)."""
+"""A host with three services for the fault tests; a machine without strace skips (and fails on CI).
+
+One host serves the tests of one worker, one after the other: each leaves a version that is complete and live, as the
+next one finds out. A test that failed leaves nothing; the next one gets a host of its own.
+"""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Generator, Iterator
 
 import pytest
 
@@ -11,6 +16,16 @@ from tests.scenarios.conftest import World, world
 
 __all__ = ["world"]
 
+FAILED = pytest.StashKey[bool]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.failed:
+        item.stash[FAILED] = True
+    return report
+
 
 @pytest.fixture
 def soak(request: pytest.FixtureRequest) -> bool:
@@ -18,8 +33,34 @@ def soak(request: pytest.FixtureRequest) -> bool:
     return bool(request.config.getoption("--soak"))
 
 
+@pytest.fixture(scope="session")
+def hosts() -> Iterator[list[Host]]:
+    """The host of this worker, when there is one."""
+    made: list[Host] = []
+    yield made
+    for host in made:
+        host.world.close()
+
+
 @pytest.fixture
-def host(world: World) -> Host:
+def host(hosts: list[Host], request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Host]:
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed; ./dev test installs it")
+    if not hosts:
+        hosts.append(Host(World(tmp_path_factory.mktemp("host"))))
+    host = hosts[0]
+    host.settle()
+    yield host
+    if request.node.stash.get(FAILED, False):
+        hosts.clear()
+        host.world.close()
+    else:
+        host.world.kill_homeport()
+
+
+@pytest.fixture
+def own_host(world: World) -> Host:
+    """For what a test does to it that no other test should find."""
     if shutil.which("strace") is None:
         pytest.skip("strace is not installed; ./dev test installs it")
     return Host(world)

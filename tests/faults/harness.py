@@ -13,7 +13,7 @@ import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -117,6 +117,49 @@ class Host:
         self.sha = world.push()
         self.deploy()
         self.database = world.state / "shop/production/homeport.db"
+        self._traced: dict[bool, list[Moment]] = {}
+
+    @property
+    def next_is_odd(self) -> bool:
+        return self.number % 2 == 0
+
+    def settle(self) -> None:
+        """Whatever the test before has left: its version, or the next one, is live in every byte."""
+        if read(self.world.live) != self.expected(self.number):
+            self.publish()
+            self.deploy("--discard-drift")
+            self.ended(self.number)
+
+    def towards(self, *, odd: bool) -> None:
+        """The next version to publish is an odd, or an even one: each way some files become folders, others files."""
+        if self.next_is_odd != odd:
+            self.publish()
+            self.deploy()
+
+    def moments(self) -> list[Moment]:
+        """The moments of the next version's deploy; traced once for odd, once for even versions."""
+        odd = self.next_is_odd
+        if odd not in self._traced:
+            for way in (odd, not odd):
+                self._traced[way] = self.trace()
+        return self._traced[odd]
+
+    def each(self, wanted: Callable[[Moment], bool], most: int, *, soak: bool) -> Iterator[Moment]:
+        """So many of the wanted moments, evenly spread, first and last among them; all of both ways for a soak.
+
+        The caller publishes the next version each time.
+        """
+        self.moments()
+        found = {way: [m for m in moments if wanted(m)] for way, moments in self._traced.items()}
+        assert all(found.values()), "there are such moments"
+        if not soak:
+            for n in range(most):
+                yield spread(found[self.next_is_odd], most)[n]
+            return
+        for way, moments in found.items():
+            for moment in moments:
+                self.towards(odd=way)
+                yield moment
 
     def publish(self) -> None:
         """The next version is pushed."""
@@ -259,9 +302,7 @@ def moments(lines: Sequence[str]) -> Iterator[Moment]:
             stage = told.group(1) if told.group(2) == "start" else f"after {told.group(1)}"
 
 
-def sample(found: Sequence[Moment], most: int, *, soak: bool) -> list[Moment]:
-    """All of them for a soak; else so many, spread evenly, first and last among them."""
-    if soak or len(found) <= most:
-        return list(found)
-    step = (len(found) - 1) / (most - 1)
+def spread(found: Sequence[Moment], most: int) -> list[Moment]:
+    """So many of them, spread evenly, first and last among them; some twice when there are fewer."""
+    step = (len(found) - 1) / max(1, most - 1)
     return [found[round(n * step)] for n in range(most)]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.faults.harness import Host, Moment, sample
+from tests.faults.harness import Host, Moment, spread
 from tests.scenarios.conftest import World
 
 pytestmark = pytest.mark.timeout(3600)
@@ -39,17 +39,15 @@ def changes(moment: Moment) -> bool:
 
 def test_every_changing_call_is_known(host: Host) -> None:
     """The tests below reach every kind of call by which the runner changes a file."""
-    found = {m.syscall for m in host.trace() if m.stage == "sync"}
+    found = {m.syscall for m in host.moments() if m.stage == "sync"}
     assert {"renameat2", "fsync", "fdatasync", "pwrite64", "unlinkat", "mkdirat", "openat", "write"} <= found
     assert found <= {*MOVES, *MAKES, *DISK}
 
 
 @pytest.mark.parametrize("where", WHERE)
 def test_a_kill_at_any_moment_is_ended_by_one_command(host: Host, where: str, soak: bool) -> None:
-    found = [m for m in host.trace() if WHERE[where](m) and changes(m)]
-    assert found
     killed = 0
-    for moment in sample(found, 4, soak=soak):
+    for moment in host.each(lambda m: WHERE[where](m) and changes(m), 4 if where == "journal lines" else 3, soak=soak):
         host.publish()
         deploy, fell = host.killed(moment)
         killed += fell
@@ -81,17 +79,16 @@ def one_ending(host: Host, deploy: str) -> int:
 
 
 @pytest.mark.parametrize("becomes", ["folder", "file"])
-def test_a_path_that_was_becoming_a_folder_or_a_file_is_finished(host: Host, becomes: str) -> None:
+def test_a_path_that_was_becoming_a_folder_or_a_file_is_finished(host: Host, becomes: str, soak: bool) -> None:
     """Git does not list what lies in a folder that stands where it knows a file; neither side is a conflict then."""
-    if becomes == "folder":
-        host.publish()
-        host.deploy()
-    found = [m for m in host.trace() if m.stage == "sync"]
+    odd = becomes == "folder"
+    host.towards(odd=odd)
+    found = [m for m in host.moments() if m.stage == "sync"]
     first = next(n for n, m in enumerate(found) if m.syscall == "renameat" and ("shape" in m.shown or "inner" in m.shown))
     last = max(n for n, m in enumerate(found) if m.syscall == "renameat2")
-    for moment in [m for m in found[first + 1 : last] if m.syscall in MOVES][:6]:
-        host.publish()
-        host.deploy()
+    moments = [m for m in found[first + 1 : last] if m.syscall in MOVES][:6]
+    for moment in moments if soak else spread(moments, 3):
+        host.towards(odd=odd)
         host.publish()
         deploy, killed = host.killed(moment)
         assert killed
@@ -102,7 +99,8 @@ def test_a_path_that_was_becoming_a_folder_or_a_file_is_finished(host: Host, bec
 def test_a_kill_in_a_large_sync_is_ended_by_one_command(world: World, soak: bool) -> None:
     """From sixteen files on the disk is told once for all of them, not file by file."""
     host = Host(world, 40)
-    for moment in sample([m for m in host.trace() if WHERE["moves in sync"](m)], 2, soak=soak):
+    found = [m for m in host.trace() if WHERE["moves in sync"](m)]
+    for moment in found if soak else [found[len(found) // 2]]:
         host.publish()
         deploy, _ = host.killed(moment)
         host.old_or_new(host.number - 1, host.number, "plain/in-place.txt")

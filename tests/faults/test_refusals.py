@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import Host, Moment, sample
+from tests.faults.harness import Host, Moment
 from tests.scenarios.conftest import World
 
 pytestmark = pytest.mark.timeout(3600)
@@ -26,17 +26,20 @@ MUST_BE_HEARD = ("renameat2", "fsync", "syncfs")
 """Refused in the sync, these must not end in success: a file was not put in place, or is perhaps not on its disk."""
 
 
-def refusable(found: list[Moment], error: str) -> list[Moment]:
-    """The moments at which a kernel may say so: reading finds no full disk."""
-    said = [m for m in found if m.stage != "start" and m.syscall in REFUSALS[error]]
-    return [m for m in said if m.syscall != "openat" or error == "EMFILE" or "O_CREAT" in m.shown]
+def refusable(moment: Moment, error: str) -> bool:
+    """Whether a kernel may say so at that moment: reading finds no full disk."""
+    if moment.stage == "start" or moment.syscall not in REFUSALS[error]:
+        return False
+    return moment.syscall != "openat" or error == "EMFILE" or "O_CREAT" in moment.shown
 
 
 @pytest.mark.parametrize("where", ["in the sync", "elsewhere"])
 @pytest.mark.parametrize("error", REFUSALS)
 def test_a_refused_call_leaves_old_or_new_and_the_next_deploy_works(host: Host, error: str, where: str, soak: bool) -> None:
-    found = [m for m in refusable(host.trace(), error) if (m.stage == "sync") == (where == "in the sync")]
-    for moment in sample(found, 2, soak=soak):
+    def wanted(moment: Moment) -> bool:
+        return refusable(moment, error) and (moment.stage == "sync") == (where == "in the sync")
+
+    for moment in host.each(wanted, 2, soak=soak):
         host.publish()
         deploy, fell = host.refused(moment, error)
         row = host.row(deploy)
@@ -93,15 +96,16 @@ def test_a_live_disk_that_is_full_keeps_the_old_version(world: World, small_disk
 
 
 @pytest.mark.root
-def test_a_state_disk_that_is_full_fails_or_carries_on_but_mixes_nothing(host: Host, small_disk: Path) -> None:
+def test_a_state_disk_that_is_full_fails_or_carries_on_but_mixes_nothing(own_host: Host, small_disk: Path, soak: bool) -> None:
     """The whole state folder (database, journal, mirror, indexes) on a disk that fills up between two deploys."""
+    host = own_host
     state = host.world.state
     subprocess.run(["cp", "-a", f"{state}/.", str(small_disk)], check=True)
     subprocess.run(["rm", "-rf", str(state)], check=True)
     state.mkdir()
     subprocess.run(["mount", "--bind", str(small_disk), str(state)], check=True)
     try:
-        for left in (200_000, 60_000, 20_000, 4096, 0):
+        for left in (400_000, 200_000, 60_000, 20_000, 4096, 0) if soak else (200_000, 20_000):
             host.publish()
             filler = small_disk / "filler"
             free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize

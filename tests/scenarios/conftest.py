@@ -28,15 +28,17 @@ PROGRAM = Path(sys.executable).parent / "homeport"
 
 NODE_SERVER = """\
 const http = require("http");
-const version = require("fs").readFileSync(__dirname + "/version.txt", "utf8").trim();
+const fs = require("fs");
+const version = fs.readFileSync(__dirname + "/version.txt", "utf8").trim();
 const answer = process.env.GREETING || "hello";
 http.createServer((request, response) => {
-  const broken = version === "broken" && request.url === "/health";
+  const broken = version === "broken" && request.url === "/health" && !fs.existsSync(__dirname + "/../mended");
   response.writeHead(broken ? 500 : 200);
   response.end(`${answer} ${version} ${process.pid}`);
 }).listen(Number(process.env.PORT), "127.0.0.1");
 """
-"""Answers with its greeting, its version and its process id; version `broken` fails its health."""
+"""Answers with its greeting, its version and its process id; version `broken` fails its health until a file `mended`
+stands beside its folder."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ class Ran:
 @dataclass
 class World:
     root: Path
+    enter: Callable[[Path], list[str]] = field(default=lambda cwd: [])
+    """The words before the program: into another world (tests/systemd_host.py), started in that folder."""
     _pm2_used: bool = field(default=False)
 
     def __post_init__(self) -> None:
@@ -146,7 +150,7 @@ class World:
         self, *args: str, ok: tuple[int, ...] | None = (0,), env: dict[str, str] | None = None
     ) -> Ran:
         """Runs the installed program in the clone; `ok=None` accepts every exit code."""
-        argv = [str(PROGRAM), *args]
+        argv = [*self.enter(self.clone), str(PROGRAM), *args]
         done = subprocess.run(
             argv, cwd=self.clone, env={**self.env, **(env or {})}, stdin=subprocess.DEVNULL,
             capture_output=True, text=True, timeout=100,
@@ -166,7 +170,7 @@ class World:
     def start(self, *args: str) -> subprocess.Popen[str]:
         """Starts the program and returns at once, its output in a pipe."""
         return subprocess.Popen(
-            [str(PROGRAM), *args], cwd=self.clone, env=self.env, text=True, stdin=subprocess.DEVNULL,
+            [*self.enter(self.clone), str(PROGRAM), *args], cwd=self.clone, env=self.env, text=True, stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
-from tests.scenarios.conftest import World
+from tests.scenarios.conftest import NODE_SERVER, World
 
 SERVICE = """
 [services.api]
@@ -18,18 +20,48 @@ env_file = ".env"
 
   [[services.api.checks]]
   http = "http://127.0.0.1:%d/health"
-  within = "5s"
+  within = "3s"
   stable = "200ms"
 """
 
 
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[tuple[World, int]]]:
+    """The world of this file and its port, as long as no test failed in it."""
+    made: list[tuple[World, int]] = []
+    yield made
+    for world, _ in made:
+        world.close()
+
+
 @pytest.fixture
-def port(world: World, pm2_program: str, node_files: dict[str, str | None]) -> int:
-    """The port of a deployed, running api service."""
-    number = world.free_port()
-    world.project(SERVICE % (number, number), node_files)
-    assert world.deploy()["status"] == "deployed"
-    return number
+def running(shared: list[tuple[World, int]], tmp_path_factory: pytest.TempPathFactory, pm2_program: str,
+            node_files: dict[str, str | None]) -> tuple[World, int]:  # fmt: skip
+    """A world with a running, healthy api service of version `one`, and its port."""
+    if not shared:
+        world = World(tmp_path_factory.mktemp("pm2"))
+        shared.append((world, world.free_port()))
+        world.project(SERVICE % (shared[0][1], shared[0][1]), node_files)
+    world, number = shared[0]
+    (world.live / "mended").unlink(missing_ok=True)
+    (world.live / "api/.env").unlink(missing_ok=True)
+    world.write(node_files)
+    if world.git("status", "--porcelain"):
+        world.commit("one again")
+    world.push()
+    assert world.deploy()["ok"]
+    assert world.get(number, "/health")[0] == 200
+    return shared[0]
+
+
+@pytest.fixture
+def world(running: tuple[World, int]) -> World:
+    return running[0]
+
+
+@pytest.fixture
+def port(running: tuple[World, int]) -> int:
+    return running[1]
 
 
 def pid_behind(world: World, port: int) -> str:
@@ -88,22 +120,20 @@ def test_a_commit_that_fails_its_health_check_is_rolled_back_and_blocked(world: 
     assert again["status"] == "refused"
     assert world.text("api/version.txt") == "one\n"
 
-    world.publish({"api/version.txt": "three\n"})
-    assert world.deploy()["status"] == "deployed"
-    assert world.get(port)[1].split()[1] == "three"
+    (world.live / "mended").touch()
+    world.homeport("unblock", bad)
+    assert world.deploy()["sha"] == bad
+    assert world.get(port)[1].split()[1] == "broken"
+    assert world.json("status")["blocked"] == []
 
 
-def test_a_service_that_crashes_at_start_is_rolled_back(world: World, port: int) -> None:
+def test_a_service_that_crashes_at_start_is_rolled_back_and_the_next_commit_may_go(world: World, port: int) -> None:
     world.publish({"api/server.js": "process.exit(3)\n"})
     assert world.deploy(ok=(1,))["status"] == "rolled_back"
     assert world.get(port, "/health")[0] == 200
-
-
-def test_an_unblocked_commit_may_go_again(world: World, port: int) -> None:
-    bad = world.publish({"api/version.txt": "broken\n"})
-    world.deploy(ok=(1,))
-    world.homeport("unblock", bad)
-    assert world.deploy(ok=(1,))["status"] == "rolled_back"
+    world.publish({"api/server.js": NODE_SERVER, "api/version.txt": "three\n"})
+    assert world.deploy()["status"] == "deployed"
+    assert world.get(port)[1].split()[1] == "three"
 
 
 def test_rollback_returns_to_the_version_before(world: World, port: int) -> None:
