@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 import msgspec
 
 from homeport.decide import adopting, layout, loading
+from homeport.doors.asker import asker
 from homeport.doors.clock import SystemClock
 from homeport.doors.git import Mirror
 from homeport.doors.journal import FileJournal, follow
@@ -32,6 +33,7 @@ from homeport.model.edits import Person
 from homeport.model.errors import ConfigFault, HomeportError, Refused, StateFault, UsageFault
 from homeport.model.forge import Forge, NewRequest
 from homeport.model.ports import Journal, Shell
+from homeport.model.rules import Actor
 from homeport.model.running import Prober, Runtime
 
 ETC_HOST_FILE = "/etc/homeport/host.toml"
@@ -199,7 +201,8 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
     state = os.path.join(root, project, environment)
     _private(root, os.path.join(root, project), state, os.path.join(state, "journal"), os.path.join(state, "targets"))
     clock, shell = SystemClock(), LocalShell()
-    store = SqliteStore(os.path.join(state, "homeport.db"), clock)
+    asking = actor()
+    store = SqliteStore(os.path.join(state, "homeport.db"), clock, actor=asking)
     if origin and store.meta("repo") != origin:
         store.set_meta("repo", origin)
     if store.meta("branch") != env.branch:
@@ -233,7 +236,8 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
         journal_for=journal_for, follow_journal=follow,
         start_runner=lambda: start_runner(root, project, environment, state),
         runner_on_its_way=lambda: state in _started and still_runs(_started[state]),
-        load_config=loading.load, migration_lock=migration_lock, closers=[store.close], edits=EditLedger(store.database),
+        load_config=loading.load, actor=asking, migration_lock=migration_lock, closers=[store.close],
+        edits=EditLedger(store.database),
         merging=Branches(git, permits), secret_scan=SecretLook(state), tokens=TokenBook(store.database),
         permits=permits, forge=lambda its: _forge(its, store, origin, redactor),
         request_page=lambda asked: _page(config, origin, asked),
@@ -311,6 +315,11 @@ def start_runner(root: str, project: str, environment: str, state: str) -> int:
     argv = [sys.executable, "-m", "homeport.runner", root, project, environment]
     _started[state] = detach(argv, {**os.environ, "HOMEPORT_STATE": root}, log)
     return _started[state]
+
+
+def actor() -> Actor:
+    """Who asks, of what kind and from where."""
+    return asker(person())
 
 
 def person() -> str:

@@ -6,6 +6,7 @@ import sys
 
 import click
 
+from homeport.cli.confirming import acting, confirm_options
 from homeport.cli.options import Options, pass_options
 from homeport.decide.adopting import Choice, Hunk
 from homeport.model.errors import Refused, UsageFault
@@ -20,9 +21,10 @@ from homeport.model.paths import printable
 @click.option("--merge", is_flag=True, help="Merge the request at once (squash, delete the branch); needs [forge].")
 @click.option("--allow-secret", metavar="PATH", multiple=True, help="Adopt this path although it looks like a secret.")
 @click.option("--foreign", is_flag=True, help="Also what another deployer wrote.")
+@confirm_options
 @pass_options
 def adopt(options: Options, words: tuple[str, ...], patch: bool, branch: str | None, message: str | None, merge: bool,
-          allow_secret: tuple[str, ...], foreign: bool) -> None:  # fmt: skip
+          allow_secret: tuple[str, ...], foreign: bool, confirm: tuple[str, ...], because: str) -> None:  # fmt: skip
     """Bring what was edited on the host back into git: one commit, on a new branch from the freshly fetched base.
 
     Nothing on the host changes, and no checkout is touched. PATH is as in the repository, as in the live folder, or
@@ -49,7 +51,8 @@ def adopt(options: Options, words: tuple[str, ...], patch: bool, branch: str | N
     with options.site(recover=True) as site:
         wish = requesting.Wish(branch=branch, message=message, merge=merge, foreign=foreign, allow_secret=allow_secret,
                              by=person())  # fmt: skip
-        said = adopting.adopt(site, words, wish, who, _ask if patch else None)
+        ask = _ask if patch else None
+        said = acting(options, site, confirm, because, lambda its: adopting.adopt(its, words, wish, who, ask))
     options.tell(said, lambda color: show.adopted(said, color=color))
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
+from homeport.cli.confirming import confirm_options
 from homeport.cli.options import Options, pass_options
 from homeport.model.deploys import Kind, Request
 from homeport.model.errors import Refused, UsageFault
@@ -54,9 +55,10 @@ def plan(options: Options, words: tuple[str, ...], ref: str | None, on_drift: st
 @drift_options[1]
 @click.option("--allow-mass-delete", is_flag=True, help="Also when most files of a target would go.")
 @click.option("--request-id", metavar="ID", help="Your own name for this request: asking again finds the same deploy.")
+@confirm_options
 @pass_options
 def deploy(options: Options, words: tuple[str, ...], ref: str | None, on_drift: str | None, allow_mass_delete: bool,
-           request_id: str | None) -> None:  # fmt: skip
+           request_id: str | None, confirm: tuple[str, ...], because: str) -> None:  # fmt: skip
     """Bring the environment to a commit (default: the tip of its branch), all services or those named.
 
     \b
@@ -68,7 +70,7 @@ def deploy(options: Options, words: tuple[str, ...], ref: str | None, on_drift: 
     with options.site() as site:
         named, services = _split(site, words, ref)
         request = _request("commit", named, services, on_drift, allow_mass_delete, request_id)
-        ask_and_follow(options, site, request)
+        ask_and_follow(options, site, request, confirm, because)
 
 
 @click.command()
@@ -76,8 +78,10 @@ def deploy(options: Options, words: tuple[str, ...], ref: str | None, on_drift: 
 @drift_options[0]
 @drift_options[1]
 @click.option("--allow-mass-delete", is_flag=True, help="Also when most files of a target would go.")
+@confirm_options
 @pass_options
-def rollback(options: Options, to: str | None, on_drift: str | None, allow_mass_delete: bool) -> None:
+def rollback(options: Options, to: str | None, on_drift: str | None, allow_mass_delete: bool, confirm: tuple[str, ...],
+             because: str) -> None:  # fmt: skip
     """Go back: to the success before, to what a deploy left, or to a commit. The commit that is left is blocked.
 
     \b
@@ -98,13 +102,14 @@ def rollback(options: Options, to: str | None, on_drift: str | None, allow_mass_
                               next="homeport history", code="no-deploy")  # fmt: skip
             else:
                 request = msgspec.structs.replace(request, sha=commit_named(site, to))
-        ask_and_follow(options, site, request)
+        ask_and_follow(options, site, request, confirm, because)
 
 
 @click.command()
 @click.argument("services", nargs=-1, required=True, metavar="SERVICE...")
+@confirm_options
 @pass_options
-def rebuild(options: Options, services: tuple[str, ...]) -> None:
+def rebuild(options: Options, services: tuple[str, ...], confirm: tuple[str, ...], because: str) -> None:
     """Build and restart what was edited on the host, as it lies there; the edit stays drift.
 
     \b
@@ -113,13 +118,14 @@ def rebuild(options: Options, services: tuple[str, ...]) -> None:
     """
     with options.site() as site:
         _known(site, services)
-        ask_and_follow(options, site, _request("live", None, services))
+        ask_and_follow(options, site, _request("live", None, services), confirm, because)
 
 
 @click.command()
 @click.argument("services", nargs=-1, required=True, metavar="SERVICE...")
+@confirm_options
 @pass_options
-def restart(options: Options, services: tuple[str, ...]) -> None:
+def restart(options: Options, services: tuple[str, ...], confirm: tuple[str, ...], because: str) -> None:
     """Restart services and verify them, as any deploy would.
 
     \b
@@ -128,7 +134,8 @@ def restart(options: Options, services: tuple[str, ...]) -> None:
     """
     with options.site() as site:
         _known(site, services)
-        ask_and_follow(options, site, msgspec.structs.replace(_request("restart", None, services), force=True))
+        request = msgspec.structs.replace(_request("restart", None, services), force=True)
+        ask_and_follow(options, site, request, confirm, because)
 
 
 @click.command()
@@ -152,11 +159,24 @@ def cancel(options: Options, deploy: str | None) -> None:
         follow_to_end(options, site, row.id, exit_code=0)
 
 
-def ask_and_follow(options: Options, site: Site, request: Request) -> None:
-    """Asks for a deploy, shows it, and ends with its exit code."""
-    from homeport.flow import asking
+def ask_and_follow(options: Options, site: Site, request: Request, confirm: tuple[str, ...] = (),
+                   because: str = "") -> None:  # fmt: skip
+    """Asks for a deploy, shows it, and ends with its exit code. What rules want confirmed is asked for at a terminal,
+    and the deploy asked for once more."""
+    from homeport.cli import confirming
+    from homeport.flow import asking, guarding
 
-    follow_to_end(options, site, asking.ask(site, request))
+    site = guarding.allowing(site, confirm, because)
+    while True:
+        deploy = asking.ask(site, request)
+        try:
+            follow_to_end(options, site, deploy)
+        except click.exceptions.Exit:
+            row = site.store.deploy(deploy)
+            if row is None or not row.unconfirmed or not confirming.can_ask(options, site):
+                raise
+            site = confirming.asked(site, row.unconfirmed, because)
+            request = msgspec.structs.replace(request, request_id=None)
 
 
 def follow_to_end(options: Options, site: Site, deploy: str, exit_code: int | None = None) -> None:

@@ -7,6 +7,7 @@ import sys
 import click
 import msgspec
 
+from homeport.cli.confirming import acting, confirm_options
 from homeport.cli.options import Options, pass_options
 from homeport.model.paths import printable
 
@@ -58,8 +59,9 @@ def diff(options: Options, words: tuple[str, ...]) -> None:
 
 @click.command()
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@confirm_options
 @pass_options
-def discard(options: Options, paths: tuple[str, ...]) -> None:
+def discard(options: Options, paths: tuple[str, ...], confirm: tuple[str, ...], because: str) -> None:
     """Put edited paths back to what homeport put there; their bytes are saved first (homeport rescue list).
 
     PATH is as in the repository, as in the live folder, or absolute.
@@ -72,7 +74,7 @@ def discard(options: Options, paths: tuple[str, ...]) -> None:
     from homeport.wiring import person
 
     with options.site(recover=True) as site:
-        said = discard_paths(site, paths, person())
+        said = acting(options, site, confirm, because, lambda its: discard_paths(its, paths, person()))
     saved = f"\nsaved as {', '.join(said['rescued'])} (homeport rescue show ID)" if said["rescued"] else ""
     options.tell(said, lambda _: f"put back: {', '.join(said['discarded'])}{saved}")
 
@@ -158,8 +160,9 @@ def rescue_show(options: Options, id: str) -> None:
 @rescue.command("restore")
 @click.argument("id")
 @click.option("--to", metavar="FILE", help="Write a new file instead of putting the bytes back where they were.")
+@confirm_options
 @pass_options
-def rescue_restore(options: Options, id: str, to: str | None) -> None:
+def rescue_restore(options: Options, id: str, to: str | None, confirm: tuple[str, ...], because: str) -> None:
     """Put saved bytes back where they were; what lies there now is saved first. It is an edit on the host then.
 
     \b
@@ -171,6 +174,7 @@ def rescue_restore(options: Options, id: str, to: str | None) -> None:
     from homeport.wiring import person
 
     with options.site(recover=True) as site:
-        said = write_out(site, id, to) if to else put_back(site, id, person())
+        said = (write_out(site, id, to, person()) if to
+                else acting(options, site, confirm, because, lambda its: put_back(its, id, person())))  # fmt: skip
     saved = f" (what lay there is saved as {', '.join(said['rescued'])})" if said.get("rescued") else ""
     options.tell(said, lambda _: f"restored to {printable(said['path'])}{saved}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Collection, Mapping, Sequence
 
@@ -100,6 +99,8 @@ def hunks(old: bytes, new: bytes) -> list[Hunk] | None:
     if b"\0" in old[:8000] or b"\0" in new[:8000]:
         return None
     before, after = _lines(old), _lines(new)
+    import difflib
+
     matcher = difflib.SequenceMatcher(None, before, after, autojunk=len(before) > 2000)
     found = []
     for tag, a, b, c, d in matcher.get_opcodes():

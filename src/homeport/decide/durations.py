@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from fractions import Fraction
 
 from homeport.model.config import Seconds
 
@@ -13,7 +12,8 @@ EXPECTED = 'a duration such as "250ms", "30s", "15m", "4h", "7d", or a number of
 LONGEST = 3650 * 86400
 """Seconds; about ten years, so that no sum of durations leaves what clocks and timers can hold."""
 
-_UNITS = {"ms": Fraction(1, 1000), "s": Fraction(1), "m": Fraction(60), "h": Fraction(3600), "d": Fraction(86400)}
+_UNITS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+"""Milliseconds."""
 _WRITTEN = re.compile(PATTERN, re.ASCII)
 
 
@@ -24,7 +24,8 @@ def parse(value: object) -> Seconds:
         if written is None:
             raise ValueError(value)
         unit = written[2]
-        seconds = float(Fraction(value.removesuffix(unit)) * _UNITS[unit])
+        whole, _, part = value.removesuffix(unit).partition(".")
+        seconds = int(whole + part) * _UNITS[unit] / (1000 * 10 ** len(part))
     elif isinstance(value, int | float) and not isinstance(value, bool):
         seconds = float(value) if abs(value) <= LONGEST else math.inf
     else:

@@ -9,7 +9,6 @@ import posixpath
 import re
 import signal
 from collections.abc import Iterator, Mapping
-from urllib.parse import urlsplit
 
 from homeport.decide.locate import Path
 
@@ -129,6 +128,8 @@ def command(value: str | list[str] | None, path: Path) -> Iterator[Fault]:
 
 
 def url(value: str, path: Path) -> Iterator[Fault]:
+    from urllib.parse import urlsplit
+
     try:
         parts = urlsplit(value)
         fine = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -99,6 +97,8 @@ class Checkouts:
             listed = theirs.run("for-each-ref", "--format=%(objectname)", "refs/heads", "refs/remotes/origin").decode()
             have = [oid for oid in dict.fromkeys(listed.split()) if self._git.has(oid)]
         asked = "".join([*(f"{c}\n" for c in commits), "--not\n", *(f"{c}\n" for c in have)]).encode()
+        import tempfile
+
         with tempfile.TemporaryDirectory(dir=self._book.folder, prefix=".pack-") as place:
             self._git.cmd.run("pack-objects", "--quiet", "--revs", "--non-empty", os.path.join(place, "pack"),
                               input=asked, timeout=600)  # fmt: skip
@@ -111,11 +111,14 @@ class Checkouts:
     def _write_index(self, target: Target, commit: str, folder: int, owner: tuple[int, int]) -> None:
         """The index of exactly this commit, with what the target's own index knows of the files on the disk."""
         known = self._book.index(target)
+        import tempfile
+        from shutil import copy2
+
         with tempfile.TemporaryDirectory(dir=self._book.folder, prefix=".index-") as place:
             made = TargetIndex(os.path.join(place, "index"), self._book.command)
             with known.hold():
                 if known.usable():
-                    shutil.copy2(known.path, made.path)
+                    copy2(known.path, made.path)
             made.read_tree(commit)
             made.refresh(target.path)
             with open(made.path, "rb") as file:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import sqlite3
 import threading
 from collections.abc import Iterator
-from importlib import resources
 from typing import Any
 
 from homeport.model.errors import HomeportError, InfrastructureFault, StateFault
@@ -24,9 +22,12 @@ _RECORD = """CREATE TABLE IF NOT EXISTS schema_migrations
 
 def migrations() -> list[tuple[int, str, str]]:
     """(number, name, SQL) of every migration this version knows, in order."""
-    folder = resources.files("homeport.doors.migrations")
-    names = sorted(entry.name for entry in folder.iterdir() if entry.name.endswith(".sql"))
-    return [(int(name[:4]), name, folder.joinpath(name).read_text("utf-8")) for name in names]
+    folder = os.path.join(os.path.dirname(__file__), "migrations")
+    found = []
+    for name in sorted(name for name in os.listdir(folder) if name.endswith(".sql")):
+        with open(os.path.join(folder, name), encoding="utf-8") as file:
+            found.append((int(name[:4]), name, file.read()))
+    return found
 
 
 class Database:
@@ -54,7 +55,7 @@ class Database:
 
     def _make(self) -> None:
         """A new file appears complete or not at all, so an empty one is always a damaged one."""
-        fresh = f"{self.path}.new-{os.getpid()}-{secrets.token_hex(4)}"
+        fresh = f"{self.path}.new-{os.getpid()}-{os.urandom(4).hex()}"
         os.close(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
         try:
             connection = _connect(fresh, readonly=False)
@@ -161,7 +162,7 @@ class Database:
 
         Raises StateFault (code `exists`) when there is something at `path`.
         """
-        part = f"{path}.part-{os.getpid()}-{secrets.token_hex(4)}"
+        part = f"{path}.part-{os.getpid()}-{os.urandom(4).hex()}"
         with self._guard, self.told():
             os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
             try:

@@ -7,10 +7,7 @@ import fcntl
 import os
 import re
 import shlex
-import shutil
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from urllib.parse import urlsplit
 
 from homeport.doors.git_read import EMPTY_TREE, MirrorReader
 from homeport.doors.gitcmd import GitCommand, network_environment
@@ -179,6 +176,8 @@ class Mirror(MirrorReader):
     @contextlib.contextmanager
     def temporary_index(self, tree: str | None = None) -> Iterator[str]:
         """The path of an index file of one's own, filled from a tree; gone afterwards."""
+        import tempfile
+
         with tempfile.TemporaryDirectory(dir=self.path, prefix="tmp-index-") as folder:
             index = os.path.join(folder, "index")
             if tree is not None:
@@ -194,6 +193,8 @@ class Mirror(MirrorReader):
         self._check_version()
         above = os.path.dirname(self.path)
         os.makedirs(above, mode=0o700, exist_ok=True)
+        import tempfile
+
         with tempfile.TemporaryDirectory(dir=above, prefix=".new-mirror-", ignore_cleanup_errors=True) as folder:
             made = os.path.join(folder, "repo.git")
             git = GitCommand(made, self.cmd.shell)
@@ -206,6 +207,8 @@ class Mirror(MirrorReader):
             except OSError:
                 if not os.path.isdir(self.path):
                     raise
+                import shutil
+
                 shutil.rmtree(made, ignore_errors=True)
 
     def _verify(self) -> None:
@@ -221,6 +224,8 @@ class Mirror(MirrorReader):
                     return
         except FileNotFoundError:
             os.makedirs(info, exist_ok=True)
+        import tempfile
+
         with tempfile.NamedTemporaryFile("w", dir=info, delete=False) as fresh:
             fresh.write(ATTRIBUTES)
         os.replace(fresh.name, attributes)
@@ -275,7 +280,11 @@ class Mirror(MirrorReader):
             raise UsageFault(f"homeport fetches over ssh and https, not over {printable(scheme)}", where=self._shown(),
                              next="git remote set-url origin URL, with an ssh or https address",
                              code="bad-origin")  # fmt: skip
-        path = urlsplit(self.origin).path if self.origin.startswith("file://") else self.origin
+        path = self.origin
+        if self.origin.startswith("file://"):
+            from urllib.parse import urlsplit
+
+            path = urlsplit(self.origin).path
         local = self.origin.startswith(("/", "./", "../", "file://")) or os.path.isdir(path)
         if local and not os.path.isdir(path):
             raise self._fault("the origin is not there: no such folder", "no-origin")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import secrets
 import stat
 
 from homeport.doors.git import Mirror
@@ -23,7 +22,7 @@ class RescueBox:
         """As `Rescues.save`; when it returns, the bytes are in the mirror and on its disk. Raises InfrastructureFault."""
         raw = _read(content) if isinstance(content, str) else content
         oid = self._git.write_blob(raw)
-        rescue = Rescue(id=f"r-{secrets.token_hex(4)}", service=service, path=printable(path), mode=mode, oid=oid,
+        rescue = Rescue(id=f"r-{os.urandom(4).hex()}", service=service, path=printable(path), mode=mode, oid=oid,
                         bytes=len(raw), because=because, at=self._clock.now(), deploy=deploy)  # fmt: skip
         self._git.keep(f"rescue/{rescue.id}", oid)
         self._store.add_rescue(rescue)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+import threading
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 from msgspec.structs import replace
 
@@ -13,10 +14,33 @@ from homeport.doors.targetindex import TargetIndex
 from homeport.model.live import Difference, DriftState, Entry, Target
 from homeport.model.patterns import Matcher
 
+_A, _B = TypeVar("_A"), TypeVar("_B")
 HISTORY = 200
 """Commits of the branch in which foreign content is looked for."""
 FOREIGN_AT_MOST = 2000
 """Paths whose history is asked for; a folder with more of them is no hand edit."""
+
+
+def together(first: Callable[[], _A], second: Callable[[], _B]) -> tuple[_A, _B]:
+    """Both answers, worked out at the same time; what either raises is raised here."""
+    told: list[_B] = []
+    raised: list[BaseException] = []
+
+    def beside() -> None:
+        try:
+            told.append(second())
+        except BaseException as fault:
+            raised.append(fault)
+
+    thread = threading.Thread(target=beside)
+    thread.start()
+    try:
+        answer = first()
+    finally:
+        thread.join()
+    if raised:
+        raise raised[0]
+    return answer, told[0]
 
 
 def differences(target: Target, root: int, index: TargetIndex, ignored: Sequence[str],
@@ -25,10 +49,9 @@ def differences(target: Target, root: int, index: TargetIndex, ignored: Sequence
 
     Content decides, not times: whatever git's stat cache does not vouch for is read and hashed here.
     """
-    with ThreadPoolExecutor(max_workers=1) as beside:
-        asked = beside.submit(index.others, target.path, [*ignored, *hidden])
-        touched = index.touched(target.path)
-        others = asked.result()
+    touched, others = together(
+        lambda: index.touched(target.path), lambda: index.others(target.path, [*ignored, *hidden])
+    )
     found, stale = [], False
     for path, recorded in touched:
         seen = look_at(root, path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterable
-from urllib.parse import quote
 
 from homeport.model.config import Secret
 from homeport.model.errors import ConfigFault
@@ -38,6 +37,8 @@ class Redactor:
 
 
 def _in_url(value: str) -> str:
+    from urllib.parse import quote
+
     return quote(value, safe="", errors="surrogateescape") if len(value) >= SHORTEST else ""
 
 

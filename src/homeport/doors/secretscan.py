@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterable
 
 from homeport.model.edits import Finding
@@ -30,6 +29,8 @@ class SecretLook:
 
         kinds: Iterable[type] = get_mapping_from_secret_type_to_class().values()
         plugins = [{"name": kind.__name__} for kind in kinds if kind.__name__ not in _LEFT_OUT]
+        import tempfile
+
         with tempfile.TemporaryDirectory(dir=self._folder, prefix=".secretscan-") as place:
             copy = os.path.join(place, _plain_name(path))
             with open(copy, "wb") as file:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
-import secrets
 import selectors
-import shutil
 import signal
 import subprocess
 import time
@@ -89,7 +87,7 @@ class LocalShell:
             raise Cancelled("the deploy is being cancelled", where=job.label)
         if job.user is not None and self._permits is not None:
             self._permits.user(job.user)
-        mark = f"{self._deploy or '-'}:{secrets.token_hex(8)}"
+        mark = f"{self._deploy or '-'}:{os.urandom(8).hex()}"
         env = {MARK: mark, **job.env}
         argv = ["/bin/sh", "-c", job.command] if isinstance(job.command, str) else list(job.command)
         try:
@@ -253,7 +251,9 @@ def _as_user(job: Job, argv: list[str]) -> list[str]:
 
     Raises Failed (code `user`) when there is no such user, or when we may not become it.
     """
-    setpriv = shutil.which("setpriv")
+    from shutil import which
+
+    setpriv = which("setpriv")
     account = None
     if job.user is not None:
         try:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+import os
 import sqlite3
 from typing import TypeVar
 
@@ -90,12 +90,12 @@ class SqliteStore:
         (last,) = connection.execute("SELECT max(id) FROM deploys").fetchone()
         if last is not None and last[:15] > stamp:
             stamp = last[:15]
-        fresh = f"{stamp}-{secrets.token_hex(2)}"
+        fresh = f"{stamp}-{os.urandom(2).hex()}"
         if last is None or fresh > last:
             return fresh
         if last[:15] == stamp and last[16:20] < "ffff":
             return f"{stamp}-{int(last[16:20], 16) + 1:04x}"
-        return f"{last}{secrets.token_hex(2)}"
+        return f"{last}{os.urandom(2).hex()}"
 
     def _end_waiting(self, deploy: Deploy, status: Status, because: str) -> None:
         self._save(replace(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
@@ -110,11 +109,15 @@ class TargetIndex:
 
     def others(self, work_tree: str, patterns: Sequence[str]) -> list[str]:
         """Untracked paths that no pattern takes; a folder without any recorded file is one path with `/` at its end."""
-        with tempfile.NamedTemporaryFile(dir=os.path.dirname(self.path), prefix=".ignore-") as file:
-            file.write(b"\n".join(to_bytes(p) for p in patterns) + b"\n")
-            file.flush()
-            raw = self._run("ls-files", "-z", "-o", "-X", file.name, "--directory", "--no-empty-directory",
+        rules = os.path.join(os.path.dirname(self.path), f".ignore-{os.getpid()}-{os.urandom(4).hex()}")
+        fd = os.open(rules, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            with os.fdopen(fd, "wb") as file:
+                file.write(b"\n".join(to_bytes(p) for p in patterns) + b"\n")
+            raw = self._run("ls-files", "-z", "-o", "-X", rules, "--directory", "--no-empty-directory",
                             work_tree=work_tree)  # fmt: skip
+        finally:
+            os.unlink(rules)
         return [from_bytes(path) for path in raw.split(b"\0") if path]
 
     def _run(self, *args: str, input: bytes | None = None, work_tree: str | None = None, ok: Iterable[int] = (0,)) -> bytes:

@@ -14,7 +14,7 @@ import msgspec
 
 from homeport.decide import adopting, layout
 from homeport.decide.edits import shown
-from homeport.flow import editing
+from homeport.flow import editing, guarding
 from homeport.flow.looking import below, met, targets_of
 from homeport.flow.requesting import Part, Wish, continues, nothing_new, record_adopted, requested, skips
 from homeport.flow.site import Site
@@ -48,6 +48,7 @@ def adopt(site: Site, words: Sequence[str], wish: Wish, person: Person, choose: 
     if made is None:
         return nothing_new(site, parts, wish)
     branch = wish.branch or adopting.branch_name(site.clock.now(), made.commit)
+    guarding.check_push(site, branch, made.paths, merge=wish.merge)
     site.git.keep(f"adopt/{made.commit[:16]}", made.commit)
     # told before the push: cut in between, the next run looks whether the branch is there
     before = record_adopted(site, parts, branch, made, wish.by)

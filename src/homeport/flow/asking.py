@@ -7,6 +7,7 @@ from contextlib import suppress
 from typing import cast
 
 import msgspec
+from msgspec.structs import replace
 
 from homeport.flow.ending import done_event
 from homeport.flow.site import Site
@@ -22,12 +23,20 @@ BETWEEN = 0.2
 """Seconds between two looks at a runner of our own; one that is only slow to start is not started again."""
 
 
+def stamped(site: Site, request: Request) -> Request:
+    """The request with who asks and from where; the exceptions are those that a person brought."""
+    actor, kind = site.actor, site.actor.kind if request.actor == "person" else request.actor
+    return replace(request, actor=kind, origin=request.origin or actor.origin,
+                   confirmed=actor.confirmed if kind == "person" else ())  # fmt: skip
+
+
 def ask(site: Site, request: Request) -> str:
     """Ends what a crash left, then enqueues (or joins an equal request) and makes sure that a runner is there.
 
     Returns the deploy's id.
     """
     recover_if_needed(site)
+    request = stamped(site, request)
     deploy, joined = site.store.enqueue(request)
     if not joined:
         site.store.audit(request.requested_by, f"ask {request.kind}", deploy)

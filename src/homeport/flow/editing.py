@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import secrets
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -39,7 +39,7 @@ def _ahead(site: Site, target: Target, recorded: str) -> dict[str, Entry | None]
 
 def new_id() -> str:
     """Of an edit."""
-    return f"e-{secrets.token_hex(4)}"
+    return f"e-{os.urandom(4).hex()}"
 
 
 def service_of(site: Site, target: Target) -> Callable[[str], str]:
@@ -128,6 +128,7 @@ def discarded(site: Site, target: Target, paths: Sequence[str], by: str) -> None
 
 def accept(site: Site, paths: Sequence[str], because: str, until: str, by: str) -> dict[str, Any]:
     """Records drift as known: a reason, who answers for it, and when it ends. Nothing live changes."""
+    from homeport.flow.guarding import check, letting_stay
     from homeport.flow.looking import below, chosen, met, targets_of
 
     if not because.strip():
@@ -142,6 +143,7 @@ def accept(site: Site, paths: Sequence[str], because: str, until: str, by: str) 
     for _, target in targets_of(site, []):
         local = [relative for p in paths if (relative := below(target, p)) is not None]
         found = chosen(met(site, target), local) if local else []
+        check(site, letting_stay(target, [d.path for d in found]), "accept", only=("review",))
         known = {e.path: e for e in site.edits.living(target.name)}
         service = service_of(site, target)
         for difference in found:

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from homeport.flow.work import Tools, Work
 from homeport.model.deploys import EXIT_CODES, Deploy, Status
-from homeport.model.errors import HomeportError
+from homeport.model.errors import HomeportError, Unconfirmed
 from homeport.model.events import DeployCancelled, DeployDone
 
 
@@ -27,6 +27,7 @@ def ended(work: Work, tools: Tools, status: Status, fault: HomeportError | None 
         error_summary=str(fault) if fault else work.deploy.error_summary,
         error_code=(fault.code or None) if fault else work.deploy.error_code,
         next=(fault.next or None) if fault else work.deploy.next,
+        unconfirmed=fault.asked if isinstance(fault, Unconfirmed) else (),
     )  # fmt: skip
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from homeport.decide import layout
-from homeport.flow import editing, runner
+from homeport.decide import layout, trying
+from homeport.flow import editing, guarding
 from homeport.flow.goals import build_target, service_now, unit_of
 from homeport.flow.site import Site
+from homeport.flow.work import tools_for
 from homeport.model.deploys import ServiceRecord
 from homeport.model.errors import HomeportError, Refused, UsageFault
 from homeport.model.live import Difference, Entry, Scan, Target
@@ -40,7 +40,7 @@ def _service_status(site: Site, name: str, records: dict[str, ServiceRecord]) ->
     target = layout.target_of(site.config, name)
     state, drift = "files" if service.runtime is None else "unknown", 0
     if service.runtime is not None:
-        tools = runner.tools_for(_silent(site), "status")
+        tools = tools_for(_silent(site), "status")
         runtime = tools.runtimes.get(service.runtime)
         if runtime is not None:
             work = service_now(name, service, target, record)
@@ -155,6 +155,7 @@ def discard_paths(site: Site, paths: Sequence[str], by: str = "") -> dict[str, A
             local = [relative for p in paths if (relative := below(target, p)) is not None]
             found = chosen(met(site, target), local) if local else []
             if found:
+                guarding.check(site, guarding.putting_back(target, found), "discard")
                 result = site.targets.discard(target, found, None)
                 editing.discarded(site, target, [d.path for d in found], by)
                 rescued += result.rescued
@@ -208,7 +209,7 @@ def meet_anew(site: Site, services: Sequence[str], by: str = "") -> dict[str, An
 def service_log(site: Site, name: str, lines: int, follow: bool) -> Iterator[str]:
     """What a service prints, from its process manager. Raises Refused when it has none that keeps logs."""
     service = site.config.services[name]
-    tools = runner.tools_for(_silent(site), "logs")
+    tools = tools_for(_silent(site), "logs")
     runtime = tools.runtimes.get(service.runtime or "")
     if runtime is None:
         raise Refused(f"{name} has no process whose lines could be shown", where=f"services.{name}.runtime",
@@ -221,10 +222,12 @@ def service_log(site: Site, name: str, lines: int, follow: bool) -> Iterator[str
 def doctor_of_host() -> list[dict[str, Any]]:
     """Whether the programs that homeport calls are here."""
     rows: list[dict[str, Any]] = []
+    from shutil import which
+
     needed = (("git", "git", "homeport works through it"),
               ("setpriv", "util-linux", "builds run as their user, and end with homeport"))  # fmt: skip
     for program, package, why in needed:
-        found = shutil.which(program)
+        found = which(program)
         rows.append({"name": program, "ok": found is not None, "detail": found or f"not on the PATH; {why}",
                      "next": "" if found else f"apt install {package}"})  # fmt: skip
     return rows

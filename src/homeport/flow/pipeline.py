@@ -62,6 +62,7 @@ ROLLBACK = (
 
 RESTART = (
     Stage("fetch", fetching.find_running),
+    Stage("decide", deciding.decide_restart),         # refuses on a rule
     Stage("restart", restarting.restart_services),
     Stage("verify", verifying.verify_services),
     Stage("stamp", stamping.record_success),

@@ -6,11 +6,11 @@ from typing import Any, Literal, cast
 
 from msgspec.structs import replace
 
-from homeport.flow import runner
+from homeport.flow.asking import stamped
 from homeport.flow.editing import SilentLedger
 from homeport.flow.site import Site
 from homeport.flow.stages import deciding, fetching, inspecting
-from homeport.flow.work import Work
+from homeport.flow.work import Work, tools_for
 from homeport.model.deploys import Deploy, Request
 from homeport.model.errors import Refused
 from homeport.model.events import Event
@@ -69,8 +69,8 @@ def make_plan(site: Site, request: Request) -> Plan:
     site = change(site, journal_for=lambda _deploy: SilentJournal(), edits=SilentLedger(site.edits),
                   store=cast("Store", ReadOnlyStore(site.store)),
                   targets=cast("Targets", UntouchedTargets(site.targets)))  # fmt: skip
-    tools = runner.tools_for(site, "plan")
-    work = Work(deploy=Deploy(id="plan", kind=request.kind, request=request), config=site.config)
+    tools = tools_for(site, "plan")
+    work = Work(deploy=Deploy(id="plan", kind=request.kind, request=stamped(site, request)), config=site.config)
     work = fetching.fetch_commit(work, tools)
     refusals: list[Refusal] = []
     try:

@@ -12,7 +12,7 @@ import msgspec
 
 from homeport.decide import adopting
 from homeport.decide.edits import shown
-from homeport.flow import editing
+from homeport.flow import editing, guarding
 from homeport.flow.site import Site
 from homeport.model.edits import Adopted, Edit
 from homeport.model.errors import Failed, HomeportError, InfrastructureFault, Refused
@@ -139,6 +139,7 @@ def nothing_new(site: Site, parts: Sequence[Part], wish: Wish) -> dict[str, Any]
         commit = branches[branch][0].commit or ""
         base = site.git.log(commit, 2)[-1]
         paths = tuple(sorted(change.path for change in site.git.changes(base, commit)))
+        guarding.check_push(site, branch, paths, merge=wish.merge)
         return requested(site, branch, Adopted(commit=commit, base=base, paths=paths), _others(parts, branches[branch]),
                           wish)  # fmt: skip
     skipped = [{"path": printable(row.path), "because": row.because} for row in skips(parts)]

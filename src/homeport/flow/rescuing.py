@@ -6,12 +6,13 @@ import os
 from typing import Any
 
 from homeport.decide import layout
+from homeport.flow import guarding
 from homeport.flow.site import Site
 from homeport.model.errors import Refused
 from homeport.model.paths import printable
 
 
-def write_out(site: Site, id: str, to: str) -> dict[str, Any]:
+def write_out(site: Site, id: str, to: str, by: str = "") -> dict[str, Any]:
     """Writes rescued bytes to a new file. Raises Refused (code `exists`) rather than write over another."""
     rescue = site.rescues.find(id)
     content = site.rescues.read(rescue)
@@ -23,6 +24,7 @@ def write_out(site: Site, id: str, to: str) -> dict[str, Any]:
                       code="exists") from fault  # fmt: skip
     with os.fdopen(fd, "wb") as file:
         file.write(content)
+    site.store.audit(by, "rescue restore", f"{id} {printable(rescue.path)} to {printable(path)}")
     return {"path": path, "rescued": []}
 
 
@@ -36,6 +38,7 @@ def put_back(site: Site, id: str, by: str = "") -> dict[str, Any]:
     if target is None:
         raise Refused(f"service {rescue.service} has no live folder here any more", where=printable(rescue.path),
                       next=f"homeport rescue restore {id} --to FILE", code="no-target")  # fmt: skip
+    guarding.check(site, guarding.writing(target, [rescue.path]), "rescue restore")
     with site.lock.hold(wait=False):
         site.targets.meet(target, site.env.branch)
         result = site.targets.restore(target, rescue)

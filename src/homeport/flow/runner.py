@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from homeport.flow import pipeline, rollback
 from homeport.flow.ending import ended, tell_end
 from homeport.flow.site import Site
-from homeport.flow.work import Tools, Work
+from homeport.flow.work import Tools, Work, tools_for
 from homeport.model.deploys import Deploy, ServiceState
 from homeport.model.errors import Failed, HomeportError, InfrastructureFault, Refused
 from homeport.model.events import DeployStart
@@ -149,20 +149,3 @@ def scoped(work: Work, tools: Tools) -> Work:
     work = in_scope(work, tools)
     touched = set(work.deploy.services)
     return work.having(services={n: change(s, affected=n in touched) for n, s in work.services.items()})
-
-
-def tools_for(site: Site, deploy: str) -> Tools:
-    """The doors of one deploy: its journal, and a shell whose jobs carry its mark."""
-    asked = {"at": 0.0, "yes": False}
-
-    def cancelled() -> bool:
-        now = site.clock.monotonic()
-        if now - asked["at"] > 0.2:
-            row = site.store.deploy(deploy)
-            rolling = row is not None and (row.stage or "").startswith("rollback:")
-            asked.update(at=now, yes=bool(site.store.cancel_asked(deploy)) and not rolling)
-        return bool(asked["yes"])
-
-    shell = site.shell_for(deploy, cancelled)
-    return Tools(site=site, shell=shell, journal=site.journal_for(deploy), runtimes=site.runtimes_for(shell),
-                 prober=site.prober_for(shell))  # fmt: skip

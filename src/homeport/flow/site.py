@@ -10,6 +10,7 @@ from homeport.model.config import Config, Environment, HostConfig, Secret
 from homeport.model.edits import Ledger, Merging, SecretScan
 from homeport.model.forge import Forge, NewRequest
 from homeport.model.ports import Builds, Clock, Git, HostLists, Journal, LiveCheckouts, Lock, Rescues, Shell, Store, Targets
+from homeport.model.rules import Actor
 from homeport.model.running import Prober, Runtime
 from homeport.model.tokens import Tokens
 
@@ -55,6 +56,8 @@ class Site:
     load_config: Callable[[bytes, str], Config]
     migration_lock: Callable[[Secret | str, float, Callable[[], bool]], AbstractContextManager[None]]
     """(database URL, seconds to wait, is a cancel asked) -> held while a migration runs."""
+    actor: Actor = field(default_factory=lambda: Actor(name="homeport"))
+    """Who asks, and the exceptions they bring."""
     closers: list[Callable[[], None]] = field(default_factory=list)
 
     def journal_path(self, deploy: str) -> str:

@@ -86,3 +86,20 @@ class Tools:
             self.journal.line("stderr" if stream == "stderr" else "stdout", line, service)
 
         return on_line
+
+
+def tools_for(site: Site, deploy: str) -> Tools:
+    """The doors of one deploy: its journal, and a shell whose jobs carry its mark."""
+    asked = {"at": 0.0, "yes": False}
+
+    def cancelled() -> bool:
+        now = site.clock.monotonic()
+        if now - asked["at"] > 0.2:
+            row = site.store.deploy(deploy)
+            rolling = row is not None and (row.stage or "").startswith("rollback:")
+            asked.update(at=now, yes=bool(site.store.cancel_asked(deploy)) and not rolling)
+        return bool(asked["yes"])
+
+    shell = site.shell_for(deploy, cancelled)
+    return Tools(site=site, shell=shell, journal=site.journal_for(deploy), runtimes=site.runtimes_for(shell),
+                 prober=site.prober_for(shell))  # fmt: skip

@@ -6,6 +6,8 @@ from typing import Literal
 
 from msgspec import Struct, field
 
+from homeport.model.rules import ActorKind, Confirmation
+
 Kind = Literal["commit", "try", "live", "rollback", "restart"]
 Status = Literal["deployed", "unchanged", "rolled_back", "failed", "refused", "cancelled", "superseded"]
 EXIT_CODES: dict[str, int] = {
@@ -41,12 +43,20 @@ class Request(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=T
     """The CI run that asks: the gate never waits for it. No part of `key`."""
     force: bool = False
     """Restart although nothing differs (`homeport restart`)."""
+    over: tuple[str, ...] = ()
+    """Commits that may be taken away knowingly: what a try's base lacks, or the live tries that a deploy ends."""
+    actor: ActorKind = "person"
+    """What kind of asker: rules that want a confirmation hear only a person's."""
+    origin: str = ""
+    """From where it was asked; no part of `key`."""
+    confirmed: tuple[Confirmation, ...] = ()
+    """Exceptions from rules that a person allowed."""
 
     @property
     def key(self) -> tuple[object, ...]:
         return (
             self.kind, self.ref, self.sha, tuple(sorted(self.services)), self.on_drift,
-            self.allow_mass_delete, self.from_deploy, self.force,
+            self.allow_mass_delete, self.from_deploy, self.force, self.over, tuple(sorted(one.rule for one in self.confirmed)),
         )  # fmt: skip
 
 
@@ -72,6 +82,26 @@ class StartedWith(Struct, frozen=True, kw_only=True, rename="camel", omit_defaul
     """Further reasons, each a `path=oid` of `watch` and `uses` content."""
 
 
+class TryMark(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """A service runs a try: whose, and until when the pipeline leaves it alone."""
+
+    deploy: str
+    by: str
+    author: str = ""
+    """`Name <address>` of the working tree's owner."""
+    since: str
+    """When this row of tries began."""
+    until: str
+    base: str | None = None
+    """The newest commit of the environment's branch that the try is made from."""
+    branch: str | None = None
+    """Where it was adopted to."""
+    commit: str | None = None
+    """The commit on that branch."""
+    request: str | None = None
+    number: int | None = None
+
+
 class ServiceRecord(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
     """What is known of one service on this host."""
 
@@ -84,6 +114,8 @@ class ServiceRecord(Struct, frozen=True, kw_only=True, rename="camel", omit_defa
     started: StartedWith | None = None
     registered: bool = False
     """homeport registered it with its process manager."""
+    tried: TryMark | None = None
+    """Set while what runs is a try."""
 
 
 class Deploy(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -115,6 +147,8 @@ class Deploy(Struct, frozen=True, kw_only=True, rename="camel"):
     error_code: str | None = None
     next: str | None = None
     """The command to run next, when it failed."""
+    unconfirmed: tuple[tuple[str, str], ...] = ()
+    """Rules that want a person's word before this can be done: (id, what is wanted) of each."""
     pid: int | None = None
     requested_by: str = ""
 

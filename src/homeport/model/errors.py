@@ -62,6 +62,15 @@ class Refused(HomeportError):
     exit_code = 3
 
 
+class Unconfirmed(Refused):
+    """Rules want a person's word first; `asked` is (id, what is wanted) of each."""
+
+    def __init__(self, what: str, *, where: str = "", next: str = "", code: str = "",
+                 asked: tuple[tuple[str, str], ...] = ()) -> None:  # fmt: skip
+        super().__init__(what, where=where, next=next, code=code)
+        self.asked = asked
+
+
 class GateClosed(HomeportError):
     """The commit has not passed its gate, or the gate timed out."""
 

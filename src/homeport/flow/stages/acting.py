@@ -20,7 +20,7 @@ def run_actions(work: Work, tools: Tools) -> Work:
 
     Raises Failed when one fails; the deploy is then undone like any other failure after the first change.
     """
-    if work.deploy.request.kind not in ("commit", "rollback") or work.deploy.request.services or not work.sha:
+    if not _runs_actions(work):
         return work
     due = due_actions(work, tools)
     if due:
@@ -34,6 +34,17 @@ def run_actions(work: Work, tools: Tools) -> Work:
             service = work.services[action.service]
             work = work.with_service(replace(service, forced=True, affected=True))
     return work
+
+
+def asks_for(work: Work, tools: Tools) -> set[str]:
+    """The services that the actions of this deploy will restart."""
+    if not _runs_actions(work):
+        return set()
+    return {action.service for action in due_actions(work, tools) if action.service and action.on_change != "none"}
+
+
+def _runs_actions(work: Work) -> bool:
+    return work.deploy.request.kind in ("commit", "rollback") and not work.deploy.request.services and bool(work.sha)
 
 
 def due_actions(work: Work, tools: Tools) -> list[Action]:

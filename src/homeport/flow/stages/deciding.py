@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from homeport.decide import impact, planning
+from homeport.flow import guarding
 from homeport.flow.goals import target_of
 from homeport.flow.work import ServiceWork, Tools, Work
 from homeport.model.errors import Refused
@@ -24,6 +25,14 @@ def decide_plan(work: Work, tools: Tools) -> Work:
                   modified=plan.paths.modified, deleted=plan.paths.deleted)  # fmt: skip
     )
     refuse_drift(work, tools)
+    guarding.note_exceptions(work, tools)
+    return work
+
+
+def decide_restart(work: Work, tools: Tools) -> Work:
+    """A restart brings nothing new: only the rules may be against it."""
+    _refuse(guarding.refusals_of(work, tools), tools)
+    guarding.note_exceptions(work, tools)
     return work
 
 
@@ -40,6 +49,7 @@ def make_plan(work: Work, tools: Tools) -> Work:
             reasons = impacts[name].reasons if name in impacts else ()
             rows.append(ServicePlan(service=name, reasons=reasons or ("differs from what it runs with",),
                                     actions=tuple(actions)))  # fmt: skip
+    work = work.having(services=services)
     refusals = all_refusals(work, tools)
     shas = {s.record.sha for s in work.services.values()}
     plan = Plan(
@@ -108,12 +118,17 @@ def all_refusals(work: Work, tools: Tools) -> list[Refusal]:
                     rule="mass-delete", service=name, message=f"{name}: would delete {deleted} of {total} files",
                     next="homeport deploy --allow-mass-delete",
                 ))  # fmt: skip
-    return found
+    return found + guarding.refusals_of(work, tools)
 
 
 def refuse_drift(work: Work, tools: Tools) -> None:
-    """Raises Refused for the first refusal, naming all paths of its kind."""
-    refusals = all_refusals(work, tools)
+    """Raises Refused for the first refusal, naming all paths of its kind; for a rule code `rule`, `review` or `confirm`."""
+    _refuse(all_refusals(work, tools), tools)
+
+
+def _refuse(refusals: list[Refusal], tools: Tools) -> None:
+    if refusals and all(refusal.effect for refusal in refusals):
+        raise guarding.fault_of(refusals, f"environment {tools.site.environment}")
     if refusals:
         first = refusals[0]
         rest = f" (and {len(refusals) - 1} more)" if len(refusals) > 1 else ""

@@ -42,10 +42,10 @@ def read_again(work: Work, tools: Tools) -> Work:
     from homeport.flow.stages.deciding import refuse_drift
 
     targets = {name: _look(target, work, tools) for name, target in work.targets.items()}
-    work = work.having(targets=targets)
-    refuse_drift(work, tools)
     services = {n: with_environment(s, tools) for n, s in work.services.items()}
-    return work.having(services=services)
+    work = work.having(targets=targets, services=services)
+    refuse_drift(work, tools)
+    return work
 
 
 def read_for_undo(work: Work, tools: Tools) -> Work:

@@ -1,0 +1,260 @@
+"""`[[rules]]` carried out: which rules are in force, what a deploy or a verb is about to do, and whether it may.
+
+One question per deed, asked before anything is touched: by `deciding` for deploys, tries, rebuilds, rollbacks and
+restarts, by `check` for the verbs that act at once. The undo of a failed deploy asks nobody.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from homeport.decide.policy import Judge, refusals, used
+from homeport.flow.editing import in_repository
+from homeport.flow.goals import place_in_target
+from homeport.flow.site import Site
+from homeport.flow.work import ServiceWork, TargetWork, Tools, Work
+from homeport.model.config import Rule
+from homeport.model.errors import ConfigFault, Refused, Unconfirmed
+from homeport.model.live import Difference, Target
+from homeport.model.paths import printable
+from homeport.model.plan import Refusal
+from homeport.model.rules import Confirmation, Deed, Rulebook
+
+CODES = {"deny": "rule", "review": "review", "confirm": "confirm"}
+GOES_BY_BRANCH = ("commit", "rollback")
+"""Kinds whose content came by the environment's branch."""
+
+
+def rulebook(site: Site) -> Rulebook:
+    """The host's rules and those of the configuration that is deployed; before the first deploy the host's alone.
+
+    Raises Refused (code `rules-unreadable`) rather than judge by half of them.
+    """
+    host = tuple(site.host_config.rules) if site.host_config is not None else ()
+    deployed = {msgspec.json.encode(rule): rule for sha in deployed_commits(site) for rule in _rules_at(site, sha)}
+    return Rulebook(host=host, deployed=tuple(deployed.values()))
+
+
+_known: dict[tuple[str, str], tuple[Rule, ...]] = {}
+"""The rules of commits that were read already; a commit never changes."""
+
+
+def _rules_at(site: Site, sha: str) -> tuple[Rule, ...]:
+    key = (site.git.path, sha)
+    if key not in _known:
+        raw = site.git.file_at(sha, "homeport.toml") if site.git.has(sha) else None
+        try:
+            _known[key] = tuple(site.load_config(raw, f"{sha[:12]}:homeport.toml").rules) if raw is not None else ()
+        except ConfigFault as fault:
+            raise Refused(f"the rules of what is deployed cannot be read: {fault.what}", where=fault.where,
+                          next=f"git show {sha[:12]}:homeport.toml", code="rules-unreadable") from fault  # fmt: skip
+    return _known[key]
+
+
+def deployed_commits(site: Site) -> list[str]:
+    """The commits that the services run, a try's left out: what nobody merged makes no rules and lifts none."""
+    records = [r for r in site.store.services().values() if r.sha is not None and not r.service.startswith("_")]
+    pairs = {(r.deploy_id, r.sha) for r in records if r.sha is not None}
+    found = {sha for deploy, sha in pairs if _by_branch(site, deploy, sha)}
+    if not found and records:
+        last = next((d for d in site.store.history(200) if d.kind in GOES_BY_BRANCH and d.sha
+                     and d.status in ("deployed", "unchanged")), None)  # fmt: skip
+        found = {last.sha} if last is not None and last.sha is not None else set()
+    return sorted(found)
+
+
+def _by_branch(site: Site, deploy: str | None, sha: str) -> bool:
+    row = site.store.deploy(deploy) if deploy else None
+    if row is not None and row.kind in GOES_BY_BRANCH and row.sha == sha:
+        return True
+    return site.git.has(f"refs/heads/{site.env.branch}") and site.git.reaches(site.env.branch, sha)
+
+
+def judge_of(site: Site) -> Judge:
+    return Judge(rulebook(site), site.environment)
+
+
+# Deploys.
+
+
+def refusals_of(work: Work, tools: Tools) -> list[Refusal]:
+    """What the rules refuse of this deploy; what its request confirmed is let through."""
+    judge = judge_of(tools.site)
+    if not judge:
+        return []
+    request = work.deploy.request
+    confirmed = {one.rule for one in request.confirmed}
+    return refusals(judge, deeds_of(work, tools, judge), request.actor, confirmed)
+
+
+def note_exceptions(work: Work, tools: Tools) -> None:
+    """Keeps in the audit what a person's word let through."""
+    request = work.deploy.request
+    if request.confirmed and request.actor == "person":
+        judge = judge_of(tools.site)
+        _keep(tools.site, judge, deeds_of(work, tools, judge), request.confirmed, f"deploy {work.deploy.id}",
+              request.origin)  # fmt: skip
+
+
+def deeds_of(work: Work, tools: Tools, judge: Judge) -> Iterator[Deed]:
+    """Everything the deploy is about to do that a rule may speak of."""
+    kind = work.deploy.request.kind
+    by_branch = kind in GOES_BY_BRANCH
+    for service in work.services.values():
+        names = (service.service.unit,) if service.service.unit else ()
+        if service.affected and by_branch:
+            action: Any = "rollback" if kind == "rollback" else "deploy"
+            yield Deed(action=action, subject=service.name, names=names, reviewed=True)
+        if _restarts(service, work, tools):
+            yield Deed(action="restart", subject=service.name, names=names, reviewed=by_branch)
+    for target in work.targets.values():
+        if kind == "live":
+            yield from _edited(target, work)
+        elif target.plan is not None:
+            yield from _steps(target, work, tools, judge)
+
+
+def _restarts(service: ServiceWork, work: Work, tools: Tools) -> bool:
+    from homeport.flow.stages.acting import asks_for
+
+    if service.service.runtime is None:
+        return False
+    return service.restart_needed or work.deploy.request.force or service.name in asks_for(work, tools)
+
+
+def _steps(target: TargetWork, work: Work, tools: Tools, judge: Judge) -> Iterator[Deed]:
+    plan, kind = target.plan, work.deploy.request.kind
+    assert plan is not None
+    unmerged: set[str] | None = None
+    if kind == "try" and any(judge.asks(action, "review") for action in ("try", "write", "delete")):
+        unmerged = _unmerged(target, tools)
+    for step in plan.steps:
+        discards = step.rescue == "discarded"
+        reviewed = kind in GOES_BY_BRANCH or (unmerged is not None and step.path not in unmerged)
+        actions: list[Any] = ["delete" if step.after is None else "write"]
+        actions += ["try"] if kind == "try" else []
+        for action in actions:
+            yield _path_deed(action, target.target, step.path, reviewed)
+        if discards:
+            yield _path_deed("discard", target.target, step.path, False)
+
+
+def _unmerged(target: TargetWork, tools: Tools) -> set[str]:
+    """The paths of a try that differ from the environment's branch."""
+    tip = tools.site.targets.wanted(target.target, tools.site.git.tip(tools.site.env.branch))
+    return {change.path for change in tools.site.git.changes(tip, target.wanted)}
+
+
+def _edited(target: TargetWork, work: Work) -> Iterator[Deed]:
+    """What a rebuild makes run: the edits of the services it is about."""
+    folders = [place_in_target(s, "").rstrip("/") for s in work.services.values() if s.target is not None
+               and s.target.name == target.target.name]  # fmt: skip
+    for difference in target.scan.differences if target.scan is not None else ():
+        if any(not folder or difference.path.startswith(folder + "/") for folder in folders):
+            for action in ("try", "write"):
+                yield _path_deed(action, target.target, difference.path, False)
+
+
+def _path_deed(action: Any, target: Target, path: str, reviewed: bool) -> Deed:
+    return Deed(action=action, subject=printable(in_repository(target, path)), names=(f"{target.path}/{path}",),
+                reviewed=reviewed)  # fmt: skip
+
+
+# Verbs that act at once.
+
+
+def putting_back(target: Target, differences: Sequence[Difference]) -> list[Deed]:
+    """What `discard` is about to do: what comes back came by the branch."""
+    found = []
+    for difference in differences:
+        gone = difference.recorded is None
+        found += [_path_deed("discard", target, difference.path, False),
+                  _path_deed("delete" if gone else "write", target, difference.path, True)]  # fmt: skip
+    return found
+
+
+def writing(target: Target, paths: Sequence[str]) -> list[Deed]:
+    """A live path that gets content which came by no branch."""
+    return [_path_deed("write", target, path, False) for path in paths]
+
+
+def letting_stay(target: Target, paths: Sequence[str]) -> list[Deed]:
+    """An edit that is to stay although nobody reviewed it."""
+    return [_path_deed(action, target, path, False) for path in paths for action in ("try", "write")]
+
+
+def check_push(site: Site, branch: str, paths: Sequence[str], *, merge: bool) -> None:
+    """Whether `adopt` may push, and with `merge` whether these paths may reach the branch without another's look.
+
+    Raises as `check`.
+    """
+    branches = [branch, site.env.branch] if merge else [branch]
+    check(site, [Deed(action="push", subject=name) for name in branches], "adopt")
+    if merge:
+        actions: tuple[Any, ...] = ("try", "write")
+        check(site, [Deed(action=action, subject=printable(path)) for path in paths for action in actions],
+              "adopt --merge", only=("review",))  # fmt: skip
+
+
+def check(site: Site, deeds: Iterable[Deed], what: str, *, only: Sequence[str] = ()) -> None:
+    """Raises Refused (codes `rule`, `review`, `confirm`) when a rule stops one of the deeds; the audit keeps it.
+
+    With `only`, rules of other effects are not asked. `what` is the verb, for the audit.
+    """
+    judge = judge_of(site)
+    if not judge:
+        return
+    deeds = list(deeds)
+    actor = site.actor
+    found = refusals(judge, deeds, actor.kind, {one.rule for one in actor.confirmed})
+    found = [one for one in found if not only or one.effect in only]
+    if found:
+        site.store.audit(actor.name, what, "; ".join(one.message for one in found), outcome="refused")
+        raise fault_of(found, f"environment {site.environment}")
+    if not only:
+        _keep(site, judge, deeds, actor.confirmed, what, None)
+
+
+def fault_of(found: Sequence[Refusal], where: str) -> Refused:
+    """The error for refusals of rules, the first one told in full."""
+    first = found[0]
+    rest = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    if all(one.effect == "confirm" for one in found):
+        flags = " ".join(f"--confirm {one.rule}" for one in found)
+        asked = tuple((one.rule, one.message) for one in found)
+        next = first.next.replace(f"--confirm {first.rule}", flags)
+        return Unconfirmed(first.message + rest, where=where, next=next, code="confirm", asked=asked)
+    return Refused(first.message + rest, where=where, next=first.next, code=CODES.get(first.effect, first.rule))
+
+
+def _keep(site: Site, judge: Judge, deeds: Iterable[Deed], confirmed: Sequence[Confirmation], what: str,
+          origin: str | None) -> None:  # fmt: skip
+    for one, let_through in used(judge, deeds, confirmed) if confirmed else ():
+        subjects = list(dict.fromkeys(f"{deed.action} {deed.subject}" for deed in let_through))
+        more = f" and {len(subjects) - 20} more" if len(subjects) > 20 else ""
+        why = one.because or "no reason given"
+        site.store.audit(one.by, f"exception {one.rule}", f"{what}: {', '.join(subjects[:20])}{more}; {why}",
+                         actor="person", origin=origin)  # fmt: skip
+
+
+def allowing(site: Site, rules: Sequence[str], because: str) -> Site:
+    """The site with the exceptions that a person allows.
+
+    Raises Refused (code `no-confirm`) for an agent, a trigger, or a token without that right.
+    """
+    if not rules:
+        return site
+    actor = site.actor
+    if actor.kind != "person" or not actor.confirms:
+        who = {"person": "this token has", "agent": "an agent has", "trigger": "a trigger has"}[actor.kind]
+        site.store.audit(actor.name, "confirm", " ".join(rules), outcome="refused")
+        raise Refused(f"{who} no right to confirm an exception", where=f"--confirm {' --confirm '.join(rules)}",
+                      next="ask a person to run the command", code="no-confirm")  # fmt: skip
+    known = {one.rule for one in actor.confirmed}
+    fresh = tuple(Confirmation(rule=rule, by=actor.name, because=because.strip())
+                  for rule in dict.fromkeys(rules) if rule not in known)  # fmt: skip
+    return replace(site, actor=msgspec.structs.replace(actor, confirmed=actor.confirmed + fresh))
