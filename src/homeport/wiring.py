@@ -226,6 +226,8 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
         return FileJournal(os.path.join(state, "journal", f"{deploy}.jsonl"), deploy, redactor.redact, clock=clock)
 
     from homeport.doors.builds import BuildFolders
+    from homeport.doors.checkouts import Checkouts
+    from homeport.doors.targetbook import TargetBook
 
     return Site(
         project=project, environment=environment, host=host_name(host_config), state=state, config=config, env=env,
@@ -235,6 +237,7 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
         shell_for=shell_for, runtimes_for=lambda shell: _runtimes(shell, permits), prober_for=_prober,
         journal_for=journal_for, follow_journal=follow,
         start_runner=lambda: start_runner(root, project, environment, state),
+        checkouts=Checkouts(TargetBook(state, project, environment, git, store), git, shell, permits),
         runner_on_its_way=lambda: state in _started and still_runs(_started[state]),
         load_config=loading.load, actor=asking, migration_lock=migration_lock, closers=[store.close],
         edits=EditLedger(store.database),
@@ -269,14 +272,11 @@ def _prober(shell: Shell) -> Prober:
 
 
 def _forge(config: Config, store: SqliteStore, origin: str, redactor: Redactor) -> Forge | None:
-    from homeport.doors.checkouts import Checkouts
-    from homeport.doors.targetbook import TargetBook
     if config.forge is None or config.forge.token is None:
         return None
     token = value_of(config.forge.token, "forge.token")
     redactor.add([token])
     from homeport.doors.forges.connect import connect
-        checkouts=Checkouts(TargetBook(state, project, environment, git, store), git, shell, permits),
 
     return connect(config.forge, token, store, remote=origin)
 
