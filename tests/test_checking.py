@@ -16,7 +16,6 @@ FATAL = [
     ("[[rules]]\nid = 'r'\naction = 'deploy'", "rules[0]", None),
     ("[services.b]\nsource = 'b'\ntarget = '/b'\ncheckout = true", "services.b.checkout",
      '`checkout` is for a live folder of the whole repository: `source` must be "."'),
-    ("[services.b]\nruntime = 'systemd'", "services.b.runtime", None),
     ("[services.b]\nruntime = 'compose'", "services.b.runtime", None),
     ("[services.b]\nruntime = 'swarm'", "services.b.runtime", None),
     ("[services.b]\nruntime = 'supervisor'\ncommand = 'x'", "services.b.runtime",

@@ -260,8 +260,9 @@ def _private(*folders: str) -> None:
 def _runtimes(shell: Shell, permits: Permits) -> dict[str, Runtime]:
     from homeport.doors.runtimes.command import CommandRuntime
     from homeport.doors.runtimes.pm2 import Pm2
+    from homeport.doors.runtimes.systemd import Systemd
 
-    found: list[Runtime] = [Pm2(shell), CommandRuntime(shell)]
+    found: list[Runtime] = [Pm2(shell), Systemd(shell), CommandRuntime(shell)]
     return {runtime.name: PermittedRuntime(runtime, permits) for runtime in found}
 
 

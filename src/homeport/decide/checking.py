@@ -25,7 +25,7 @@ class Note(Struct, frozen=True, kw_only=True):
     """A deploy refuses: going on would silently leave out something the file asks for."""
 
 
-SUPPORTED_RUNTIMES = ("pm2", "command")
+SUPPORTED_RUNTIMES = ("pm2", "systemd", "command")
 SUPPORTED_ON_CHANGE = ("restart", "reload", "none")
 
 

@@ -1,0 +1,210 @@
+"""A4 A5 D12 D13 D18 P8: services under a real systemd, of the machine and of a user, restarted, verified, rolled back."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import pwd
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.scenarios.conftest import World
+from tests.systemd_host import SystemdHost, why_not
+
+SERVICE = """
+[services.api]
+source = "api"
+target = "{live}/api"
+runtime = "systemd"
+unit = "%s"
+env = { PORT = "%d" }
+env_file = ".env"
+%s
+  [[services.api.checks]]
+  process = true
+  stable = "300ms"
+  within = "2s"
+  every = "100ms"
+  [[services.api.checks]]
+  http = "http://127.0.0.1:%d/health"
+  within = "3s"
+  every = "50ms"
+"""
+UNIT = """\
+[Service]
+WorkingDirectory={live}/api
+ExecStart={node} server.js
+Environment=GREETING=unit
+ExecStartPre=/bin/echo the unit says hello
+"""
+numbers = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def systemd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SystemdHost]:
+    if because := why_not():
+        pytest.skip(because)
+    folder = tmp_path_factory.mktemp("systemd")
+    for above in (folder, *folder.parents):
+        above.chmod(above.stat().st_mode | 0o111) if above.owner() == "root" and above.name.startswith("pytest") else None
+    folder.chmod(0o755)
+    host = SystemdHost(folder)
+    try:
+        yield host
+    finally:
+        host.close()
+
+
+@pytest.fixture
+def name() -> str:
+    """Of a unit that no other test on this systemd uses."""
+    return f"shop-{next(numbers)}"
+
+
+@pytest.fixture
+def world(systemd: SystemdHost, name: str) -> Iterator[World]:
+    root = systemd.folder / name
+    root.mkdir()
+    made = World(root, enter=systemd.enter)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def port(world: World, systemd: SystemdHost, name: str, node_files: dict[str, str | None]) -> int:
+    """The port of a deployed service whose unit the machine's owner wrote."""
+    number = world.free_port()
+    systemd.write(f"{name}.service", UNIT.format(live=world.live, node=shutil.which("node")))
+    world.project(SERVICE % (name, number, "", number), node_files)
+    assert world.deploy()["status"] == "deployed"
+    return number
+
+
+def shown(systemd: SystemdHost, unit: str, key: str) -> str:
+    return systemd.systemctl("show", f"--property={key}", "--value", unit).stdout.strip()
+
+
+def test_a_unit_is_restarted_with_the_services_environment_and_only_when_it_must(
+    world: World, systemd: SystemdHost, port: int, name: str
+) -> None:
+    assert world.get(port)[1].split()[:2] == ["unit", "one"]
+    (row,) = world.json("status")["services"]
+    assert (row["runtime"], row["state"]) == ("systemd", "running")
+    before = shown(systemd, name, "MainPID")
+    assert world.deploy()["status"] == "unchanged"
+    assert shown(systemd, name, "MainPID") == before
+    (world.live / "api" / ".env").write_text("GREETING='a \"quoted\" $HOME %h \\\\ value'\n")
+    world.publish({"api/version.txt": "two\n"})
+    assert world.deploy()["status"] == "deployed"
+    assert world.get(port)[1].startswith('a "quoted" $HOME %h \\\\ value two')
+    values = systemd.units / f"{name}.service.d" / "50-homeport.env"
+    assert values.stat().st_mode & 0o777 == 0o600
+    assert "the unit says hello" in world.homeport("logs", "api").stdout
+
+
+def test_a_bad_version_is_rolled_back_under_systemd_even_past_its_limit_of_starts(
+    world: World, systemd: SystemdHost, port: int, name: str
+) -> None:
+    systemd.write(
+        f"{name}.service",
+        "[Unit]\nStartLimitBurst=2\nStartLimitIntervalSec=1h\n"
+        + UNIT.format(live=world.live, node=shutil.which("node"))
+        + "Restart=always\nRestartSec=20ms\n",
+    )
+    assert world.homeport("restart", "api").code == 0, "the changed unit file is read before the restart"
+    assert shown(systemd, name, "StartLimitBurst") == "2"
+    bad = world.publish({"api/server.js": "console.error('no such table: users'); process.exit(3)\n"})
+    done = world.deploy(ok=(1,))
+    assert done["status"] == "rolled_back"
+    assert world.get(port)[1].split()[:2] == ["unit", "one"]
+    assert [b["sha"] for b in world.json("status")["blocked"]] == [bad]
+    assert "no such table" in world.homeport("logs", "api").stdout
+
+
+def test_a_service_that_dies_again_and_again_after_its_start_is_not_called_healthy(
+    world: World, systemd: SystemdHost, port: int, name: str
+) -> None:
+    again = "Restart=always\nRestartSec=1ms\nStartLimitIntervalSec=0\n"
+    systemd.write(f"{name}.service", UNIT.format(live=world.live, node=shutil.which("node")) + again)
+    text = (world.clone / "api" / "server.js").read_text()
+    world.publish({"api/server.js": text + "setTimeout(() => process.exit(0), 150);\n"})
+    done = world.deploy(ok=(1,))
+    assert (done["status"], "process" in done["errorSummary"]) == ("rolled_back", True), done
+    world.homeport("restart", "api")
+    assert world.get(port)[0] == 200
+
+
+def test_reload_keeps_the_process_and_a_command_without_a_unit_makes_one(
+    world: World, systemd: SystemdHost, name: str, node_files: dict[str, str | None]
+) -> None:
+    port = world.free_port()
+    command = 'command = ["node", "server.js", "100% $HOME \\"quoted\\""]\nstop_timeout = "3s"'
+    world.project(SERVICE % (name, port, command, port), node_files)
+    assert world.deploy()["status"] == "deployed"
+    assert world.get(port)[1].split()[:2] == ["hello", "one"]
+    assert shown(systemd, name, "UnitFileState") == "enabled"
+    line = Path(f"/proc/{find_outside(world, port)}/cmdline").read_bytes().split(b"\0")
+    assert line[:3] == [b"node", b"server.js", b'100% $HOME "quoted"']
+    world.write({"homeport.toml": (world.clone / "homeport.toml").read_text().replace("100%", "99%")})
+    world.publish({"api/version.txt": "two\n"})
+    assert world.deploy()["status"] == "deployed"
+    line = Path(f"/proc/{find_outside(world, port)}/cmdline").read_bytes().split(b"\0")
+    assert line[2] == b'99% $HOME "quoted"'
+    text = (systemd.units / f"{name}.service").read_text()
+    systemd.write(f"{name}.service", text.replace("# Written by homeport", "# Ours now, not homeport's")
+                  .replace("[Install]", "ExecReload=/bin/true\n[Install]"))  # fmt: skip
+    told = (world.clone / "homeport.toml").read_text()
+    world.write({"homeport.toml": told.replace("env_file", 'on_change = "reload"\nenv_file')})
+    world.publish({"api/other.txt": "x\n"})
+    before = shown(systemd, name, "MainPID")
+    assert world.deploy()["status"] == "deployed"
+    assert shown(systemd, name, "MainPID") == before
+
+
+def find_outside(world: World, port: int) -> str:
+    """The process that answers, as this machine numbers it."""
+    answer = int(world.get(port)[1].split()[2])
+    for status in Path("/proc").glob("[0-9]*/status"):
+        numbers = next((x.split()[1:] for x in status.read_text().splitlines() if x.startswith("NSpid:")), [])
+        if len(numbers) > 1 and int(numbers[-1]) == answer and b"server.js" in (status.parent / "cmdline").read_bytes():
+            return status.parent.name
+    raise AssertionError(f"nobody has the number {answer}")
+
+
+def test_a_unit_that_nobody_installed_is_told_and_one_the_host_does_not_list_is_never_touched(
+    world: World, systemd: SystemdHost, name: str, node_files: dict[str, str | None]
+) -> None:
+    world.project(SERVICE % (name, 1, "", 1), node_files)
+    lines = world.homeport("--json", "deploy", ok=(0, 1)).lines
+    assert [e["code"] for e in lines if e.get("code") == "unregistered"] == ["unregistered"]
+    world.host_file.write_text(world.host_file.read_text().replace('units = ["*"]', 'units = ["web-*"]'))
+    systemd.write(f"{name}.service", UNIT.format(live=world.live, node=shutil.which("node")))
+    assert world.homeport("restart", "api", ok=(3,)).code == 3
+    assert shown(systemd, name, "ActiveState") == "inactive"
+    assert not (systemd.units / f"{name}.service.d").exists()
+
+
+def test_a_users_own_unit_is_the_users(
+    world: World, systemd: SystemdHost, name: str, node_files: dict[str, str | None]
+) -> None:
+    user = pwd.getpwnam("nobody")
+    units = world.root / "user-units"
+    units.mkdir()
+    shutil.chown(units, user.pw_uid)
+    world.root.chmod(0o755)
+    port = world.free_port()
+    (units / f"{name}.service").write_text(UNIT.format(live=world.live, node=shutil.which("node")))
+    systemd.user_manager("nobody", units)
+    world.host_file.write_text(world.host_file.read_text() + 'users = ["nobody"]\n')
+    world.project(SERVICE % (f"user/{name}", port, 'user = "nobody"', port), node_files)
+    assert world.deploy()["status"] == "deployed"
+    pid = find_outside(world, port)
+    assert Path(f"/proc/{pid}").stat().st_uid == user.pw_uid
+    assert (units / f"{name}.service.d" / "50-homeport.env").stat().st_uid == user.pw_uid
+    assert "the unit says hello" in world.homeport("logs", "api").stdout
+    assert json.loads(world.homeport("--json", "status").stdout)["services"][0]["state"] == "running"
