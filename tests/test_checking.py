@@ -27,8 +27,6 @@ FATAL = [
     ("[services.b]\nready = { notify = true }", "services.b.ready", None),
     ("[services.b]\nchecks = [{ containers = 1 }]", "services.b.checks[0].containers", None),
     ("[services.b]\nsource = 'b'\ntarget = '/b'\nbuild = { run = 'x', git = true }", "services.b.build.git", None),
-    ("[environments.b]\nbranch = 'b'\nhosts = ['h', 'i']\n[hosts.h]\nssh = 'h.example.com'\n"
-     "[hosts.i]\nssh = 'i.example.com'", "environments.b.hosts", None),
 ]  # fmt: skip
 
 

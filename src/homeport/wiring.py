@@ -8,10 +8,11 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from homeport.decide import adopting, layout, loading
+from homeport.decide import adopting, layout, loading, placing
 from homeport.doors.asker import asker
 from homeport.doors.clock import SystemClock
 from homeport.doors.git import Mirror
@@ -30,11 +31,15 @@ from homeport.doors.tokenbook import TokenBook
 from homeport.flow.site import Site
 from homeport.model.config import Config, Environment, HostConfig, Project, Secret
 from homeport.model.edits import Person
-from homeport.model.errors import ConfigFault, HomeportError, Refused, StateFault, UsageFault
+from homeport.model.errors import ConfigFault, HomeportError, StateFault, UsageFault
 from homeport.model.forge import Forge, NewRequest
 from homeport.model.ports import Journal, Shell
+from homeport.model.remote import Caller, Elsewhere, Place
 from homeport.model.rules import Actor
 from homeport.model.running import Prober, Runtime
+
+if TYPE_CHECKING:
+    from homeport.doors.remote import SshHost
 
 ETC_HOST_FILE = "/etc/homeport/host.toml"
 
@@ -79,15 +84,22 @@ def open_site(folder: str = ".", project: str | None = None, environment: str | 
               host: str | None = None, write: bool = True) -> Site:  # fmt: skip
     """Opens the environment that the folder and the options name.
 
-    Raises UsageFault or ConfigFault when it cannot be told which, Refused when this host does not serve it.
+    Raises UsageFault or ConfigFault when it cannot be told which, Refused when this host does not serve it,
+    Elsewhere when other machines do.
     """
     path = find_config(folder)
     config = read_config(path) if path else None
     if config is None or (project is not None and config.project.name != project):
-        return _known_site(project, environment)
+        site = _known_site(project, environment)
+        try:
+            _placed(site.config, site.environment, site.host_config, host)
+        except BaseException:
+            site.close()
+            raise
+        return site
     name, env = layout.environment_named(config, environment)
     host_config = read_host()
-    _guard(name, env, host_config, host)
+    _placed(config, name, host_config, host)
     assert path is not None
     origin = env.repo or config.project.repo or checkout_origin(os.path.dirname(path))
     return build_site(config, name, env, origin, host_config)
@@ -161,17 +173,54 @@ def host_name(host_config: HostConfig | None) -> str:
     return host_config.name if host_config else socket.gethostname()
 
 
-def _guard(name: str, env: Environment, host_config: HostConfig | None, host: str | None) -> None:
-    """The host's identity: no option lifts it (A2)."""
+def own_name() -> str:
+    """This machine's name, for a greeting: a host file that is wrong is told later."""
+    try:
+        return host_name(read_host())
+    except HomeportError:
+        return socket.gethostname()
+
+
+def _placed(config: Config, environment: str, host_config: HostConfig | None, host: str | None) -> None:
+    """Raises Elsewhere when the work belongs on other machines, Refused when this one is not who it should be (A2)."""
     here = host_name(host_config)
-    if host_config is not None and host_config.environments and name not in host_config.environments:
-        raise Refused(f"this host ({here}) does not serve environment {name}", where="host.toml: environments",
-                      next=f"homeport -e {host_config.environments[0]} ...", code="identity")  # fmt: skip
-    wanted = host or (None if not env.hosts or here in env.hosts else env.hosts[0])
-    if wanted is not None and wanted != here:
-        raise ConfigFault(f"environment {name} runs on {wanted}; this version works on the host itself",
-                          where=f"homeport.toml: environments.{name}.hosts", next=f"ssh {wanted} homeport -e {name} ...",
-                          code="remote")  # fmt: skip
+    if caller() is None:
+        places = placing.elsewhere(config, environment, here, host_config is not None, host, owns_address)
+        if places:
+            raise Elsewhere(places)
+    asking = caller()
+    placing.check_identity(config, environment, host_config, here, host, asking.addresses if asking else (), owns_address)
+
+
+def owns_address(address: str) -> bool:
+    """Whether this machine has that IP address."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.bind((address, 0))
+    except OSError:
+        return False
+    return True
+
+
+_callers: list[Caller] = []
+
+
+def called_by(asking: Caller) -> None:
+    """This process works for somebody on another machine from now on."""
+    _callers.append(asking)
+
+
+def caller() -> Caller | None:
+    """Who asked from another machine; None for a person at this one."""
+    return _callers[-1] if _callers else None
+
+
+def ssh_host(place: Place) -> SshHost:
+    """The way to another machine, over the person's own OpenSSH."""
+    from homeport.doors.remote import SshHost
+
+    return SshHost(place.destination, LocalShell())
 
 
 def checkout_origin(folder: str) -> str:
@@ -290,7 +339,10 @@ def _page(config: Config, origin: str, asked: NewRequest) -> str | None:
 
 def identity(folder: str) -> Person | None:
     """Who commits: `user.name` and `user.email` as git knows them in the checkout around the folder, else
-    GIT_AUTHOR_NAME and GIT_AUTHOR_EMAIL; None when neither says."""
+    GIT_AUTHOR_NAME and GIT_AUTHOR_EMAIL; None when neither says. For a caller, what it said."""
+    asking = caller()
+    if asking is not None:
+        return adopting.person_of(*asking.author) if asking.author else None
     here = LocalShell().run(["git", "-C", folder, "rev-parse", "--git-dir"], ok=(0, 128)).code == 0
     if here:
         told = [LocalShell().run(["git", "-C", folder, "config", "--get", f"user.{key}"], ok=(0, 1, 128)).stdout
@@ -319,12 +371,17 @@ def start_runner(root: str, project: str, environment: str, state: str) -> int:
 
 
 def actor() -> Actor:
-    """Who asks, of what kind and from where."""
-    return asker(person())
+    """Who asks, of what kind and from where; an agent stays one over ssh."""
+    found = asker(person())
+    asking = caller()
+    return found if asking is None or asking.kind == "person" else msgspec.structs.replace(found, kind=asking.kind)
 
 
 def person() -> str:
-    """Who asks: the login behind sudo, else the user."""
+    """Who asks: the person at the other machine, else the login behind sudo, else the user."""
+    asking = caller()
+    if asking is not None:
+        return asking.by
     try:
         return os.environ.get("SUDO_USER") or pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:

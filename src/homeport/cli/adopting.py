@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
+from functools import partial
 
 import click
 
 from homeport.cli.confirming import acting, confirm_options
 from homeport.cli.options import Options, pass_options
+from homeport.cli.questions import can_ask, choose
 from homeport.decide.adopting import Choice, Hunk
 from homeport.model.errors import Refused, UsageFault
 from homeport.model.paths import printable
@@ -40,7 +41,7 @@ def adopt(options: Options, words: tuple[str, ...], patch: bool, branch: str | N
     from homeport.flow import adopting, requesting
     from homeport.wiring import identity, person
 
-    if patch and not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if patch and not can_ask(options):
         raise Refused("--patch asks questions, and there is no terminal to ask on", where="--patch",
                       next="homeport adopt PATH... (whole files)", code="no-terminal")  # fmt: skip
     who = identity(options.folder)
@@ -51,38 +52,27 @@ def adopt(options: Options, words: tuple[str, ...], patch: bool, branch: str | N
     with options.site(recover=True) as site:
         wish = requesting.Wish(branch=branch, message=message, merge=merge, foreign=foreign, allow_secret=allow_secret,
                              by=person())  # fmt: skip
-        ask = _ask if patch else None
+        ask = partial(_ask, options) if patch else None
         said = acting(options, site, confirm, because, lambda its: adopting.adopt(its, words, wish, who, ask))
     options.tell(said, lambda color: show.adopted(said, color=color))
 
 
-def _ask(path: str, old: bytes | None, new: bytes | None, pieces: list[Hunk] | None) -> Choice:
-    """Asks on the terminal, change by change."""
+def _ask(options: Options, path: str, old: bytes | None, new: bytes | None, pieces: list[Hunk] | None) -> Choice:
+    """Asks the person, change by change."""
+    meaning = "y: adopt it, n: leave it, q: leave it and all that follow"
     if pieces is None:
         what = "delete" if new is None else "add" if old is None else "change"
-        said = _answer(f"{printable(path)}: {what} the whole file?")
+        said = choose(options, f"{printable(path)}: {what} the whole file?", "ynq", meaning)
         return Choice(whole=said == "y", stop=said == "q")
     chosen: list[Hunk] = []
     for number, hunk in enumerate(pieces, 1):
-        click.echo(hunk.text, err=True)
-        said = _answer(f"{printable(path)}: adopt this change ({number} of {len(pieces)})?")
+        question = f"{printable(path)}: adopt this change ({number} of {len(pieces)})?"
+        said = choose(options, question, "ynq", meaning, hunk.text)
         if said == "q":
             return Choice(chosen=tuple(chosen), stop=True)
         if said == "y":
             chosen.append(hunk)
     return Choice(chosen=tuple(chosen))
-
-
-def _answer(question: str) -> str:
-    while True:
-        click.echo(f"{question} [y,n,q] ", nl=False, err=True)
-        line = sys.stdin.readline()
-        if not line:
-            return "q"
-        said = line.strip().lower()[:1]
-        if said in ("y", "n", "q"):
-            return said
-        click.echo("y: adopt it, n: leave it, q: leave it and all that follow", err=True)
 
 
 @click.command()
@@ -99,12 +89,13 @@ def accept(options: Options, paths: tuple[str, ...], because: str, until: str) -
     Example:
       homeport accept api/limits.json --because "load test" --until 7d
     """
+    from homeport.cli.show import answers
     from homeport.flow.editing import accept as record
     from homeport.wiring import person
 
     with options.site(recover=True) as site:
         said = record(site, paths, because, until, person())
-    options.tell(said, lambda _: "\n".join(f"accepted until {row['until']}: {row['path']}" for row in said["accepted"]))
+    options.tell(said, lambda _: answers.accepted(said))
 
 
 @click.command()

@@ -181,12 +181,15 @@ def ask_and_follow(options: Options, site: Site, request: Request, confirm: tupl
 
 def follow_to_end(options: Options, site: Site, deploy: str, exit_code: int | None = None) -> None:
     """Shows a deploy until its outcome. Ctrl-C asks it to cancel and waits for the undo; again: leaves it running."""
+    from homeport.cli.calling import tell
     from homeport.cli.show.events import Shown
     from homeport.flow import asking
     from homeport.wiring import person
 
     shown = Shown(options.json, options.quiet, options.verbose, sys.stdout, sys.stderr)
     asked = {"times": 0, "told": 0}
+    if options.call is not None:
+        tell({"type": "asked", "deployId": deploy})
 
     def interrupted(number: int, frame: object) -> None:
         del number, frame
@@ -196,6 +199,8 @@ def follow_to_end(options: Options, site: Site, deploy: str, exit_code: int | No
 
     before = signal.signal(signal.SIGINT, interrupted)
     def tick() -> None:
+        if options.call is not None and options.call.gone:
+            raise click.exceptions.Exit(1)
         if asked["times"] and not asked["told"]:
             asked["told"] = 1
             asking.cancel(site, deploy, person())
@@ -225,6 +230,11 @@ def _request(kind: Kind, ref: str | None, services: tuple[str, ...], on_drift: s
 
 def own_run() -> str | None:
     """The CI run that this command is part of, as its forge numbers it."""
+    from homeport.wiring import caller
+
+    asking = caller()
+    if asking is not None:
+        return asking.run
     if os.environ.get("GITEA_ACTIONS") == "true":
         return os.environ.get("GITHUB_RUN_NUMBER")
     return os.environ.get("GITHUB_RUN_ID") or os.environ.get("CI_PIPELINE_ID")

@@ -9,7 +9,6 @@ import msgspec
 
 from homeport.cli.confirming import acting, confirm_options
 from homeport.cli.options import Options, pass_options
-from homeport.model.paths import printable
 
 
 @click.command()
@@ -70,13 +69,13 @@ def discard(options: Options, paths: tuple[str, ...], confirm: tuple[str, ...], 
     Example:
       homeport discard api/server.js
     """
+    from homeport.cli.show import answers
     from homeport.flow.looking import discard_paths
     from homeport.wiring import person
 
     with options.site(recover=True) as site:
         said = acting(options, site, confirm, because, lambda its: discard_paths(its, paths, person()))
-    saved = f"\nsaved as {', '.join(said['rescued'])} (homeport rescue show ID)" if said["rescued"] else ""
-    options.tell(said, lambda _: f"put back: {', '.join(said['discarded'])}{saved}")
+    options.tell(said, lambda _: answers.discarded(said))
 
 
 @click.command()
@@ -90,21 +89,13 @@ def record(options: Options, services: tuple[str, ...], anew: bool) -> None:
     Example:
       homeport record api
     """
+    from homeport.cli.show import answers
     from homeport.flow.looking import meet_anew, record_services
     from homeport.wiring import person
 
     with options.site(recover=True) as site:
         said = meet_anew(site, services, person()) if anew else record_services(site, services, person())
-
-    def text(color: bool) -> str:
-        del color
-        lines = []
-        for row in said["services"]:
-            left = f"; still drift: {', '.join(row['left'])}" if row["left"] else ""
-            lines.append(f"{row['service']}: {len(row['recorded'])} recorded{left}")
-        return "\n".join(lines)
-
-    options.tell(said, text)
+    options.tell(said, lambda _: answers.recorded(said))
 
 
 @click.group()
@@ -170,11 +161,11 @@ def rescue_restore(options: Options, id: str, to: str | None, confirm: tuple[str
       homeport rescue restore r-1a2b3c4d
       homeport rescue restore r-1a2b3c4d --to /tmp/server.js
     """
+    from homeport.cli.show import answers
     from homeport.flow.rescuing import put_back, write_out
     from homeport.wiring import person
 
     with options.site(recover=True) as site:
         said = (write_out(site, id, to, person()) if to
                 else acting(options, site, confirm, because, lambda its: put_back(its, id, person())))  # fmt: skip
-    saved = f" (what lay there is saved as {', '.join(said['rescued'])})" if said.get("rescued") else ""
-    options.tell(said, lambda _: f"restored to {printable(said['path'])}{saved}")
+    options.tell(said, lambda _: answers.restored(said))

@@ -19,12 +19,14 @@ def block(options: Options, sha: str, because: str) -> None:
     Example:
       homeport block 1a2b3c4 --because "breaks logins"
     """
+    from homeport.cli.show import answers
     from homeport.flow.blocking import block as keep_out
     from homeport.wiring import person
 
     with options.site() as site:
         full = keep_out(site, sha, because, person())
-    options.tell({"sha": full, "blocked": True}, lambda _: f"{full[:12]} is blocked: {because}")
+    said = {"sha": full, "blocked": True, "because": because}
+    options.tell(said, lambda _: answers.blocked(said))
 
 
 @click.command()
@@ -37,12 +39,14 @@ def unblock(options: Options, sha: str) -> None:
     Example:
       homeport unblock 1a2b3c4
     """
+    from homeport.cli.show import answers
     from homeport.flow.blocking import unblock as let_in
     from homeport.wiring import person
 
     with options.site() as site:
         full = let_in(site, sha, person())
-    options.tell({"sha": full, "blocked": False}, lambda _: f"{full[:12]} may be deployed again")
+    said = {"sha": full, "blocked": False}
+    options.tell(said, lambda _: answers.blocked(said))
 
 
 @click.command()
@@ -56,6 +60,7 @@ def hold(options: Options, because: str, lasting: str | None) -> None:
     Example:
       homeport hold --because "moving the database" --for 2h
     """
+    from homeport.cli.show import answers
     from homeport.decide import durations
     from homeport.flow.blocking import hold as pause
     from homeport.wiring import person
@@ -68,8 +73,8 @@ def hold(options: Options, because: str, lasting: str | None) -> None:
         ) from fault
     with options.site() as site:
         made = pause(site, because, person(), seconds)
-    options.tell({"hold": {"because": made.because, "by": made.by, "until": made.until}},
-                 lambda _: f"triggers are paused until {made.until}: {because}")  # fmt: skip
+    said = {"hold": {"because": made.because, "by": made.by, "until": made.until}}
+    options.tell(said, lambda _: answers.held(said))
 
 
 @click.command()
@@ -81,12 +86,14 @@ def unhold(options: Options) -> None:
     Example:
       homeport unhold
     """
+    from homeport.cli.show import answers
     from homeport.flow.blocking import unhold as go_on
     from homeport.wiring import person
 
     with options.site() as site:
         ended = go_on(site, person())
-    options.tell({"hold": None, "ended": ended}, lambda _: "triggers deploy again" if ended else "there was no hold")
+    said = {"hold": None, "ended": ended}
+    options.tell(said, lambda _: answers.held(said))
 
 
 @click.group()

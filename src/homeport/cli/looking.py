@@ -100,8 +100,6 @@ def logs(options: Options, name: str | None, follow: bool, lines: int) -> None:
 
 
 def _deploy_lines(options: Options, path: str) -> list[str]:
-    from homeport.model.paths import printable
-
     try:
         with open(path, "rb") as file:
             raw = file.read().split(b"\n")
@@ -109,20 +107,16 @@ def _deploy_lines(options: Options, path: str) -> list[str]:
         return []
     if options.json:
         return [line.decode("utf-8", "replace") for line in raw if line]
+    from homeport.cli.show.answers import log_line
+
     found = []
     for line in raw:
         try:
-            event = msgspec.json.decode(line)
+            shown = log_line(msgspec.json.decode(line))
         except msgspec.DecodeError:
             continue
-        if event.get("type") == "deploy.log":
-            whose = f"{event['service']}: " if event.get("service") else ""
-            found.append(printable(f"{whose}{event['line']}"))
-        elif event.get("type") == "deploy.stage" and event.get("state") != "start":
-            detail = f": {event['detail']}" if event.get("detail") else ""
-            found.append(printable(f"-- {event['stage']} {event['state']}{detail}"))
-        elif event.get("type") == "deploy.notice":
-            found.append(printable(f"!! {event['message']}"))
+        if shown is not None:
+            found.append(shown)
     return found
 
 

@@ -8,7 +8,7 @@ import sys
 
 import click
 
-from homeport.cli.options import Options
+from homeport.cli.options import Away, Options
 from homeport.model.errors import Cancelled, Failed, HomeportError, InfrastructureFault, UsageFault
 
 VERBS = {
@@ -57,6 +57,10 @@ HELP_OF = {
 """For the list of verbs, so that listing loads none of them; each verb says more itself."""
 
 
+WORDS = "homeport.words"
+"""Where a context keeps the verb and what follows it."""
+
+
 class Verbs(click.Group):
     """Loads a verb's module only when it is asked for."""
 
@@ -81,6 +85,7 @@ class Verbs(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
+        ctx.meta[WORDS] = tuple(args)
         if name not in VERBS and not name.startswith("-"):
             import difflib
 
@@ -97,10 +102,11 @@ class Verbs(click.Group):
 @click.option("--json", "as_json", is_flag=True, help="Print JSON: one object, or lines while something runs.")
 @click.option("-q", "--quiet", is_flag=True, help="Only the outcome.")
 @click.option("-v", "--verbose", is_flag=True, help="Every line of builds and commands.")
+@click.option("--caller", hidden=True, help="Who asks from another machine; homeport writes it itself.")
 @click.version_option(package_name="homeport", message="homeport %(version)s")
 @click.pass_context
 def cli(ctx: click.Context, folder: str, project: str | None, environment: str | None, host: str | None,
-        as_json: bool, quiet: bool, verbose: bool) -> None:  # fmt: skip
+        as_json: bool, quiet: bool, verbose: bool, caller: str | None) -> None:  # fmt: skip
     """Keeps a git repository and the servers that run it in step, in both directions.
 
     \b
@@ -109,8 +115,16 @@ def cli(ctx: click.Context, folder: str, project: str | None, environment: str |
       homeport deploy
       homeport drift
     """
-    ctx.obj = Options(folder=folder, project=project, environment=environment, host=host, json=as_json, quiet=quiet,
-                      verbose=verbose)  # fmt: skip
+    options = Options(folder=folder, project=project, environment=environment, host=host, json=as_json, quiet=quiet,
+                      verbose=verbose, words=ctx.meta.get(WORDS, ()))  # fmt: skip
+    if caller is not None:
+        from homeport.cli.calling import Call, read_caller
+        from homeport.wiring import called_by, own_name
+
+        options.call = Call(read_caller(caller))
+        called_by(options.call.caller)
+        options.call.begin(options.words[0], own_name())
+    ctx.obj = options
 
 
 def main() -> None:
@@ -121,8 +135,7 @@ def main() -> None:
 def _run(argv: list[str]) -> int:
     json = "--json" in argv
     try:
-        code = cli.main(argv, prog_name="homeport", standalone_mode=False)
-        return code if isinstance(code, int) else 0
+        return _carried_out(argv)
     except click.exceptions.Exit as ended:
         return ended.exit_code
     except BrokenPipeError:
@@ -133,6 +146,16 @@ def _run(argv: list[str]) -> int:
             raise
         known = _known(fault)
         return _told(json, known, 130 if isinstance(fault, KeyboardInterrupt | click.Abort) else known.exit_code)
+
+
+def _carried_out(argv: list[str]) -> int:
+    try:
+        code = cli.main(argv, prog_name="homeport", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except Away as away:
+        from homeport.cli.remoting import run_there
+
+        return run_there(away.options, away.places)
 
 
 def _known(fault: BaseException) -> HomeportError:
@@ -166,6 +189,8 @@ def _told(json: bool, fault: HomeportError, exit_code: int) -> int:
 
         said = {"type": "error", "code": fault.code, "what": fault.what, "where": fault.where, "next": fault.next}
         click.echo(encode({**said, "exitCode": exit_code}))
+        if "--caller" in sys.argv:
+            return exit_code
     click.echo(error(fault).rstrip("\n"), err=True)
     return exit_code
 

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from homeport.model.remote import Elsewhere, Place
+
 if TYPE_CHECKING:
+    from homeport.cli.calling import Call
     from homeport.flow.site import Site
 
 
@@ -24,18 +27,25 @@ class Options:
     json: bool = False
     quiet: bool = False
     verbose: bool = False
+    words: tuple[str, ...] = ()
+    """The verb and what follows it."""
+    call: Call | None = None
+    """The connection to whoever asked from another machine."""
 
     def site(self, *, recover: bool = False) -> Site:
         """The environment that the options and the folder name. With `recover`, a deploy that a crash
-        interrupted is ended first (DESIGN section 1)."""
+        interrupted is ended first (DESIGN section 1). Raises Away when the environment is on other machines."""
         from homeport.wiring import open_site
 
-        site = open_site(self.folder, self.project, self.environment, self.host)
+        try:
+            site = open_site(self.folder, self.project, self.environment, self.host)
+        except Elsewhere as there:
+            raise Away(self, there.places) from None
         if recover:
             from homeport.flow.asking import recover_if_needed
 
             ended = recover_if_needed(site)
-            if ended and not self.json and not self.quiet:
+            if ended:
                 self.note(f"an interrupted deploy was ended first: homeport show {ended}")
         return site
 
@@ -52,7 +62,11 @@ class Options:
 
     def note(self, words: str) -> None:
         """A remark beside the answer, for a person."""
-        if not self.json and not self.quiet:
+        if self.call is not None:
+            from homeport.cli.calling import tell
+
+            tell({"type": "note", "text": words})
+        elif not self.json and not self.quiet:
             click.echo(words, err=True)
 
 
@@ -61,3 +75,12 @@ pass_options = click.make_pass_decorator(Options, ensure=True)
 
 class Exit(click.exceptions.Exit):
     """Ends the program with an exit code (DESIGN section 9); nothing more is printed."""
+
+
+class Away(Exception):
+    """The verb belongs on other machines: what it was asked with, and where."""
+
+    def __init__(self, options: Options, places: tuple[Place, ...]) -> None:
+        super().__init__(options, places)
+        self.options = options
+        self.places = places

@@ -61,7 +61,7 @@ def _top(config: Config) -> Iterator[Note]:
     if config.migrate is not None and config.migrate.undo is not None:
         yield _lacking(("migrate", "undo"), "undo of migrations")
     for key, what in (
-        ("hosts", "remote hosts"), ("scopes", "scopes"), ("checks", "CI checks of its own"),
+        ("scopes", "scopes"), ("checks", "CI checks of its own"),
         ("hostfiles", "host files"), ("notify", "notifications"),
     ):  # fmt: skip
         if getattr(config, key):
@@ -76,8 +76,6 @@ def _rules(rules: list[Rule]) -> Iterator[Note]:
 
 def _environment(environment: Environment, path: Path) -> Iterator[Note]:
     fresh = Environment(branch=environment.branch)
-    if len(environment.hosts) > 1:
-        yield _lacking((*path, "hosts"), "environments on several hosts")
     for key, what in (
         ("try_", "try"), ("strategy", "strategies for several hosts"),
         ("converge", "converging by itself"),

@@ -8,8 +8,10 @@ import pwd
 import selectors
 import signal
 import subprocess
+import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import IO, Literal, cast
 
 from homeport.doors import namespaces
@@ -45,15 +47,16 @@ class LocalShell:
 
     def run(
         self, argv: Sequence[str], *, cwd: str | None = None, env: Mapping[str, str] | None = None,
-        input: bytes | None = None, timeout: float | None = 60.0, ok: Iterable[int] = (0,),
+        input: bytes | None = None, timeout: float | None = 60.0, ok: Iterable[int] = (0,), at_terminal: bool = False,
     ) -> Completed:  # fmt: skip
-        """As `Shell.run`; at the deadline the whole process group is killed."""
+        """As `Shell.run`; at the deadline the whole process group is killed. With `at_terminal` it stays in the
+        terminal's own group, so that it can ask there and Ctrl-C ends it."""
         name = os.path.basename(argv[0])
         try:
             child = subprocess.Popen(
                 list(argv), cwd=cwd, env=dict(env) if env is not None else scrubbed(),
                 stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+                stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=not at_terminal,
             )  # fmt: skip
         except (OSError, ValueError) as fault:
             raise _not_started(name, fault, env if env is not None else scrubbed()) from fault
@@ -61,7 +64,7 @@ class LocalShell:
             try:
                 stdout, stderr = child.communicate(input, timeout)
             except BaseException as fault:
-                _signal_group(child.pid, signal.SIGKILL)
+                child.kill() if at_terminal else _signal_group(child.pid, signal.SIGKILL)
                 child.wait()
                 if not isinstance(fault, subprocess.TimeoutExpired):
                     raise
@@ -124,6 +127,63 @@ class LocalShell:
     def end_jobs_of(self, deploy: str) -> int:
         """As `Shell.end_jobs_of`; never this very process."""
         return kill_marked(f"{deploy}:", exact=False)
+
+
+class Conversation:
+    """A program that is talked with, line by line, while it runs; its standard error is collected aside.
+
+    Raises InfrastructureFault (code `no-start`). Lines may be of any length. Use it in a `with` block: at its end the
+    program is told to stop (end of input), and killed when it does not within `GRACE`.
+    """
+
+    def __init__(self, argv: Sequence[str], env: Mapping[str, str], *, apart: bool) -> None:
+        """`apart`: a Ctrl-C at the terminal does not reach it; it cannot ask there either."""
+        self._errors: deque[bytes] = deque(maxlen=200)
+        try:
+            self._child = subprocess.Popen(
+                list(argv), env=dict(env), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                start_new_session=apart,
+            )  # fmt: skip
+        except (OSError, ValueError) as fault:
+            raise _not_started(os.path.basename(argv[0]), fault, env) from fault
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
+
+    def _listen(self) -> None:
+        for line in cast("IO[bytes]", self._child.stderr):
+            self._errors.append(line[:LONGEST_LINE])
+
+    def __enter__(self) -> Conversation:
+        return self
+
+    def lines(self) -> Iterator[bytes]:
+        """What it prints, each line with its end."""
+        yield from cast("IO[bytes]", self._child.stdout)
+
+    def say(self, line: bytes) -> None:
+        """Sends a line; one that nobody hears any more is lost."""
+        with contextlib.suppress(OSError, ValueError):
+            cast("IO[bytes]", self._child.stdin).write(line + b"\n")
+            cast("IO[bytes]", self._child.stdin).flush()
+
+    def ended(self) -> tuple[int, str]:
+        """(exit status, the end of its standard error), once it ended by itself."""
+        code = self._child.wait()
+        self._listener.join(LINGER)
+        return code, printable(b"".join(self._errors)).strip()
+
+    def __exit__(self, *_: object) -> None:
+        for pipe in (self._child.stdin, self._child.stdout):
+            with contextlib.suppress(OSError):
+                cast("IO[bytes]", pipe).close()
+        try:
+            self._child.wait(GRACE)
+        except subprocess.TimeoutExpired:
+            self._child.kill()
+            self._child.wait()
+        self._listener.join(LINGER)
+        if not self._listener.is_alive():
+            cast("IO[bytes]", self._child.stderr).close()
 
 
 class _Watch:

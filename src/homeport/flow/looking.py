@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from homeport.decide import layout, trying
+from homeport.decide import layout
 from homeport.flow import editing, guarding
 from homeport.flow.goals import build_target, service_now, unit_of
 from homeport.flow.site import Site

@@ -67,5 +67,8 @@ class Site:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
         for close in reversed(self.closers):
             close()

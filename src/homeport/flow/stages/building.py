@@ -90,9 +90,15 @@ def run_command(owner: object, command: str | list[str], folder: str, timeout: f
 
 
 def migrate(work: Work, tools: Tools) -> Work:
-    """Migrations run from the build folder, before anything live changes; the old version keeps serving."""
+    """Migrations run from the build folder, before anything live changes; the old version keeps serving.
+
+    Once per environment: on the first of several hosts.
+    """
     plan = work.config.migrate
     if plan is None or work.deploy.request.kind in ("rollback", "restart"):
+        return work
+    hosts = tools.site.env.hosts
+    if len(hosts) > 1 and tools.site.host != hosts[0]:
         return work
     service = _migrating(work, plan.service)
     if service is None or service.build_tree is None:

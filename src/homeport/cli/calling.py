@@ -1,0 +1,91 @@
+"""The far side of a command over ssh: greets, hears a cancel or an answer, and knows when nobody listens any more."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import click
+import msgspec
+
+from homeport import __version__
+from homeport.cli.show.json import encode
+from homeport.model.errors import Cancelled, UsageFault
+from homeport.model.remote import PROTOCOL, Caller, Hello, Spoken
+
+LOOKING = frozenset({"status", "history", "show", "logs", "plan", "drift", "diff", "edits", "doctor", "rules", "audit"})
+"""Verbs that change nothing a person put there: over several hosts they go on after a failure, and once nobody
+listens they end at once."""
+
+
+class Call:
+    """The connection to whoever asked, over standard input and output."""
+
+    def __init__(self, caller: Caller) -> None:
+        self.caller = caller
+        self.gone = False
+        """The other side went away, or its connection broke."""
+        self._looking = False
+        self._answers: queue.SimpleQueue[Spoken | None] = queue.SimpleQueue()
+
+    def begin(self, verb: str, host: str) -> None:
+        """Greets, and listens from now on. Raises UsageFault (code `version`) for another protocol."""
+        tell(Hello(protocol=PROTOCOL, version=__version__, host=host))
+        if self.caller.protocol != PROTOCOL:
+            raise UsageFault(f"this host has homeport {__version__}, which does not understand {self.caller.version}",
+                             where=host, next="homeport setup", code="version")  # fmt: skip
+        self._looking = verb in LOOKING
+        threading.Thread(target=self._listen, daemon=True).start()
+
+    def _listen(self) -> None:
+        for line in _lines(0):
+            try:
+                said = msgspec.json.decode(line, type=Spoken)
+            except msgspec.DecodeError:
+                continue
+            if said.cancel:
+                os.kill(os.getpid(), signal.SIGINT)
+            else:
+                self._answers.put(said)
+        self.gone = True
+        self._answers.put(None)
+        if self._looking:
+            os._exit(1)
+
+    def ask(self, question: str, **more: Any) -> Any:
+        """Asks the person at the other side; the answer. Raises Cancelled when nobody is there any more."""
+        tell({"type": "question", "text": question, **more})
+        said = self._answers.get()
+        if said is None:
+            raise Cancelled("the connection broke before the question was answered", next="homeport status",
+                            code="interrupted")  # fmt: skip
+        return said.answer
+
+
+def _lines(source: int) -> Iterator[bytes]:
+    """Lines of a descriptor until its end, without a buffer that the end of the program would have to wait for."""
+    rest = b""
+    with contextlib.suppress(OSError):
+        while chunk := os.read(source, 65536):
+            *whole, rest = (rest + chunk).split(b"\n")
+            yield from whole
+
+
+def tell(said: Any) -> None:
+    """One line to the other side, at once."""
+    click.echo(encode(said))
+    sys.stdout.flush()
+
+
+def read_caller(raw: str) -> Caller:
+    """Raises UsageFault (code `usage`) for what no homeport sends."""
+    try:
+        return msgspec.json.decode(raw, type=Caller)
+    except msgspec.DecodeError as fault:
+        raise UsageFault(f"--caller is for homeport itself: {fault}", next="homeport --help", code="usage") from fault

@@ -1,0 +1,247 @@
+"""The near side of a command over ssh: runs the same verb on the host and shows what it says as if it were here."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import click
+import msgspec
+
+from homeport import __version__
+from homeport.cli.calling import LOOKING
+from homeport.cli.options import Options
+from homeport.cli.show.events import Shown
+from homeport.model.errors import ConfigFault, Failed, HomeportError, InfrastructureFault, UsageFault
+from homeport.model.remote import OWN_TYPES, PROTOCOL, Caller, Hello, Place, Spoken, ToldFault
+
+HERE_ONLY = frozenset({"serve", "supervise", "mcp", "demo", "ssh-entry"})
+"""Verbs of a machine itself."""
+DEPLOYING = frozenset({"deploy", "try", "rollback", "rebuild", "restart", "cancel", "migrate", "converge"})
+"""Verbs that show a deploy, which goes on without us."""
+SIGNING = frozenset({"adopt", "try"})
+"""Verbs that make a commit of the person's."""
+
+
+@dataclass
+class Heard:
+    """What one host said so far."""
+
+    greeted: bool = False
+    deploy: str | None = None
+    fault: ToldFault | None = None
+    noise: list[str] = field(default_factory=list)
+    cancels: int = 0
+
+
+def run_there(options: Options, places: tuple[Place, ...]) -> int:
+    """Carries the verb out on each host in order; the exit code is the first that is not 0.
+
+    A verb that changes something stops at the first host where it does not succeed.
+    """
+    verb = options.words[0]
+    if verb in HERE_ONLY:
+        raise UsageFault(f"{verb} works on the machine itself", where=f"environment {places[0].environment}",
+                         next=f"ssh {places[0].destination}", code="usage")  # fmt: skip
+    words, worst = list(options.words), 0
+    for number, place in enumerate(places):
+        if len(places) > 1 and not options.json and not options.quiet:
+            click.echo(f"== {place.host}")
+        code, sha = _on(options, place, words)
+        worst = worst or code
+        left = [other.host for other in places[number + 1 :]]
+        if code and left and verb not in LOOKING:
+            if not options.json:
+                click.echo(f"homeport: stopped at {place.host}; not done on {', '.join(left)}", err=True)
+            break
+        if verb == "deploy" and sha and "--ref" not in words and not any(w.startswith("--ref=") for w in words):
+            words = _pinned(words, sha, options)
+    return worst
+
+
+def _pinned(words: list[str], sha: str, options: Options) -> list[str]:
+    """The same deploy of the commit that the first host got, so that the branch may move on meanwhile."""
+    from homeport.wiring import find_config, read_config
+
+    path = find_config(options.folder)
+    services = read_config(path).services if path else {}
+    named = [w for w in words[1:] if not w.startswith("-")]
+    return words if named and named[0] not in services else [words[0], "--ref", sha, *words[1:]]
+
+
+def _on(options: Options, place: Place, words: list[str]) -> tuple[int, str | None]:
+    """(exit code, the deployed commit) of the verb on one host."""
+    from homeport.wiring import ssh_host
+
+    host = ssh_host(place)
+    host.connect()
+    heard = Heard()
+    shown = Shown(options.json, options.quiet, options.verbose, sys.stdout, sys.stderr)
+    asked = [*_before(options, place), *words]
+    try:
+        for program in host.places():
+            with host.talk(asked, program) as there:
+                hear = _Hearing(options, place, heard, shown, there.say)
+                with _interruptible(heard, there.say, stops=words[0] not in LOOKING):
+                    for line in there.lines():
+                        hear(line)
+                    code, said = there.ended()
+            if heard.greeted or code != 127:
+                break
+    except KeyboardInterrupt:
+        if heard.deploy is None or words[0] in LOOKING:
+            raise
+        shown.close()
+        click.echo(f"\nhomeport: the deploy goes on without this terminal\n  next: {_follow(place, heard)}", err=True)
+        return 6, None
+    finally:
+        shown.close()
+    if heard.fault is not None:
+        return _told(options, heard.fault), None
+    if not heard.greeted or (code == 255 and shown.done is None):
+        raise _broken(host.refused, place, heard, words[0], code, said)
+    if said:
+        click.echo(f"{place.host}: {said}", err=True)
+    return code, shown.done.sha if shown.done else None
+
+
+def _before(options: Options, place: Place) -> list[str]:
+    """What stands before the verb on the host."""
+    from homeport.cli.deploying import own_run
+    from homeport.wiring import actor, identity
+
+    signed = identity(options.folder) if options.words[0] in SIGNING else None
+    asking = actor()
+    caller = Caller(
+        protocol=PROTOCOL, version=__version__, by=f"{asking.name}@{socket.gethostname()}", kind=asking.kind,
+        run=own_run(), author=(signed.name, signed.email) if signed else None, addresses=place.addresses,
+    )  # fmt: skip
+    named = ["-p", place.project, "-e", place.environment, "--host", place.host]
+    return ["--caller", msgspec.json.encode(caller).decode(), *named, "--json"]
+
+
+class _Hearing:
+    """Takes the host's lines: its own kinds are acted upon, events are shown as they come, the answer is rendered."""
+
+    def __init__(self, options: Options, place: Place, heard: Heard, shown: Shown, say: Callable[[bytes], None]) -> None:
+        self._options, self._place, self._heard, self._shown, self._say = options, place, heard, shown, say
+        words = options.words
+        self._live = words[0] in DEPLOYING or (words[0] == "logs" and not {"-f", "--follow"}.isdisjoint(words))
+
+    def __call__(self, line: bytes) -> None:
+        try:
+            said = msgspec.json.decode(line)
+            kind = said.get("type", "") if isinstance(said, dict) else None
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            kind = None
+        if not self._heard.greeted:
+            self._greet(line, kind)
+        elif kind in OWN_TYPES:
+            self._act(str(kind), said, line)
+        elif kind is not None and str(kind).startswith("deploy.") and self._live:
+            self._heard.deploy = said.get("deployId") or self._heard.deploy
+            self._shown.feed(line.rstrip(b"\n"))
+        elif kind is not None:
+            self._answer(said, line)
+
+    def _greet(self, line: bytes, kind: object) -> None:
+        if kind != "hello":
+            self._heard.noise = [*self._heard.noise, line.decode("utf-8", "replace").strip()][-3:]
+            return
+        hello = msgspec.json.decode(line, type=Hello)
+        if hello.protocol != PROTOCOL:
+            raise _other_version(self._place, hello.version, newer=hello.protocol > PROTOCOL)
+        self._heard.greeted = True
+
+    def _act(self, kind: str, said: dict[str, Any], line: bytes) -> None:
+        if kind == "error":
+            self._heard.fault = msgspec.convert(said, ToldFault)
+            if self._options.json:
+                click.echo(line.decode("utf-8", "replace").rstrip("\n"))
+        elif kind == "note":
+            self._options.note(str(said.get("text", "")))
+        elif kind == "asked":
+            self._heard.deploy = said.get("deployId")
+        elif kind == "question":
+            from homeport.cli.questions import answered
+
+            self._say(msgspec.json.encode(Spoken(answer=answered(said))))
+
+    def _answer(self, said: dict[str, Any], line: bytes) -> None:
+        from homeport.cli.show.answers import shown
+
+        if self._options.json:
+            click.echo(line.decode("utf-8", "replace").rstrip("\n"))
+            sys.stdout.flush()
+        else:
+            shown(self._options, said)
+
+
+@contextmanager
+def _interruptible(heard: Heard, say: Callable[[bytes], None], *, stops: bool) -> Iterator[None]:
+    """Ctrl-C asks the host to cancel; a second one leaves. A verb that only looks ends at once."""
+
+    def interrupted(number: int, frame: object) -> None:
+        del number, frame
+        heard.cancels += 1
+        if not stops or heard.cancels > 1:
+            raise KeyboardInterrupt
+        say(msgspec.json.encode(Spoken(cancel=True)))
+
+    before = signal.signal(signal.SIGINT, interrupted)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _told(options: Options, fault: ToldFault) -> int:
+    from homeport.cli.show.results import error
+
+    known = HomeportError(fault.what, where=fault.where, next=fault.next, code=fault.code)
+    click.echo(error(known).rstrip("\n"), err=True)
+    return fault.exit_code
+
+
+def _follow(place: Place, heard: Heard) -> str:
+    return f"homeport -e {place.environment} --host {place.host} logs -f {heard.deploy}"
+
+
+def _broken(why: Callable[[str], HomeportError], place: Place, heard: Heard, verb: str, code: int,
+            said: str) -> HomeportError:  # fmt: skip
+    """What to tell when the host did not say how it ended."""
+    words = said.strip().splitlines()[-1:] or heard.noise[-1:]
+    if not heard.greeted:
+        if code == 255:
+            return why(said)
+        setup = f"homeport -e {place.environment} --host {place.host} setup"
+        if code == 127:
+            return ConfigFault(f"{place.host} has no homeport", where=place.destination, next=setup, code="no-program")
+        if "--caller" in said:
+            return _other_version(place, "an older one", newer=False)
+        return Failed(f"{place.host} did not answer as homeport does: {' '.join(words) or f'status {code}'}",
+                      where=place.destination, next=setup, code="no-answer")  # fmt: skip
+    base = f"homeport -e {place.environment} --host {place.host}"
+    if verb in DEPLOYING and heard.deploy is not None:
+        what, next = f"the connection broke; deploy {heard.deploy} goes on at {place.host}", _follow(place, heard)
+    elif verb in LOOKING:
+        what, next = "the connection broke; nothing was to be changed", f"{base} {verb}"
+    elif verb in DEPLOYING:
+        what, next = f"the connection broke before {place.host} said whether it took the request", f"{base} history"
+    else:
+        after = {"adopt": "edits", "discard": "drift", "record": "drift", "accept": "edits"}.get(verb, "status")
+        what, next = f"the connection broke; {place.host} ends what it began with {verb}", f"{base} {after}"
+    return InfrastructureFault(what, where=place.destination, next=next, code="connection")
+
+
+def _other_version(place: Place, version: str, *, newer: bool) -> ConfigFault:
+    mend = "pipx upgrade homeport" if newer else f"homeport -e {place.environment} --host {place.host} setup"
+    return ConfigFault(f"{place.host} has homeport {version}, and this is {__version__}: they do not understand each other",
+                       where=place.destination, next=mend, code="version")  # fmt: skip
+
+

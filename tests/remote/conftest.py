@@ -1,0 +1,264 @@
+"""Real machines over a real sshd: a laptop and two hosts on loopback, each with its own identity, state and live folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from tests.scenarios.conftest import PROGRAM, Ran, World, eventually
+
+SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+PROJECT = """\
+[project]
+name = "shop"
+
+[environments.production]
+branch = "main"
+hosts = ["prod-1"]
+
+[environments.staging]
+branch = "staging"
+hosts = ["stage-1"]
+
+[hosts.prod-1]
+ssh = "prod.example.com"
+
+[hosts.stage-1]
+ssh = "stage.example.com"
+
+[services.site]
+source = "site"
+target = "{prod}"
+environments = ["production"]
+
+[services.preview]
+source = "site"
+target = "{stage}"
+environments = ["staging"]
+"""
+
+
+@dataclass
+class Machine:
+    """One host: an sshd of its own, whose sessions see this machine's state, host file and HOME."""
+
+    root: Path
+    name: str
+    environment: str
+    port: int
+    sshd: subprocess.Popen[bytes] | None = None
+
+    def __post_init__(self) -> None:
+        self.home, self.live, self.state = self.root / "home", self.root / "live", self.root / "state"
+        self.host_file = self.root / "host.toml"
+        for folder in (self.home, self.live):
+            folder.mkdir(parents=True)
+        self.identify(self.name)
+
+    def identify(self, name: str, more: str = "") -> None:
+        self.host_file.write_text(
+            f'name = "{name}"\nenvironments = ["{self.environment}"]\nroots = ["{self.live}"]\nunits = ["*"]\n{more}'
+        )
+
+    @property
+    def env(self) -> dict[str, str]:
+        return {
+            "PATH": f"{PROGRAM.parent}:/usr/local/bin:/usr/bin:/bin", "HOME": str(self.home), "LANG": "C.UTF-8",
+            "HOMEPORT_STATE": str(self.state), "HOMEPORT_HOST_FILE": str(self.host_file),
+        }  # fmt: skip
+
+    def homeport(self, *args: str, ok: tuple[int, ...] | None = (0,)) -> Ran:
+        """Runs the program on this machine itself."""
+        argv = [str(PROGRAM), "-p", "shop", "-e", self.environment, *args]
+        done = subprocess.run(argv, cwd=self.home, env=self.env, stdin=subprocess.DEVNULL, capture_output=True,
+                              text=True, timeout=60)  # fmt: skip
+        ran = Ran(argv, done.returncode, done.stdout, done.stderr)
+        assert ok is None or ran.code in ok, f"{args} ended with {ran.code}\n{ran.stdout}\n{ran.stderr}"
+        return ran
+
+    def text(self, name: str) -> str:
+        return (self.live / name).read_text()
+
+    def serve(self, keys: Path, before: tuple[str, ...] = ()) -> None:
+        """Starts its sshd; `before` is put before the command (to start it in a namespace)."""
+        assert SSHD, "sshd is not installed; ./dev test installs it"
+        if os.geteuid() == 0:
+            os.makedirs("/run/sshd", mode=0o755, exist_ok=True)
+        environment = " ".join(f'"{name}={value}"' for name, value in self.env.items())
+        config = self.root / "sshd_config"
+        config.write_text(
+            f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {keys / self.name}\nPidFile none\nStrictModes no\n"
+            f"AuthorizedKeysFile {self.root / 'authorized_keys'}\nUsePAM no\nPasswordAuthentication no\n"
+            f"KbdInteractiveAuthentication no\nPermitRootLogin yes\nSetEnv {environment}\n"
+        )
+        with open(self.root / "sshd.log", "wb") as log:
+            self.sshd = subprocess.Popen([*before, SSHD, "-D", "-e", "-f", str(config)], stderr=log,
+                                         stdin=subprocess.DEVNULL)  # fmt: skip
+        eventually(lambda: "listening" in (self.root / "sshd.log").read_text(), f"sshd of {self.name} listens")
+
+    def sessions(self) -> list[int]:
+        """The processes of sshd that serve a connection."""
+        assert self.sshd is not None
+        return children(self.sshd.pid)
+
+    def cut(self) -> None:
+        """kill -9 for every connection: what a broken network or a killed sshd child looks like."""
+        for pid in self.sessions():
+            for each in [*(p for p in children(pid) if name_of(p).startswith("sshd")), pid]:
+                kill(each)
+
+    def working(self) -> list[int]:
+        """Processes of homeport on this machine."""
+        mark = f"HOMEPORT_STATE={self.state}".encode()
+        found = []
+        for folder in Path("/proc").iterdir():
+            try:
+                ours = folder.name.isdigit() and mark in (folder / "environ").read_bytes().split(b"\0")
+                if ours and b"homeport" in (folder / "cmdline").read_bytes():
+                    found.append(int(folder.name))
+            except OSError:
+                continue
+        return found
+
+    def close(self) -> None:
+        for pid in self.working():
+            kill(pid)
+        if self.sshd is not None:
+            self.cut()
+            self.sshd.kill()
+            self.sshd.wait()
+
+
+def children(pid: int) -> list[int]:
+    try:
+        return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    except OSError:
+        return []
+
+
+def name_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
+
+
+def kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+@dataclass
+class Fleet:
+    """The laptop (a World with a clone) and the machines it reaches."""
+
+    laptop: World
+    keys: Path
+    runtime: Path
+    machines: dict[str, Machine] = field(default_factory=dict)
+
+    @property
+    def prod(self) -> Machine:
+        return self.machines["prod-1"]
+
+    @property
+    def stage(self) -> Machine:
+        return self.machines["stage-1"]
+
+    def add(self, name: str, environment: str, alias: str, before: tuple[str, ...] = ()) -> Machine:
+        made = Machine(self.laptop.root / name, name, environment, self.laptop.free_port())
+        shutil.copyfile(self.keys / "person.pub", made.root / "authorized_keys")
+        made.serve(self.keys, before)
+        self.machines[name] = made
+        with open(self.laptop.root / "ssh_config", "a") as config:
+            config.write(f"Host {alias}\n  HostName 127.0.0.1\n  Port {made.port}\n  HostKeyAlias {name}\n")
+        with open(self.laptop.root / "known_hosts", "a") as known:
+            known.write(f"{name} {(self.keys / (name + '.pub')).read_text()}")
+        return made
+
+    def start(self, *args: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [str(PROGRAM), *args], cwd=self.laptop.clone, env=self.laptop.env, text=True, stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        )  # fmt: skip
+
+    def homeport(self, *args: str, ok: tuple[int, ...] | None = (0,), env: dict[str, str] | None = None) -> Ran:
+        return self.laptop.homeport(*args, ok=ok, env=env)
+
+    def close(self) -> None:
+        for machine in self.machines.values():
+            machine.close()
+        self.laptop.close()
+        shutil.rmtree(self.runtime)
+
+
+@dataclass
+class Laptop(World):
+    """A World whose ssh reads this test's own configuration, whose PATH has it first."""
+
+    runtime: Path = Path("/nonexistent")
+
+    @property
+    def env(self) -> dict[str, str]:
+        told = super().env
+        return {**told, "PATH": f"{self.root / 'bin'}:{told['PATH']}", "XDG_RUNTIME_DIR": str(self.runtime)}
+
+
+@pytest.fixture(scope="session")
+def ssh_keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Keys of the person and of the machines, made once."""
+    folder = tmp_path_factory.mktemp("keys")
+    for name in ("person", "prod-1", "stage-1", "web-2"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", folder / name], check=True)
+    return folder
+
+
+@pytest.fixture
+def bare_fleet(tmp_path: Path, ssh_keys: Path) -> Iterator[Fleet]:
+    """Machines that nobody has set up: homeport is there, its state is not."""
+    runtime = Path(tempfile.mkdtemp(prefix="hp-", dir="/tmp"))
+    laptop = Laptop(tmp_path, runtime=runtime)
+    laptop.host_file.write_text('name = "laptop"\nenvironments = ["nothing"]\n')
+    (tmp_path / "bin").mkdir()
+    wrapper = tmp_path / "bin/ssh"
+    wrapper.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {tmp_path / "ssh_config"} "$@"\n')
+    wrapper.chmod(0o755)
+    (tmp_path / "ssh_config").write_text(
+        f"IdentityFile {ssh_keys / 'person'}\nIdentitiesOnly yes\nIdentityAgent none\n"
+        f"UserKnownHostsFile {tmp_path / 'known_hosts'}\nGlobalKnownHostsFile /dev/null\n"
+    )
+    fleet = Fleet(laptop, ssh_keys, runtime)
+    try:
+        yield fleet
+    finally:
+        fleet.close()
+
+
+@pytest.fixture
+def fleet(bare_fleet: Fleet) -> Fleet:
+    """Production and staging, both known to their hosts, nothing deployed yet."""
+    prod = bare_fleet.add("prod-1", "production", "prod.example.com")
+    stage = bare_fleet.add("stage-1", "staging", "stage.example.com")
+    text = PROJECT.format(prod=prod.live / "site", stage=stage.live / "site")
+    bare_fleet.laptop.publish({"homeport.toml": text, "site/a.txt": "one\n"}, "first version")
+    bare_fleet.laptop.git("push", "-q", "origin", "HEAD:staging")
+    for machine in (prod, stage):
+        introduce(bare_fleet, machine)
+    return bare_fleet
+
+
+def introduce(fleet: Fleet, machine: Machine) -> None:
+    """What a first look from a checkout on the machine itself leaves there."""
+    argv = [str(PROGRAM), "-C", str(fleet.laptop.clone), "-e", machine.environment, "plan"]
+    done = subprocess.run(argv, env=machine.env, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
