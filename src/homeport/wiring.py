@@ -37,6 +37,7 @@ from homeport.model.ports import Journal, Shell
 from homeport.model.remote import Caller, Elsewhere, Place
 from homeport.model.rules import Actor
 from homeport.model.running import Prober, Runtime
+from homeport.model.trying import WorkingTree
 
 if TYPE_CHECKING:
     from homeport.doors.remote import SshHost
@@ -275,6 +276,7 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
         return FileJournal(os.path.join(state, "journal", f"{deploy}.jsonl"), deploy, redactor.redact, clock=clock)
 
     from homeport.doors.builds import BuildFolders
+    from homeport.doors.tries import TryBox
     from homeport.doors.checkouts import Checkouts
     from homeport.doors.targetbook import TargetBook
 
@@ -282,7 +284,7 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
         project=project, environment=environment, host=host_name(host_config), state=state, config=config, env=env,
         host_config=host_config, store=store, git=git, rescues=rescues, clock=clock,
         targets=LiveTargets(state, project, environment, git, store, rescues, clock, permits),
-        builds=BuildFolders(git, shell=shell, clock=clock), lock=FileLock(os.path.join(state, "lock")),
+        tries=TryBox(git, environment), builds=BuildFolders(git, shell=shell, clock=clock), lock=FileLock(os.path.join(state, "lock")),
         shell_for=shell_for, runtimes_for=lambda shell: _runtimes(shell, permits), prober_for=_prober,
         journal_for=journal_for, follow_journal=follow,
         start_runner=lambda: start_runner(root, project, environment, state),
@@ -355,6 +357,13 @@ def identity(folder: str) -> Person | None:
 
 _started: dict[str, int] = {}
 """The runner that this process started last, by state folder."""
+
+
+def working_tree(folder: str) -> WorkingTree:
+    """The checkout around a folder, as something to try. Raises UsageFault (code `no-checkout`)."""
+    from homeport.doors.workingtree import Checkout
+
+    return Checkout(folder, LocalShell())
 
 
 def start_runner(root: str, project: str, environment: str, state: str) -> int:

@@ -54,11 +54,12 @@ def plan(options: Options, words: tuple[str, ...], ref: str | None, on_drift: st
 @drift_options[0]
 @drift_options[1]
 @click.option("--allow-mass-delete", is_flag=True, help="Also when most files of a target would go.")
+@click.option("--over-try", is_flag=True, help="End live tries that the commit does not contain; they stay in the mirror.")
 @click.option("--request-id", metavar="ID", help="Your own name for this request: asking again finds the same deploy.")
 @confirm_options
 @pass_options
 def deploy(options: Options, words: tuple[str, ...], ref: str | None, on_drift: str | None, allow_mass_delete: bool,
-           request_id: str | None, confirm: tuple[str, ...], because: str) -> None:  # fmt: skip
+           over_try: bool, request_id: str | None, confirm: tuple[str, ...], because: str) -> None:  # fmt: skip
     """Bring the environment to a commit (default: the tip of its branch), all services or those named.
 
     \b
@@ -70,6 +71,9 @@ def deploy(options: Options, words: tuple[str, ...], ref: str | None, on_drift: 
     with options.site() as site:
         named, services = _split(site, words, ref)
         request = _request("commit", named, services, on_drift, allow_mass_delete, request_id)
+        if over_try:
+            ended = sorted({r.sha for r in site.store.services().values() if r.tried is not None and r.sha is not None})
+            request = msgspec.structs.replace(request, over=tuple(ended))
         ask_and_follow(options, site, request, confirm, because)
 
 

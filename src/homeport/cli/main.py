@@ -17,7 +17,7 @@ VERBS = {
     "restart": "deploying", "cancel": "deploying",
     "status": "looking", "history": "looking", "show": "looking", "logs": "looking", "doctor": "looking",
     "drift": "drifting", "diff": "drifting", "discard": "drifting", "record": "drifting", "rescue": "drifting",
-    "adopt": "adopting", "accept": "adopting", "edits": "adopting",
+    "try": "trying", "adopt": "adopting", "accept": "adopting", "edits": "adopting",
     "block": "guarding", "unblock": "guarding", "hold": "guarding", "unhold": "guarding", "db": "guarding",
     "token": "tokens",
 }  # fmt: skip
@@ -30,6 +30,7 @@ HELP_OF = {
     "demo": "Play the main job in a sandbox.",
     "plan": "Show what a deploy would do.",
     "deploy": "Bring the environment to a commit.",
+    "try": "Make uncommitted work live.",
     "rollback": "Go back to an earlier deploy.",
     "rebuild": "Build and restart what was edited live.",
     "restart": "Restart services.",

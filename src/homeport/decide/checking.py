@@ -77,7 +77,7 @@ def _rules(rules: list[Rule]) -> Iterator[Note]:
 def _environment(environment: Environment, path: Path) -> Iterator[Note]:
     fresh = Environment(branch=environment.branch)
     for key, what in (
-        ("try_", "try"), ("strategy", "strategies for several hosts"),
+        ("strategy", "strategies for several hosts"),
         ("converge", "converging by itself"),
     ):  # fmt: skip
         if getattr(environment, key) != getattr(fresh, key):

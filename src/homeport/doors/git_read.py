@@ -228,6 +228,18 @@ class MirrorReader:
                 found.setdefault(path, {}).setdefault(after.oid, commit)
         return found
 
+    def blobs_between(self, base: str | None, commit: str, paths: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """(path, blob) of everything that commits from `base` (None: the first) to `commit` gave these paths."""
+        known = (f"^{self._object(base)}",) if base else ()
+        for start in range(0, len(paths), _PATHS_AT_ONCE):
+            raw = self.cmd.run(
+                "log", "-z", "--raw", "--no-abbrev", "--no-renames", "--no-ext-diff", "--full-history",
+                "--diff-merges=first-parent", "--format=commit %H", self._object(commit), *known,
+                "--", *paths[start : start + _PATHS_AT_ONCE], timeout=600,
+            )  # fmt: skip
+            for _, path, after in _log_lines(raw.split(b"\0")):
+                yield path, after.oid
+
     def _remember(self, sha: str, path: str, found: tuple[str, Entry] | None) -> None:
         if len(self._seen) >= _REMEMBERED:
             self._seen.clear()

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from homeport.decide import layout
+from homeport.decide import layout, trying
 from homeport.flow import editing, guarding
 from homeport.flow.goals import build_target, service_now, unit_of
 from homeport.flow.site import Site
@@ -29,7 +29,9 @@ def status_of(site: Site) -> dict[str, Any]:
         "sha": newest.sha if newest else None, "deployId": newest.id if newest else None, "services": services,
         "hold": {"because": hold.because, "by": hold.by, "until": hold.until} if hold else None,
         "blocked": [{"sha": b.sha, "because": b.because, "by": b.by, "at": b.at} for b in site.store.blocks()],
-        "edits": sum(s["drift"] for s in services), "tries": [], "oldEdits": editing.old_edits(site),
+        "edits": sum(s["drift"] for s in services), "tries": trying.live(records.values(), site.clock.now(),
+                                                                    float(site.env.edit_warning)),
+        "oldEdits": editing.old_edits(site),
         "running": {"deployId": running.id, "stage": running.stage} if running else None,
     }  # fmt: skip
 

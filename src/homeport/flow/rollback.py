@@ -46,7 +46,7 @@ def undo(work: Work, tools: Tools, fault: HomeportError) -> Deploy:
             tools.site.store.save_service(restored)
     stamping.move_checkouts(undone, tools)
     return _finish(work.having(services=undone.services), tools, status, fault, block=_block(work, fault, tools),
-                   hold=status == "rolled_back" and not fault.infrastructure)  # fmt: skip
+                   hold=status == "rolled_back" and not fault.infrastructure and work.deploy.kind != "try")  # fmt: skip
 
 
 def _with_old_config(work: Work, tools: Tools) -> Work:

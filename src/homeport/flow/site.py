@@ -13,6 +13,7 @@ from homeport.model.ports import Builds, Clock, Git, HostLists, Journal, LiveChe
 from homeport.model.rules import Actor
 from homeport.model.running import Prober, Runtime
 from homeport.model.tokens import Tokens
+from homeport.model.trying import Tries
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +39,7 @@ class Site:
     edits: Ledger
     merging: Merging
     secret_scan: SecretScan
+    tries: Tries
     tokens: Tokens
     permits: HostLists
     forge: Callable[[Config], Forge | None]

@@ -7,7 +7,7 @@ from typing import Any
 
 from homeport.flow.site import Site
 from homeport.model.config import Config, Service
-from homeport.model.deploys import Deploy, ServiceRecord, ServiceState, StartedWith
+from homeport.model.deploys import Deploy, ServiceRecord, ServiceState, StartedWith, TryMark
 from homeport.model.events import Notice
 from homeport.model.live import Recorded, Scan, SyncPlan, Target
 from homeport.model.plan import Plan
@@ -58,6 +58,8 @@ class Work:
     targets: dict[str, TargetWork] = field(default_factory=dict)
     services: dict[str, ServiceWork] = field(default_factory=dict)
     plan: Plan | None = None
+    held: dict[str, TryMark] = field(default_factory=dict)
+    """Services that this deploy leaves alone, because they run a try that it would end."""
 
     def having(self, **changes: Any) -> Work:
         return replace(self, **changes)

@@ -56,7 +56,8 @@ class Request(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=T
     def key(self) -> tuple[object, ...]:
         return (
             self.kind, self.ref, self.sha, tuple(sorted(self.services)), self.on_drift,
-            self.allow_mass_delete, self.from_deploy, self.force, self.over, tuple(sorted(one.rule for one in self.confirmed)),
+            self.allow_mass_delete, self.from_deploy, self.force, self.over,
+            tuple(sorted(one.rule for one in self.confirmed)),
         )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from homeport.decide import impact, planning
-from homeport.flow import guarding
+from homeport.flow import guarding, tries
 from homeport.flow.goals import target_of
 from homeport.flow.work import ServiceWork, Tools, Work
 from homeport.model.errors import Refused
@@ -25,6 +25,9 @@ def decide_plan(work: Work, tools: Tools) -> Work:
                   modified=plan.paths.modified, deleted=plan.paths.deleted)  # fmt: skip
     )
     refuse_drift(work, tools)
+    if work.held and not plan.services:
+        raise tries.refused(work.held, tools.site, ())
+    tries.newer_than(work, tools)
     guarding.note_exceptions(work, tools)
     return work
 
@@ -105,7 +108,7 @@ def _concerns(service: ServiceWork, steps: object) -> bool:
 
 def all_refusals(work: Work, tools: Tools) -> list[Refusal]:
     """Every reason not to go on, for all targets at once."""
-    found: list[Refusal] = []
+    found: list[Refusal] = tries.refusals(work, tools)
     for name, target in work.targets.items():
         if target.plan is None:
             continue

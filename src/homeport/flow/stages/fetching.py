@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from homeport.decide import checking, layout
+from homeport.flow import tries
 from homeport.flow.goals import service_now, with_environment
 from homeport.flow.work import ServiceWork, Tools, Work
 from homeport.model.config import Config
@@ -21,14 +22,16 @@ def fetch_commit(work: Work, tools: Tools) -> Work:
     site, request = tools.site, work.deploy.request
     if request.kind == "live":
         return find_running(work, tools)
-    if request.kind == "rollback" and request.sha is not None:
+    if request.kind == "try":
+        sha = tries.commit_of_try(work, tools)
+    elif request.kind == "rollback" and request.sha is not None:
         sha = request.sha
     elif work.deploy.attempts > 1 and work.deploy.sha is not None:
         sha = work.deploy.sha
     else:
         site.git.fetch()
         sha = site.git.resolve(request.ref) if request.ref else site.git.tip(site.env.branch)
-    if not site.git.reaches(site.env.branch, sha):
+    if request.kind != "try" and not site.git.reaches(site.env.branch, sha):
         raise Refused(
             f"commit {sha[:12]} is not on branch {site.env.branch}",
             where=f"environment {site.environment}", code="unreachable",
@@ -116,4 +119,4 @@ def pass_gate(work: Work, tools: Tools) -> Work:
     fatal = [note for note in checking.unsupported(work.config) if note.fatal]
     if fatal:
         raise ConfigFault(fatal[0].message, where=fatal[0].where, next="homeport check", code="unsupported")
-    return work
+    return tries.leave_alone(work, tools)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from homeport.decide import sizes
-from homeport.flow import editing
+from homeport.flow import editing, tries
 from homeport.flow.blocking import unblock_passed
 from homeport.flow.ending import ended
 from homeport.flow.goals import build_target
@@ -20,7 +20,7 @@ def record_success(work: Work, tools: Tools) -> Work:
     records = []
     for name, service in work.services.items():
         latest = tools.site.store.services().get(name, service.record)
-        records.append(_stamped(latest, work, name))
+        records.append(tries.marked(_stamped(latest, work, name), work, tools))
     if work.config.actions and not work.deploy.request.services and work.sha and work.deploy.kind != "restart":
         records.append(ServiceRecord(service=acting.SEEN, sha=work.sha, deploy_id=work.deploy.id))
     move_checkouts(work, tools)
@@ -66,7 +66,7 @@ def _left_behind(work: Work, tools: Tools) -> Block | None:
     if work.deploy.request.kind != "rollback":
         return None
     left = next((s.record.sha for s in work.services.values() if s.record.sha and s.record.sha != s.goal.sha), None)
-    if left is None:
+    if left is None or tries.is_try(tools.site, left):
         return None
     return Block(sha=left, because="rolled back by hand", by=work.deploy.requested_by, at=tools.site.clock.now(),
                  deploy_id=work.deploy.id)  # fmt: skip

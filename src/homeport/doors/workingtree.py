@@ -1,0 +1,204 @@
+"""A person's checkout, read: the working tree becomes a commit, and nothing of the checkout changes.
+
+git writes the new objects into a folder of our own, with the checkout's store as an alternate; the index it works on
+is a copy. The person's own attributes, filters and ignore rules hold here: what a commit would hold, a try holds.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+from msgspec import Struct
+
+from homeport.doors.gitcmd import network_environment
+from homeport.model.edits import Person
+from homeport.model.errors import InfrastructureFault, Refused, UsageFault
+from homeport.model.paths import from_bytes, printable, to_bytes
+from homeport.model.ports import Completed, Shell
+from homeport.model.trying import Snapshot
+
+_OPTIONS = ("core.hooksPath=/dev/null", "core.fsmonitor=false", "core.splitIndex=false", "core.quotePath=false",
+            "core.untrackedCache=false", "core.fsync=none", "advice.addEmbeddedRepo=false")  # fmt: skip
+_PREFIX = ("git", "--no-pager", *(part for option in _OPTIONS for part in ("-c", option)))
+_OWN = ("PATH", "HOME", "XDG_CONFIG_HOME", "SUDO_UID")
+TRIES = 3
+"""Readings of files that somebody writes to meanwhile."""
+PUSH_TIMEOUT = 900.0
+"""Seconds."""
+
+
+class _Look(Struct, frozen=True):
+    """What is not as the index says."""
+
+    tracked: tuple[str, ...]
+    untracked: tuple[str, ...]
+    unmerged: tuple[str, ...]
+
+
+class Checkout:
+    """Satisfies `WorkingTree`, for the checkout around a folder.
+
+    Raises UsageFault (code `no-checkout`) when the folder lies in none.
+    """
+
+    def __init__(self, folder: str, shell: Shell) -> None:
+        self._shell = shell
+        asked = ("rev-parse", "--show-toplevel", "--absolute-git-dir", "--git-path", "index", "--git-path", "objects")
+        done = self._git(*asked, cwd=folder, ok=(0, 128))
+        lines = done.stdout.decode("utf-8", "surrogateescape").split("\n")
+        if done.code or len(lines) != 5:
+            said = [*done.stderr.decode("utf-8", "replace").strip().splitlines(), "none is here"][0]
+            raise UsageFault(f"a try needs a git checkout with a working tree: {printable(said)}", code="no-checkout",
+                             where=os.path.abspath(folder), next="homeport -C CHECKOUT try")  # fmt: skip
+        self.top, self._dir = lines[0], lines[1]
+        self._index, self._objects = (os.path.abspath(os.path.join(folder, line)) for line in lines[2:4])
+        self._own = tempfile.mkdtemp(prefix="homeport-try-")
+
+    def close(self) -> None:
+        shutil.rmtree(self._own, ignore_errors=True)
+
+    def take(self, person: Person, message: str, hidden: Callable[[str], bool]) -> Snapshot:
+        """As `WorkingTree.take`."""
+        base = self._head()
+        for _ in range(TRIES):
+            look = self._look()
+            if look.unmerged:
+                some = ", ".join(map(printable, look.unmerged[:5]))
+                raise Refused(f"there are conflicts that nobody has settled: {some}", where=self.top, code="unmerged",
+                              next="git status   (settle them, git add, then: homeport try)")  # fmt: skip
+            nested = tuple(path.rstrip("/") for path in look.untracked if path.endswith("/"))
+            new = [path for path in look.untracked if not path.endswith("/")]
+            left_out = tuple(path for path in new if hidden(path))
+            unwanted = set(left_out)
+            changed = tuple(dict.fromkeys([*look.tracked, *(path for path in new if path not in unwanted)]))
+            before = self._stats(changed)
+            tree = self._tree(changed)
+            if tree is not None and self._stats(changed) == before:
+                sha = self._commit(tree, base, person, message)
+                return Snapshot(sha=sha, base=base, changed=changed, left_out=left_out, nested=nested)
+        raise Refused("files change again and again while they are read", where=self.top, code="changing",
+                      next="homeport try, once whatever writes there is done")  # fmt: skip
+
+    def pack(self, commit: str, have: Sequence[str], into: str) -> None:
+        """As `WorkingTree.pack`. Raises InfrastructureFault (code `pack`)."""
+        asked = "".join(f"{line}\n" for line in (commit, *(f"^{sha}" for sha in self._here(have))))
+        done = self._git("-c", "core.fsync=all", "pack-objects", "--revs", "--quiet", "--delta-base-offset",
+                         os.path.join(into, "objects", "pack", "pack"), input=asked.encode(), ok=range(256),
+                         timeout=PUSH_TIMEOUT)  # fmt: skip
+        if done.code:
+            raise _fault("the try cannot be brought to the mirror", done, into, "pack")
+
+    def push(self, commit: str, address: str, ref: str) -> None:
+        """As `WorkingTree.push`. Raises InfrastructureFault (code `push`)."""
+        done = self._git("push", "--quiet", "--no-verify", "--no-follow-tags", "--no-recurse-submodules", "--", address,
+                         f"{commit}:{ref}", ok=range(256), timeout=PUSH_TIMEOUT, env=network_environment())  # fmt: skip
+        if done.code:
+            raise _fault("the try cannot be pushed to the host", done, address, "push")
+
+    # What lies there
+
+    def _head(self) -> str:
+        done = self._git("rev-parse", "--verify", "--quiet", "HEAD^{commit}", ok=(0, 1, 128))
+        if done.code:
+            raise Refused("nothing was committed in this checkout yet", where=self.top, next="git commit", code="no-commit")
+        return done.stdout.decode("ascii").strip()
+
+    def _look(self) -> _Look:
+        with ThreadPoolExecutor(max_workers=1) as beside:
+            asked = beside.submit(self._git, "ls-files", "-z", "-o", "--exclude-standard", timeout=600)
+            raw = self._git("diff-files", "-z", "--raw", "--no-renames", "--ignore-submodules=all", timeout=600).stdout
+            others = asked.result().stdout
+        tracked, unmerged = [], []
+        fields = raw.split(b"\0")
+        for head, path in zip(fields[::2], fields[1::2], strict=False):
+            if head.endswith(b"U"):
+                unmerged.append(from_bytes(path))
+            elif not head.startswith(b":160000"):
+                tracked.append(from_bytes(path))
+        return _Look(tuple(tracked), tuple(from_bytes(path) for path in others.split(b"\0")[:-1]),
+                     tuple(dict.fromkeys(unmerged)))  # fmt: skip
+
+    def _stats(self, paths: Sequence[str]) -> list[tuple[int, ...] | None]:
+        """Raises Refused (code `oddity`) for what is neither file nor link."""
+        found: list[tuple[int, ...] | None] = []
+        for path in paths:
+            try:
+                seen = os.lstat(os.path.join(to_bytes(self.top), to_bytes(path)))
+            except OSError:
+                found.append(None)
+                continue
+            if not (stat.S_ISREG(seen.st_mode) or stat.S_ISLNK(seen.st_mode) or stat.S_ISDIR(seen.st_mode)):
+                raise Refused(f"{printable(path)} is neither a file nor a link, and git has no place for it", code="oddity",
+                              where=self.top, next=f"ls -l {printable(path)}   (move it away)")  # fmt: skip
+            found.append((seen.st_mode, seen.st_size, seen.st_mtime_ns, seen.st_ctime_ns, seen.st_ino))
+        return found
+
+    # The commit
+
+    def _tree(self, changed: Sequence[str]) -> str | None:
+        """None when something changed so that git could not read it."""
+        index = os.path.join(self._own, "index")
+        if os.path.exists(self._index):
+            shutil.copy2(self._index, index)
+        elif os.path.exists(index):
+            os.unlink(index)
+        objects = self._store()
+        if changed:
+            done = self._git("update-index", "-z", "--add", "--remove", "--replace", "--stdin", ok=range(256),
+                             input=b"".join(to_bytes(path) + b"\0" for path in changed), timeout=PUSH_TIMEOUT,
+                             env={**objects, "GIT_INDEX_FILE": index}, cwd=self.top)  # fmt: skip
+            if done.code and self._vanished(done):
+                return None
+            if done.code:
+                raise _fault("the working tree cannot be read", done, self.top, "unreadable")
+        done = self._git("write-tree", env={**objects, "GIT_INDEX_FILE": index}, ok=range(256), timeout=600)
+        if done.code:
+            raise _fault("the working tree cannot be written as a tree", done, self.top, "unreadable")
+        return done.stdout.decode("ascii").strip()
+
+    @staticmethod
+    def _vanished(done: Completed) -> bool:
+        said = (b"No such file", b"unstable object", b"short read", b"changed", b"does not exist")
+        return any(words in done.stderr for words in said)
+
+    def _commit(self, tree: str, base: str, person: Person, message: str) -> str:
+        env = {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER")
+               for key, value in (("NAME", person.name), ("EMAIL", person.email))}  # fmt: skip
+        done = self._git("commit-tree", tree, "-p", base, "-F", "-", input=to_bytes(message), env={**env, **self._store()})
+        return done.stdout.decode("ascii").strip()
+
+    def _here(self, have: Sequence[str]) -> list[str]:
+        """Those of the commits that this checkout knows too."""
+        if not have:
+            return []
+        asked = "".join(f"{sha}\n" for sha in have).encode()
+        raw = self._git("cat-file", "--batch-check=%(objecttype)", input=asked).stdout
+        return [sha for sha, kind in zip(have, raw.split(b"\n"), strict=False) if kind == b"commit"]
+
+    # git
+
+    def _store(self) -> dict[str, str]:
+        """New objects go into a folder of our own; those of the checkout are only read."""
+        objects = os.path.join(self._own, "objects")
+        os.makedirs(os.path.join(objects, "pack"), exist_ok=True)
+        quoted = '"' + self._objects.replace("\\", "\\\\").replace('"', '\\"') + '"'
+        return {"GIT_OBJECT_DIRECTORY": objects, "GIT_ALTERNATE_OBJECT_DIRECTORIES": quoted}
+
+    def _git(self, *args: str, cwd: str | None = None, env: Mapping[str, str] | None = None, input: bytes | None = None,
+             timeout: float = 60.0, ok: Sequence[int] = (0,)) -> Completed:  # fmt: skip
+        whole = {name: os.environ[name] for name in _OWN if name in os.environ}
+        whole |= {"LC_ALL": "C.UTF-8", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "GIT_NO_REPLACE_OBJECTS": "1"}
+        if hasattr(self, "_own"):
+            whole |= {**self._store(), "GIT_DIR": self._dir, "GIT_WORK_TREE": self.top}
+        whole.update(env or {})
+        return self._shell.run((*_PREFIX, *args), cwd=cwd or self.top, env=whole, input=input, timeout=timeout, ok=ok)
+
+
+def _fault(what: str, done: Completed, where: str, code: str) -> InfrastructureFault:
+    said = printable(done.stderr.decode("utf-8", "replace").strip()[-1000:]) or "git said nothing"
+    return InfrastructureFault(f"{what}: {said}", where=where, next="homeport doctor", code=code)

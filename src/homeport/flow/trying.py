@@ -1,0 +1,69 @@
+"""`homeport try`: the working tree as it is becomes a commit in the mirror, and is asked for as a deploy of kind `try`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from homeport.decide import layout, trying
+from homeport.flow import tries
+from homeport.flow.site import Site
+from homeport.model.deploys import Request
+from homeport.model.edits import Person
+from homeport.model.errors import Refused
+from homeport.model.paths import printable
+from homeport.model.trying import Reverted, Snapshot, WorkingTree
+
+Confirm = Callable[[str], bool]
+"""Shows a person what would be taken away and asks; False: no."""
+
+
+def request_of(site: Site, tree: WorkingTree, services: Sequence[str], person: Person, by: str,
+               confirm: Confirm | None) -> Request:  # fmt: skip
+    """Takes the working tree, brings it to the mirror, and makes the request to deploy it.
+
+    Raises Refused (codes `no-try`, `try-base`, `nested`, and those of `WorkingTree.take`).
+    """
+    tries.refuse_untried(site)
+    snapshot = tree.take(person, _message(services, site), trying.Hidden(site.config))
+    _refuse_nested(site, snapshot, services)
+    site.tries.bring(tree, snapshot)
+    return asked(site, snapshot.sha, services, by, confirm)
+
+
+def asked(site: Site, sha: str, services: Sequence[str], by: str, confirm: Confirm | None) -> Request:
+    """The request for a try that is in the mirror already; what it would take away is confirmed first."""
+    records = site.store.services()
+    named = [n for n in layout.services_of(site.config, site.environment) if not services or n in services]
+    lost = tries.reverted(site, sha, [records[n] for n in named if n in records])
+    if lost:
+        _confirmed(site, lost, confirm)
+    site.tries.prune([r.sha for r in records.values() if r.sha is not None])
+    return Request(kind="try", sha=sha, services=tuple(services), requested_by=by, over=tuple(r.deployed for r in lost))
+
+
+def _message(services: Sequence[str], site: Site) -> str:
+    what = " and ".join(services) if services else "everything"
+    return f"Try {what} in {site.environment}\n\nHomeport-Environment: {site.environment}\n"
+
+
+def _refuse_nested(site: Site, snapshot: Snapshot, services: Sequence[str]) -> None:
+    folders = [layout.folder_of(s) for n, s in layout.services_of(site.config, site.environment).items()
+               if s.source is not None and (not services or n in services)]  # fmt: skip
+    inside = [path for path in snapshot.nested if any(not f or path == f or path.startswith(f + "/") for f in folders)]
+    if inside:
+        raise Refused(f"a repository of its own lies in the source folder: {', '.join(map(printable, inside[:5]))}",
+                      where="the working tree", next="move it away, or list it in .gitignore", code="nested")  # fmt: skip
+
+
+def _confirmed(site: Site, lost: Sequence[Reverted], confirm: Confirm | None) -> None:
+    subjects = {sha: site.git.subject(sha) for one in lost for sha in one.commits[: trying.SHOWN]}
+    if confirm is not None and confirm(trying.told(lost, subjects)):
+        return
+    commits = len({sha for one in lost for sha in one.commits})
+    raise Refused(
+        f"the checkout lacks what is deployed; the try would take away {commits} commits of "
+        f"{', '.join(one.service for one in lost)}: " + "; ".join(
+            f"{sha[:12]} {printable(subjects[sha])}" for sha in list(subjects)[:5]),
+        where=f"environment {site.environment}", code="try-base",
+        next="git pull --rebase, then: homeport try   (to take them away all the same: homeport try --yes)",
+    )  # fmt: skip

@@ -1,0 +1,135 @@
+"""A1 A8 A9: uncommitted work goes live as a commit of its own, and no deploy takes it away in silence."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from tests.scenarios.conftest import World
+
+SITE = """
+[services.site]
+source = "site"
+target = "{live}/site"
+
+[services.docs]
+source = "docs"
+target = "{live}/docs"
+"""
+FILES: dict[str, str | None] = {
+    "site/index.html": "one\n", "site/other.txt": "other\n", "site/gone.txt": "gone\n", "docs/page.md": "page\n",
+    ".gitignore": "*.log\n",
+}  # fmt: skip
+
+
+@pytest.fixture
+def deployed(world: World) -> World:
+    world.project(SITE, FILES, "try = true\n")
+    world.deploy()
+    return world
+
+
+def untouched(world: World) -> tuple[str, ...]:
+    """What a try must leave alone."""
+    git = world.clone / ".git"
+    return (
+        (git / "index").read_bytes().hex(), world.git("rev-parse", "HEAD"), world.git("reflog"),
+        world.git("for-each-ref"), world.git("count-objects", "-v"), world.git("status", "--porcelain"),
+    )  # fmt: skip
+
+
+def test_the_working_tree_goes_live_as_it_is_and_the_checkout_is_only_read(deployed: World) -> None:
+    world = deployed
+    world.write({"site/index.html": "two\n", "site/new.txt": "new\n", "site/gone.txt": None, "site/noise.log": "noise\n",
+                 "site/.env": "TOKEN=hidden\n", "docs/page.md": "staged\n"})  # fmt: skip
+    world.git("add", "docs/page.md")
+    (world.clone / "site/run.sh").write_text("#!/bin/sh\n")
+    (world.clone / "site/run.sh").chmod(0o755)
+    (world.clone / "site/link").symlink_to("new.txt")
+    before = untouched(world)
+    done = world.json("try")
+    assert (done["status"], done["exitCode"]) == ("deployed", 0)
+    assert untouched(world) == before
+    live = [world.text(name) for name in ("site/index.html", "site/new.txt", "docs/page.md")]
+    assert live == ["two\n", "new\n", "staged\n"]
+    assert sorted(p.name for p in (world.live / "site").iterdir() if p.name != ".homeport") == [
+        "index.html", "link", "new.txt", "other.txt", "run.sh",
+    ]  # fmt: skip
+    assert os.readlink(world.live / "site/link") == "new.txt" and os.access(world.live / "site/run.sh", os.X_OK)
+    mirror = next(world.state.glob("shop/repo.git"))
+    kept = world.git("for-each-ref", "--format=%(refname) %(objectname)", "refs/homeport/tries/production", cwd=mirror)
+    assert kept.split(" ")[1] == done["sha"]
+    assert "hidden" not in world.git("log", "-p", "--all", cwd=mirror)
+    (row,) = world.json("status")["tries"]
+    assert (row["sha"], sorted(row["services"])) == (done["sha"], ["docs", "site"])
+    assert (row["expired"], row["old"]) == (False, False)
+    assert row["author"] == "Ada Example <ada@example.com>" and row["who"] and row["until"] > row["since"]
+    again = world.json("try")
+    assert again["status"] == "unchanged"
+
+
+def test_only_the_named_service_and_a_deploy_leaves_it_alone(deployed: World) -> None:
+    world = deployed
+    world.write({"site/index.html": "try\n", "docs/page.md": "not this one\n"})
+    world.json("try", "site")
+    assert (world.text("site/index.html"), world.text("docs/page.md")) == ("try\n", "page\n")
+    world.git("stash", "-q")
+    world.publish({"docs/page.md": "newer\n", "site/other.txt": "newer\n"})
+    done = world.homeport("--json", "deploy")
+    assert (world.text("site/index.html"), world.text("site/other.txt")) == ("try\n", "other\n")
+    assert world.text("docs/page.md") == "newer\n"
+    assert any(line.get("code") == "try" and "Ada Example" in line["message"] for line in done.lines)
+    named = world.homeport("--json", "deploy", "site", ok=(3,))
+    assert named.last["errorCode"] == "try" and "--over-try" in named.last["next"]
+    assert world.deploy("--over-try")["status"] == "deployed"
+    assert (world.text("site/index.html"), world.text("site/other.txt")) == ("one\n", "newer\n")
+    assert world.json("status")["tries"] == []
+
+
+def test_a_commit_that_contains_the_try_ends_it(deployed: World) -> None:
+    world = deployed
+    world.write({"site/index.html": "try\n"})
+    world.json("try")
+    assert world.deploy(ok=(3,))["errorCode"] == "try"
+    world.publish({"site/index.html": "try\n"})
+    world.publish({"site/index.html": "try, and more\n"})
+    assert world.deploy()["status"] == "deployed"
+    assert world.text("site/index.html") == "try, and more\n"
+    assert world.json("status")["tries"] == []
+
+
+def test_a_rollback_ends_a_row_of_tries_at_the_last_commit(deployed: World) -> None:
+    world = deployed
+    sha = world.git("rev-parse", "HEAD")
+    for text in ("first\n", "second\n"):
+        world.write({"site/index.html": text})
+        world.json("try")
+    done = world.json("rollback")
+    assert (done["status"], done["sha"], world.text("site/index.html")) == ("deployed", sha, "one\n")
+    status = world.json("status")
+    assert (status["tries"], status["blocked"]) == ([], [])
+
+
+def test_a_checkout_that_lacks_what_is_deployed_takes_nothing_away_unasked(deployed: World) -> None:
+    world = deployed
+    old = world.git("rev-parse", "HEAD")
+    new = world.publish({"site/other.txt": "deployed by somebody else\n"}, "The other one's work")
+    world.deploy()
+    world.git("reset", "-q", "--hard", old)
+    world.write({"site/index.html": "try\n"})
+    ran = world.homeport("--json", "try", ok=(3,))
+    assert ran.last["code"] == "try-base"
+    assert new[:12] in ran.last["what"] and "The other one's work" in ran.last["what"]
+    assert world.text("site/other.txt") == "deployed by somebody else\n"
+    assert world.json("try", "--yes")["status"] == "deployed"
+    assert (world.text("site/index.html"), world.text("site/other.txt")) == ("try\n", "other\n")
+
+
+def test_an_environment_that_does_not_allow_it_refuses_also_when_the_working_tree_says_otherwise(world: World) -> None:
+    world.project(SITE, FILES)
+    world.deploy()
+    text = (world.clone / "homeport.toml").read_text()
+    world.write({"site/index.html": "try\n", "homeport.toml": text.replace('"main"', '"main"\ntry = true')})
+    assert world.json("try", ok=(3,))["code"] == "no-try"
+    assert world.text("site/index.html") == "one\n"
