@@ -61,6 +61,8 @@ class Machine:
         self.host_file = self.root / "host.toml"
         for folder in (self.home, self.live):
             folder.mkdir(parents=True)
+        self.tools = self.root / "tools"
+        self.tools.mkdir()
         self.identify(self.name)
 
     def identify(self, name: str, more: str = "") -> None:
@@ -69,9 +71,15 @@ class Machine:
         )
 
     @property
+    def git_wrapper(self) -> Path:
+        """A git of this machine's own, first on its PATH once it is written."""
+        return self.tools / "git"
+
+    @property
     def env(self) -> dict[str, str]:
         return {
-            "PATH": f"{PROGRAM.parent}:/usr/local/bin:/usr/bin:/bin", "HOME": str(self.home), "LANG": "C.UTF-8",
+            "PATH": f"{self.tools}:{PROGRAM.parent}:/usr/local/bin:/usr/bin:/bin", "HOME": str(self.home),
+            "LANG": "C.UTF-8",
             "HOMEPORT_STATE": str(self.state), "HOMEPORT_HOST_FILE": str(self.host_file),
         }  # fmt: skip
 
@@ -99,10 +107,22 @@ class Machine:
             f"AuthorizedKeysFile {self.root / 'authorized_keys'}\nUsePAM no\nPasswordAuthentication no\n"
             f"KbdInteractiveAuthentication no\nPermitRootLogin yes\nSetEnv {environment}\n"
         )
+        self._listen(before)
+
+    def _listen(self, before: tuple[str, ...]) -> None:
+        assert SSHD
         with open(self.root / "sshd.log", "wb") as log:
-            self.sshd = subprocess.Popen([*before, SSHD, "-D", "-e", "-f", str(config)], stderr=log,
-                                         stdin=subprocess.DEVNULL)  # fmt: skip
+            argv = [*before, SSHD, "-D", "-e", "-f", str(self.root / "sshd_config")]
+            self.sshd = subprocess.Popen(argv, stderr=log, stdin=subprocess.DEVNULL)
         eventually(lambda: "listening" in (self.root / "sshd.log").read_text(), f"sshd of {self.name} listens")
+
+    def restart(self) -> None:
+        """Its sshd anew, with the configuration as it is now; connections end."""
+        assert self.sshd is not None and SSHD
+        self.cut()
+        self.sshd.kill()
+        self.sshd.wait()
+        self._listen(())
 
     def sessions(self) -> list[int]:
         """The processes of sshd that serve a connection."""

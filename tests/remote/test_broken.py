@@ -1,0 +1,162 @@
+"""The connection dies in the middle of a verb, by killing the real sshd that serves it: both sides end in a clear state."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.remote.conftest import Fleet, Machine
+from tests.scenarios.conftest import eventually
+
+
+class Gate:
+    """Makes git on the host wait while it is shut, so that a verb is caught in the middle."""
+
+    def __init__(self, machine: Machine) -> None:
+        self.shut, self.reached = machine.root / "shut", machine.root / "reached"
+        script = machine.git_wrapper
+        script.write_text(
+            f"#!/bin/sh\nif [ -e {self.shut} ]; then : > {self.reached}; fi\n"
+            f"while [ -e {self.shut} ]; do sleep 0.02; done\n"
+            f'exec {shutil.which("git")} "$@"\n'
+        )
+        script.chmod(0o755)
+
+    def close(self) -> None:
+        self.shut.touch()
+
+    def open(self) -> None:
+        self.shut.unlink(missing_ok=True)
+
+
+def said_after(running: subprocess.Popen[str], code: int) -> tuple[dict[str, Any], str]:
+    """The last line of JSON, and what a person reads, of a verb that was cut off."""
+    out, err = running.communicate(timeout=30)
+    assert running.returncode == code, out + err
+    return json.loads(out.splitlines()[-1]), err
+
+
+BUILD = """
+[services.site.build]
+run = "touch {begun}; while [ ! -e {go} ]; do sleep 0.02; done; touch out"
+outputs = ["out"]
+"""
+
+
+@pytest.fixture
+def building(fleet: Fleet) -> tuple[Fleet, Path, Path]:
+    """Production with a build that goes on until it is told to end."""
+    begun, go = fleet.laptop.root / "begun", fleet.laptop.root / "go"
+    text = (fleet.laptop.clone / "homeport.toml").read_text().replace(
+        "\n[services.preview]", BUILD.format(begun=begun, go=go) + "\n[services.preview]"
+    )
+    fleet.laptop.publish({"homeport.toml": text})
+    return fleet, begun, go
+
+
+def test_a_deploy_goes_on_without_its_connection_and_can_be_followed(building: tuple[Fleet, Path, Path]) -> None:
+    fleet, begun, go = building
+    running = fleet.start("--json", "-e", "production", "deploy", "--request-id", "run-7")
+    eventually(begun.exists, "the build runs")
+    fleet.prod.cut()
+    fault, shown = said_after(running, 1)
+    assert fault["code"] == "connection"
+    deploy = fault["what"].split("deploy ")[1].split(" ")[0]
+    assert fault["next"] == f"homeport -e production --host prod-1 logs -f {deploy}" and fault["next"] in shown
+    eventually(lambda: len(fleet.prod.working()) == 1, "only the runner is left on the host")
+    follower = fleet.start(*fault["next"].split()[1:])
+    go.touch()
+    out, err = follower.communicate(timeout=30)
+    assert follower.returncode == 0 and "deployed" in out, out + err
+    again = fleet.homeport("--json", "-e", "production", "deploy", "--request-id", "run-7").last
+    assert again["ok"]
+    rows = fleet.prod.homeport("--json", "history").last["deploys"]
+    assert [row["id"] for row in rows if row["status"] == "deployed"] == [deploy]
+
+
+def test_ctrl_c_cancels_there_and_a_second_one_leaves_it_running(building: tuple[Fleet, Path, Path]) -> None:
+    fleet, begun, _ = building
+    running = fleet.start("-e", "production", "deploy")
+    eventually(begun.exists, "the build runs")
+    running.send_signal(signal.SIGINT)
+    out, err = running.communicate(timeout=30)
+    assert running.returncode == 6 and "cancelled" in out + err
+    assert not (fleet.prod.live / "site").exists() or not (fleet.prod.live / "site/a.txt").exists()
+    begun.unlink()
+    leaving = fleet.start("-e", "production", "deploy")
+    eventually(begun.exists, "the build runs again")
+    (runner,) = (p for p in fleet.prod.working() if "homeport.runner" in Path(f"/proc/{p}/cmdline").read_text())
+    os.kill(runner, signal.SIGSTOP)  # so that the cancel does not end it first
+    leaving.send_signal(signal.SIGINT)
+    eventually(lambda: asked_to_cancel(fleet.prod), "the host heard the cancel")
+    leaving.send_signal(signal.SIGINT)
+    out, err = leaving.communicate(timeout=30)
+    os.kill(runner, signal.SIGCONT)
+    assert leaving.returncode == 6 and "logs -f" in err, out + err
+    eventually(lambda: not fleet.prod.working(), "the runner ends")
+    assert fleet.prod.homeport("--json", "history").last["deploys"][0]["status"] == "cancelled"
+
+
+def asked_to_cancel(machine: Machine) -> bool:
+    with sqlite3.connect(f"file:{machine.state}/shop/production/homeport.db?mode=ro", uri=True) as database:
+        query = "SELECT count(*) FROM deploys WHERE state <> 'done' AND cancel_by IS NOT NULL"
+        (asked,) = database.execute(query).fetchone()
+    return bool(asked)
+
+
+@pytest.mark.parametrize("verb", ["status", "drift", "diff"])
+def test_a_look_that_is_cut_off_changes_nothing_and_leaves_no_process(fleet: Fleet, verb: str) -> None:
+    fleet.homeport("-e", "production", "deploy")
+    (fleet.prod.live / "site/a.txt").write_text("edited\n")
+    gate = Gate(fleet.prod)
+    gate.close()
+    running = fleet.start("--json", "-e", "production", verb)
+    eventually(gate.reached.exists, f"{verb} is in the middle")
+    fleet.prod.cut()
+    fault, shown = said_after(running, 1)
+    assert fault["code"] == "connection" and fault["next"].endswith(f"--host prod-1 {verb}") and fault["next"] in shown
+    eventually(lambda: not fleet.prod.working(), "nothing of homeport is left on the host")
+    gate.open()
+    assert fleet.prod.text("site/a.txt") == "edited\n"
+    assert not fleet.homeport("--json", "-e", "production", "drift", ok=(3,)).last["equal"]
+
+
+def test_an_adoption_that_is_cut_off_is_ended_by_the_host_and_found_again(fleet: Fleet) -> None:
+    fleet.homeport("-e", "production", "deploy")
+    (fleet.prod.live / "site/a.txt").write_text("edited\n")
+    gate = Gate(fleet.prod)
+    gate.close()
+    running = fleet.start("--json", "-e", "production", "adopt", "--branch", "mended")
+    eventually(gate.reached.exists, "adopt is in the middle")
+    fleet.prod.cut()
+    fault, _ = said_after(running, 1)
+    assert fault["code"] == "connection" and fault["next"] == "homeport -e production --host prod-1 edits"
+    gate.open()
+    eventually(lambda: not fleet.prod.working(), "the host ends it")
+    assert fleet.prod.text("site/a.txt") == "edited\n"
+    (edit,) = fleet.homeport("--json", *fault["next"].split()[1:]).last["edits"]
+    assert (edit["state"], edit["branch"]) == ("adopted", "mended")
+    assert fleet.laptop.git("ls-remote", str(fleet.laptop.origin), "refs/heads/mended")
+
+
+def test_logs_that_are_followed_end_with_their_listener(building: tuple[Fleet, Path, Path]) -> None:
+    fleet, begun, go = building
+    running = fleet.start("-e", "production", "deploy")
+    eventually(begun.exists, "the build runs")
+    following = fleet.start("-e", "production", "logs", "-f")
+    eventually(lambda: len(fleet.prod.working()) >= 3, "the host follows")
+    following.send_signal(signal.SIGINT)
+    following.communicate(timeout=30)
+    assert following.returncode == 130
+    eventually(lambda: len(fleet.prod.working()) == 2, "the follower on the host ended, the deploy did not")
+    go.touch()
+    out, err = running.communicate(timeout=30)
+    assert running.returncode == 0, out + err

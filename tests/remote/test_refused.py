@@ -1,0 +1,87 @@
+"""The wrong machine, an unknown one, one without homeport: refused before anything happens there."""
+
+from __future__ import annotations
+
+import json
+
+from tests.remote.conftest import Fleet, introduce
+from tests.scenarios.conftest import PROGRAM
+
+
+def refused(fleet: Fleet, code: int, *args: str) -> dict[str, str]:
+    ran = fleet.homeport("--json", "-e", "production", *args, ok=(code,))
+    assert ran.stderr.count("homeport:") == 1
+    said: dict[str, str] = json.loads(ran.stdout.splitlines()[-1])
+    return said
+
+
+def test_a_machine_that_is_another_one_refuses_whatever_is_asked(fleet: Fleet) -> None:
+    fleet.prod.identify("stage-1")
+    for args in (("deploy",), ("status",), ("discard", "site/a.txt")):
+        assert refused(fleet, 3, *args)["code"] == "identity"
+    assert not (fleet.prod.live / "site").exists()
+    fleet.prod.host_file.write_text('name = "prod-1"\nenvironments = ["staging"]\nroots = ["/"]\n')
+    assert refused(fleet, 3, "deploy")["code"] == "identity"
+    fleet.prod.host_file.unlink()
+    said = refused(fleet, 3, "deploy")
+    assert said["code"] == "identity" and "homeport -e production --host prod-1 setup" in said["next"]
+
+
+def test_a_machine_without_the_expected_address_refuses_and_one_that_has_it_works(fleet: Fleet) -> None:
+    text = (fleet.laptop.clone / "homeport.toml").read_text()
+    wrong = text.replace('"prod.example.com"', '"prod.example.com"\naddresses = ["192.0.2.7"]')
+    (fleet.laptop.clone / "homeport.toml").write_text(wrong)
+    assert refused(fleet, 3, "status")["code"] == "identity"
+    (fleet.laptop.clone / "homeport.toml").write_text(wrong.replace("192.0.2.7", "127.0.0.1"))
+    fleet.homeport("-e", "production", "status")
+
+
+def test_an_unknown_host_key_and_a_changed_one_are_never_accepted(fleet: Fleet) -> None:
+    known = fleet.laptop.root / "known_hosts"
+    lines = known.read_text().splitlines()
+    known.write_text("")
+    assert refused(fleet, 3, "deploy")["code"] == "host-key"
+    stage = next(line for line in lines if line.startswith("stage-1"))
+    known.write_text(stage.replace("stage-1", "prod-1") + "\n")
+    assert refused(fleet, 3, "deploy")["code"] == "host-key-changed"
+    assert known.read_text().count("\n") == 1, "nothing was added to the known hosts"
+    known.write_text("\n".join(lines) + "\n")
+    (fleet.prod.root / "authorized_keys").write_text("")
+    assert refused(fleet, 1, "deploy")["code"] == "ssh-key"
+    assert not (fleet.prod.live / "site").exists()
+    port = fleet.laptop.free_port()
+    config = fleet.laptop.root / "ssh_config"
+    config.write_text(config.read_text().replace(str(fleet.prod.port), str(port)))
+    assert refused(fleet, 1, "deploy")["code"] == "connect"
+
+
+def test_a_host_without_homeport_with_an_older_one_or_with_noise(bare_fleet: Fleet) -> None:
+    fleet = bare_fleet
+    prod = fleet.add("prod-1", "production", "prod.example.com")
+    text = f"""[project]\nname = "shop"\n[environments.production]\nbranch = "main"\nhosts = ["prod-1"]\n
+[hosts.prod-1]\nssh = "prod.example.com"\n[services.site]\nsource = "site"\ntarget = "{prod.live}/site"\n"""
+    fleet.laptop.publish({"homeport.toml": text, "site/a.txt": "one\n"})
+    assert refused(fleet, 2, "deploy")["code"] == "no-project", "nobody introduced the project to the host"
+    introduce(fleet, prod)
+    folder = prod.root / "bin"
+    folder.mkdir()
+    config = prod.root / "sshd_config"
+    config.write_text(config.read_text().replace(f":{PROGRAM.parent}:", f":{folder}:"))
+    prod.restart()
+    assert refused(fleet, 2, "deploy")["code"] == "no-program"
+    program = folder / "homeport"
+    for script, code in (
+        ("echo 'Error: No such option: --caller' >&2; exit 2", "version"),
+        ("""echo '{"type":"hello","protocol":99,"version":"9.0","host":"x"}'; cat >/dev/null""", "version"),
+        ("echo 'command restricted'; exit 1", "no-answer"),
+    ):
+        program.write_text(f"#!/bin/sh\n{script}\n")
+        program.chmod(0o755)
+        assert refused(fleet, 1 if code == "no-answer" else 2, "deploy")["code"] == code
+    program.write_text(f'#!/bin/sh\necho "welcome to prod"\nexec {PROGRAM} "$@"\n')
+    assert fleet.homeport("--json", "-e", "production", "deploy").last["status"] == "deployed"
+
+
+def test_another_hosts_name_and_verbs_of_a_machine_itself_are_refused_here(fleet: Fleet) -> None:
+    assert refused(fleet, 2, "--host", "web-9", "status")["code"] == "no-host"
+    assert fleet.homeport("-e", "production", "--host", "stage-1", "status", ok=(2,)).stderr.startswith("homeport:")
