@@ -13,7 +13,6 @@ FILES = ["README.md", "api/server.js", "api/conf/nginx.conf", "api/lib/a.js", "w
 
 FATAL = [
     ("[migrate]\nrun = 'x'\nundo = 'y'", "migrate.undo", None),
-    ("[[rules]]\nid = 'r'\naction = 'deploy'", "rules[0]", None),
     ("[services.b]\nsource = 'b'\ntarget = '/b'\ncheckout = true", "services.b.checkout",
      '`checkout` is for a live folder of the whole repository: `source` must be "."'),
     ("[services.b]\nruntime = 'compose'", "services.b.runtime", None),
@@ -45,7 +44,6 @@ def test_a_deploy_must_refuse_what_this_version_would_leave_out(text: str, where
         ("[notify]\non = ['failure']", "notify"),
         ("[checks.unit]\nrun = 'x'", "checks"),
         ("[scopes.a]\nservices = []", "scopes"),
-        ("[[rules]]\nid = 'r'\naction = 'deploy'\neffect = 'allow'", "rules[0]"),
         ("[environments.b]\nbranch = 'b'\nconverge = '1m'", "environments.b.converge"),
         ("[environments.b]\nbranch = 'b'\ntry = true", "environments.b.try"),
     ],
@@ -62,6 +60,7 @@ def test_what_this_version_can_do_has_no_notes() -> None:
         'checks = [{ http = "http://127.0.0.1:1" }, { tcp = "127.0.0.1:1" }, { command = "x" }, { process = true },'
         ' { version = "x" }]\nbuild = { run = "make", outputs = ["dist"], inherit = [".env"] }\n'
         "[services.job]\nruntime = 'command'\ncommand = 'x'\non_change = 'none'\n[services.none]\n"
+        "[[rules]]\nid = 'r'\naction = 'deploy'\n"
         "[[actions]]\npaths = ['x']\nrun = 'y'\nwait = 'z'\n[migrate]\nrun = 'x'\nservice = 'api'\n"
         "[environments.staging]\nbranch = 'next'\nobserve = true\non_drift = 'keep'\nurl = 'https://example.com'\n"
     )
@@ -70,7 +69,7 @@ def test_what_this_version_can_do_has_no_notes() -> None:
 
 def test_the_host_file_is_looked_through_too() -> None:
     host = load_host('name = "a"\n[listen]\naddress = "x"\n[[rules]]\nid = "r"\naction = "deploy"\n')
-    assert [(note.where, note.fatal) for note in unsupported_host(host)] == [("rules[0]", True), ("listen", False)]
+    assert [(note.where, note.fatal) for note in unsupported_host(host)] == [("listen", False)]
 
 
 def notes(text: str, files: list[str] = FILES) -> list[tuple[str, str, bool]]:

@@ -18,6 +18,7 @@ VERBS = {
     "status": "looking", "history": "looking", "show": "looking", "logs": "looking", "doctor": "looking",
     "drift": "drifting", "diff": "drifting", "discard": "drifting", "record": "drifting", "rescue": "drifting",
     "try": "trying", "adopt": "adopting", "accept": "adopting", "edits": "adopting",
+    "rules": "ruling", "audit": "ruling",
     "block": "guarding", "unblock": "guarding", "hold": "guarding", "unhold": "guarding", "db": "guarding",
     "token": "tokens",
 }  # fmt: skip
@@ -48,6 +49,8 @@ HELP_OF = {
     "adopt": "Bring edits back into git.",
     "accept": "Let an edit stay for a while.",
     "edits": "List edits that are not settled.",
+    "rules": "Show what may be done here, and why not.",
+    "audit": "Show who changed what.",
     "block": "Never deploy a commit.",
     "unblock": "Allow a blocked commit again.",
     "hold": "Pause deploys by triggers.",

@@ -10,7 +10,7 @@ from msgspec import Struct
 
 from homeport.decide import layout
 from homeport.decide.locate import Path, dotted
-from homeport.model.config import Check, Config, Environment, HostConfig, Rule, Service
+from homeport.model.config import Check, Config, Environment, HostConfig, Service
 from homeport.model.live import Target
 from homeport.model.patterns import Matcher
 
@@ -31,7 +31,7 @@ SUPPORTED_ON_CHANGE = ("restart", "reload", "none")
 
 def unsupported(config: Config) -> list[Note]:
     """The keys whose behaviour this version does not have; the fatal ones first."""
-    notes = [*_top(config), *_rules(config.rules)]
+    notes = [*_top(config)]
     for name, environment in config.environments.items():
         notes += _environment(environment, ("environments", name))
     for name, service in config.services.items():
@@ -45,7 +45,7 @@ def unsupported(config: Config) -> list[Note]:
 
 def unsupported_host(host: HostConfig) -> list[Note]:
     """As `unsupported`, for host.toml."""
-    notes = list(_rules(host.rules))
+    notes = []
     for key in ("listen", "keys"):
         if getattr(host, key):
             notes.append(_lacking((key,), f"`{key}`", fatal=False))
@@ -66,12 +66,6 @@ def _top(config: Config) -> Iterator[Note]:
     ):  # fmt: skip
         if getattr(config, key):
             yield _lacking((key,), what, fatal=False)
-
-
-def _rules(rules: list[Rule]) -> Iterator[Note]:
-    """A guard that is not enforced is worse than none, so every rule that forbids something is fatal."""
-    for position, rule in enumerate(rules):
-        yield _lacking(("rules", position), f'rules (here `{rule.id}`)', fatal=rule.effect != "allow")
 
 
 def _environment(environment: Environment, path: Path) -> Iterator[Note]:

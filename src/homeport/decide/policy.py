@@ -32,7 +32,13 @@ class Judge:
 
     def asks(self, action: Deeds, effect: str) -> bool:
         """Whether any rule has this effect on this action."""
-        return any(r.rule.action == action and r.rule.effect == effect for r in (*self._host, *self._deployed))
+        return any(rule.effect == effect for rule, _ in self.about(action))
+
+    def about(self, action: Deeds) -> list[tuple[Rule, bool]]:
+        """(rule, is it the host's) of every rule on this action."""
+        return [(ready.rule, from_host) for ready, from_host in
+                (*((r, True) for r in self._host), *((r, False) for r in self._deployed))
+                if ready.rule.action == action]  # fmt: skip
 
     def says(self, deed: Deed) -> Verdict:
         """What holds for this deed."""

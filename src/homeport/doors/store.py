@@ -98,10 +98,12 @@ class SqliteStore:
         return f"{last}{os.urandom(2).hex()}"
 
     def _end_waiting(self, deploy: Deploy, status: Status, because: str) -> None:
-        self._save(replace(
+        ended = replace(
             deploy, state="done", status=status, exit_code=EXIT_CODES[status], ended_at=self._clock.now(),
             duration_ms=0, error_summary=because, error_code=status, next=None,
-        ))  # fmt: skip
+        )  # fmt: skip
+        self._save(ended)
+        self._audit_end(ended)
 
     def waiting(self) -> Deploy | None:
         return self._deploy_where("state = 'waiting'")
@@ -134,12 +136,21 @@ class SqliteStore:
         """As `Store.finish`."""
         with self._db.writing():
             self._save(replace(deploy, state="done", ended_at=deploy.ended_at or self._clock.now()))
+            self._audit_end(deploy)
             for record in stamp.services if stamp else ():
                 self.save_service(record)
             if block is not None:
                 self.block(block)
+                self.audit(block.by, "block", f"{block.sha} {block.because}")
             if hold is not None:
                 self.hold(hold)
+                self.audit(hold.by, "hold", f"until {hold.until}: {hold.because}")
+
+    def _audit_end(self, deploy: Deploy) -> None:
+        told = f"{deploy.id} {(deploy.sha or '')[:12]} {' '.join(deploy.services)}".rstrip()
+        why = f": {deploy.error_summary}" if deploy.error_summary else ""
+        self.audit(deploy.requested_by, deploy.kind, told + why, outcome=deploy.status or "failed",
+                   actor=deploy.request.actor, origin=deploy.request.origin)  # fmt: skip
 
     def _save(self, deploy: Deploy) -> None:
         changed = self._db.write(

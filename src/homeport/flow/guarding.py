@@ -138,9 +138,9 @@ def _steps(target: TargetWork, work: Work, tools: Tools, judge: Judge) -> Iterat
         actions: list[Any] = ["delete" if step.after is None else "write"]
         actions += ["try"] if kind == "try" else []
         for action in actions:
-            yield _path_deed(action, target.target, step.path, reviewed)
+            yield path_deed(action, target.target, step.path, reviewed)
         if discards:
-            yield _path_deed("discard", target.target, step.path, False)
+            yield path_deed("discard", target.target, step.path, False)
 
 
 def _unmerged(target: TargetWork, tools: Tools) -> set[str]:
@@ -156,10 +156,11 @@ def _edited(target: TargetWork, work: Work) -> Iterator[Deed]:
     for difference in target.scan.differences if target.scan is not None else ():
         if any(not folder or difference.path.startswith(folder + "/") for folder in folders):
             for action in ("try", "write"):
-                yield _path_deed(action, target.target, difference.path, False)
+                yield path_deed(action, target.target, difference.path, False)
 
 
-def _path_deed(action: Any, target: Target, path: str, reviewed: bool) -> Deed:
+def path_deed(action: Any, target: Target, path: str, reviewed: bool) -> Deed:
+    """An action on a path of a live folder, named as in the repository."""
     return Deed(action=action, subject=printable(in_repository(target, path)), names=(f"{target.path}/{path}",),
                 reviewed=reviewed)  # fmt: skip
 
@@ -172,19 +173,19 @@ def putting_back(target: Target, differences: Sequence[Difference]) -> list[Deed
     found = []
     for difference in differences:
         gone = difference.recorded is None
-        found += [_path_deed("discard", target, difference.path, False),
-                  _path_deed("delete" if gone else "write", target, difference.path, True)]  # fmt: skip
+        found += [path_deed("discard", target, difference.path, False),
+                  path_deed("delete" if gone else "write", target, difference.path, True)]  # fmt: skip
     return found
 
 
 def writing(target: Target, paths: Sequence[str]) -> list[Deed]:
     """A live path that gets content which came by no branch."""
-    return [_path_deed("write", target, path, False) for path in paths]
+    return [path_deed("write", target, path, False) for path in paths]
 
 
 def letting_stay(target: Target, paths: Sequence[str]) -> list[Deed]:
     """An edit that is to stay although nobody reviewed it."""
-    return [_path_deed(action, target, path, False) for path in paths for action in ("try", "write")]
+    return [path_deed(action, target, path, False) for path in paths for action in ("try", "write")]
 
 
 def check_push(site: Site, branch: str, paths: Sequence[str], *, merge: bool) -> None:

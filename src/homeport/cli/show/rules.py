@@ -1,0 +1,38 @@
+"""Rules and the audit, as a person reads them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from homeport.cli.show.words import text
+
+
+def listed(said: dict[str, Any]) -> str:
+    """`homeport rules`."""
+    if not said["rules"]:
+        return "there are no rules: everything is allowed that the rest of the configuration allows"
+    lines = []
+    for row in said["rules"]:
+        match = row["match"] if isinstance(row["match"], str) else " ".join(row["match"])
+        why = f"   {text(row['because'])}" if row["because"] else ""
+        off = "" if row["inForce"] else "   (not in force)"
+        lines.append(f"{row['effect']:<8} {row['action']:<9} {text(match):<24} {text(row['id'])}   {row['from']}{why}{off}")
+    return "\n".join(lines)
+
+
+def explained(said: dict[str, Any]) -> str:
+    """`homeport rules --explain`."""
+    about = f"{said['action']} {text(said['match'])}" if said["match"] else said["action"]
+    because = f"\nbecause: {text(said['because'])}" if said["because"] and said["rule"] else ""
+    others = f"\nrules about it: {', '.join(map(text, said['others']))}" if said["others"] and not said["match"] else ""
+    return f"{about}: {said['effect']}\n{text(said['why'])}{because}{others}"
+
+
+def audited(said: dict[str, Any]) -> str:
+    """`homeport audit`, a line each."""
+    lines = []
+    for row in said["audit"]:
+        who = text(row["who"]) + ("" if row["actor"] == "person" else f" ({row['actor']})")
+        place = f" from {text(row['from'])}" if row["from"] else ""
+        lines.append(f"{row['at'][:19]}  {row['outcome']:<11} {who}{place}: {text(row['action'])}   {text(row['detail'])}")
+    return "\n".join(lines) or "nothing was changed yet"
