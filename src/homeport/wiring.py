@@ -16,7 +16,7 @@ from homeport.decide import adopting, layout, loading, placing
 from homeport.doors.asker import asker
 from homeport.doors.clock import SystemClock
 from homeport.doors.git import Mirror
-from homeport.doors.journal import FileJournal, follow
+from homeport.doors.journal import FileJournal, chunk_from, follow
 from homeport.doors.ledger import EditLedger
 from homeport.doors.live import LiveTargets
 from homeport.doors.lock import FileLock
@@ -286,7 +286,7 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
         targets=LiveTargets(state, project, environment, git, store, rescues, clock, permits),
         tries=TryBox(git, environment), builds=BuildFolders(git, shell=shell, clock=clock), lock=FileLock(os.path.join(state, "lock")),
         shell_for=shell_for, runtimes_for=lambda shell: _runtimes(shell, permits), prober_for=_prober,
-        journal_for=journal_for, follow_journal=follow,
+        journal_for=journal_for, follow_journal=follow, read_journal=chunk_from,
         start_runner=lambda: start_runner(root, project, environment, state),
         checkouts=Checkouts(TargetBook(state, project, environment, git, store), git, shell, permits),
         runner_on_its_way=lambda: state in _started and still_runs(_started[state]),

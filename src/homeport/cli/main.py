@@ -20,7 +20,7 @@ VERBS = {
     "try": "trying", "adopt": "adopting", "accept": "adopting", "edits": "adopting",
     "rules": "ruling", "audit": "ruling",
     "block": "guarding", "unblock": "guarding", "hold": "guarding", "unhold": "guarding", "db": "guarding",
-    "token": "tokens",
+    "token": "tokens", "serve": "serving", "converge": "serving",
 }  # fmt: skip
 """Each verb and the module that has it."""
 HELP_OF = {
@@ -56,6 +56,8 @@ HELP_OF = {
     "hold": "Pause deploys by triggers.",
     "unhold": "End the pause.",
     "token": "Make, list and revoke tokens.",
+    "serve": "Listen: API, events, webhooks, timer.",
+    "converge": "Deploy what is new, once.",
     "db": "Check or copy the state database.",
 }
 """For the list of verbs, so that listing loads none of them; each verb says more itself."""

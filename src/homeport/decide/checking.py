@@ -46,9 +46,8 @@ def unsupported(config: Config) -> list[Note]:
 def unsupported_host(host: HostConfig) -> list[Note]:
     """As `unsupported`, for host.toml."""
     notes = []
-    for key in ("listen", "keys"):
-        if getattr(host, key):
-            notes.append(_lacking((key,), f"`{key}`", fatal=False))
+    if host.keys:
+        notes.append(_lacking(("keys",), "`keys`", fatal=False))
     return sorted(notes, key=lambda note: not note.fatal)
 
 

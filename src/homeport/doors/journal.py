@@ -135,6 +135,32 @@ def read_from(path: str, offset: int) -> tuple[list[bytes], int]:
     return [line for line in raw[:end].split(b"\n") if _is_whole(line)], offset + end
 
 
+def chunk_from(path: str, offset: int, most: int = CHUNK) -> tuple[bytes, int]:
+    """As `read_from`, in one piece: about `most` bytes of whole lines with their line ends.
+
+    From the middle of a line it begins with the next one.
+    """
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return b"", offset
+    try:
+        size, inside = most, offset > 0 and os.pread(handle, 1, offset - 1) not in (b"\n", b"")
+        while len(raw := os.pread(handle, size, offset)) == size and b"\n" not in raw:
+            size *= 2
+    finally:
+        os.close(handle)
+    end = raw.rfind(b"\n") + 1
+    after, whole = offset + end, raw[:end]
+    if inside:
+        whole = whole[whole.find(b"\n") + 1 :]
+    try:
+        _whole_line.decode_lines(whole)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        whole = b"".join(line + b"\n" for line in whole.split(b"\n") if _is_whole(line))
+    return whole, after
+
+
 def _is_whole(line: bytes) -> bool:
     if not line:
         return False

@@ -23,7 +23,7 @@ from homeport.model.deploys import (
     TargetRecord,
 )
 from homeport.model.edits import Edit
-from homeport.model.errors import Busy, StateFault
+from homeport.model.errors import Busy, Refused, StateFault
 from homeport.model.live import Rescue
 from homeport.model.ports import Clock
 from homeport.model.rules import Actor, Audited
@@ -64,12 +64,16 @@ class SqliteStore:
         """As `Store.enqueue`. One that runs is joined unless it is being cancelled."""
         key = encode(request.key).decode()
         with self._db.writing() as connection:
+            again = self._asked_before(request, key)
+            if again is not None:
+                return again, True
             live = connection.execute(
                 "SELECT id, state, request, cancel_by, body FROM deploys WHERE state IN ('waiting', 'running') "
                 "ORDER BY state = 'running'"
             ).fetchall()
             for found, _, asked, cancel_by, _ in live:
                 if asked == key and cancel_by is None:
+                    self._note_asked(str(found), request, key, self._clock.now())
                     return str(found), True
             fresh = self._new_id(connection)
             for _, state, _, _, body in live:
@@ -79,9 +83,49 @@ class SqliteStore:
                             attempts=0, requested_by=request.requested_by)  # fmt: skip
             connection.execute(
                 "INSERT INTO deploys (id, request, state, sha, asked_at, body) VALUES (?, ?, 'waiting', ?, ?, ?)",
-                (fresh, key, request.sha, self._clock.now(), encode(deploy).decode()),
+                (fresh, key, request.sha, now := self._clock.now(), encode(deploy).decode()),
             )
+            self._note_asked(fresh, request, key, now)
             return fresh, False
+
+    def _asked_before(self, request: Request, key: str) -> str | None:
+        """The deploy that this caller's own request id stands for. Raises Refused when it stood for something else."""
+        if request.request_id is None:
+            return None
+        row = self._db.one("SELECT deploy, request FROM asked WHERE who = ? AND request_id = ?",
+                           encodable(request.requested_by), encodable(request.request_id))  # fmt: skip
+        if row is not None and row[1] != key:
+            raise Refused("this request id was used for something else", where=request.request_id, code="request-id",
+                          next=f"another request id, or: homeport show {row[0]}")  # fmt: skip
+        return str(row[0]) if row is not None else None
+
+    def _note_asked(self, deploy: str, request: Request, key: str, at: str) -> None:
+        own = None if request.request_id is None else encodable(request.request_id)
+        self._db.write("INSERT INTO asked (deploy, who, request_id, request, at) VALUES (?, ?, ?, ?, ?)",
+                       deploy, encodable(request.requested_by), own, key, at)  # fmt: skip
+
+    def callers(self, deploy: str) -> list[str]:
+        """As `Store.callers`."""
+        return [who for (who,) in self._db.rows("SELECT DISTINCT who FROM asked WHERE deploy = ? ORDER BY number", deploy)]
+
+    def asked_as(self, request_id: str) -> list[Deploy]:
+        """As `Store.asked_as`."""
+        return self._all(Deploy, "SELECT DISTINCT d.id, d.body FROM asked a JOIN deploys d ON d.id = a.deploy "
+                         "WHERE a.request_id = ? ORDER BY d.id DESC", encodable(request_id), column=1)  # fmt: skip
+
+    def outcomes(self) -> dict[str, int]:
+        """As `Store.outcomes`."""
+        return dict(self._db.rows("SELECT status, count(*) FROM deploys WHERE state = 'done' GROUP BY status"))
+
+    def remember_delivery(self, id: str, event: str, said: str) -> bool:
+        """As `Store.remember_delivery`. The last 10,000 are kept."""
+        with self._db.writing() as connection:
+            fresh = self._db.write("INSERT OR IGNORE INTO deliveries VALUES (?, ?, ?, ?)",
+                                   encodable(id), encodable(event), encodable(said), self._clock.now()) > 0  # fmt: skip
+            if fresh:
+                connection.execute("DELETE FROM deliveries WHERE at < (SELECT at FROM deliveries ORDER BY at DESC "
+                                   "LIMIT 1 OFFSET 10000)")  # fmt: skip
+            return fresh
 
     def _new_id(self, connection: sqlite3.Connection) -> str:
         """UTC time and chance; never before one that is there already, so ids sort as they were asked for,
@@ -308,8 +352,8 @@ class SqliteStore:
         row = self._db.one(f"SELECT body FROM deploys WHERE {condition}")  # noqa: S608  # conditions of our own
         return self._read(row[0], Deploy) if row else None
 
-    def _all(self, kind: type[T], sql: str, *values: object) -> list[T]:
-        return [self._read(row[0], kind) for row in self._db.rows(sql, *values)]
+    def _all(self, kind: type[T], sql: str, *values: object, column: int = 0) -> list[T]:
+        return [self._read(row[column], kind) for row in self._db.rows(sql, *values)]
 
     def _read(self, body: str, kind: type[T]) -> T:
         try:

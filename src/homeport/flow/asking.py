@@ -51,23 +51,12 @@ def follow(site: Site, deploy: str, offset: int = 0, tick: Callable[[], None] = 
     `tick` is called again and again while nothing comes. Raises InfrastructureFault (code `runner`) when every
     runner dies without getting anywhere; the deploy stays where it is, and the next command ends it.
     """
-    looked, patience = site.clock.monotonic(), BETWEEN if site.runner_on_its_way() else PATIENCE
-    reached: list[tuple[object, ...]] = []
+    watch = RunnerWatch(site, deploy)
 
     def alive() -> bool:
-        nonlocal looked, patience
         tick()
-        row = site.store.deploy(deploy)
-        if row is None or row.state == "done":
-            return False
-        if site.lock.free() and site.clock.monotonic() - looked > patience:
-            looked, patience = site.clock.monotonic(), BETWEEN
-            if not site.runner_on_its_way():
-                reached.append((row.state, row.stage, row.attempts))
-                if reached[-STARTS:] == reached[-1:] * STARTS:
-                    raise _never_ending(site, row)
-                site.start_runner()
-        return True
+        row = watch.look()
+        return row is not None and row.state != "done"
 
     follow_file = cast("Callable[[str, int, Callable[[], bool]], Iterator[bytes]]", site.follow_journal)
     closing = b""
@@ -77,6 +66,31 @@ def follow(site: Site, deploy: str, offset: int = 0, tick: Callable[[], None] = 
     row = site.store.deploy(deploy)
     if b'"deploy.done"' not in closing and row is not None and row.state == "done":
         yield msgspec.json.encode(done_event(row))
+
+
+class RunnerWatch:
+    """For whoever waits for a deploy: sees to it that a runner is there until the deploy has ended."""
+
+    def __init__(self, site: Site, deploy: str) -> None:
+        self._site, self._deploy = site, deploy
+        self._looked = site.clock.monotonic()
+        self._patience = BETWEEN if site.runner_on_its_way() else PATIENCE
+        self._reached: list[tuple[object, ...]] = []
+
+    def look(self) -> Deploy | None:
+        """The deploy's row as it is now. Raises InfrastructureFault (code `runner`) as `follow` does."""
+        site = self._site
+        row = site.store.deploy(self._deploy)
+        if row is None or row.state == "done":
+            return row
+        if site.lock.free() and site.clock.monotonic() - self._looked > self._patience:
+            self._looked, self._patience = site.clock.monotonic(), BETWEEN
+            if not site.runner_on_its_way():
+                self._reached.append((row.state, row.stage, row.attempts))
+                if self._reached[-STARTS:] == self._reached[-1:] * STARTS:
+                    raise _never_ending(site, row)
+                site.start_runner()
+        return row
 
 
 def _never_ending(site: Site, deploy: Deploy) -> InfrastructureFault:

@@ -52,6 +52,8 @@ class Site:
     prober_for: Callable[[Shell], Prober]
     journal_for: Callable[[str], Journal]
     follow_journal: Callable[[str, int, Callable[[], bool]], object]
+    read_journal: Callable[[str, int, int], tuple[bytes, int]]
+    """(path, byte, at most) -> (whole lines from there on, where to go on)."""
     start_runner: Callable[[], int]
     runner_on_its_way: Callable[[], bool]
     """Whether the runner that this process started last has not ended yet."""

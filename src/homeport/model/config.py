@@ -315,6 +315,17 @@ class Config(_Table, frozen=True):
     notify: Notify | None = None
 
 
+class Listen(_Table, frozen=True):
+    """The daemon on TCP, through a process of its own."""
+
+    address: str | None = None
+    """`host:port`, for example `"127.0.0.1:7420"`."""
+    user: str | None = None
+    """Who that process runs as; needed where homeport runs as root."""
+    url: str | None = None
+    """The address under which others reach it, when a proxy stands before it: its name is accepted as Host."""
+
+
 class HostConfig(_Table, frozen=True):
     """/etc/homeport/host.toml: who this machine is and what homeport may do on it (DESIGN section 7)."""
 
@@ -328,7 +339,8 @@ class HostConfig(_Table, frozen=True):
     """Whom homeport may become."""
     units: list[str] = field(default_factory=list)
     """Processes it may touch; `*` matches anything."""
-    listen: dict[str, str] = field(default_factory=dict)
+    listen: Listen = field(default_factory=lambda: Listen())
+    """Where the daemon is reached over TCP; without an address it is not."""
     secrets: dict[str, Secret] = field(default_factory=dict)
     keys: dict[str, dict[str, str]] = field(default_factory=dict)
     limits: dict[str, int | str] = field(default_factory=dict)

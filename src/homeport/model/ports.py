@@ -268,7 +268,27 @@ class Store(Protocol):
 
     def enqueue(self, request: Request) -> tuple[str, bool]:
         """(deploy id, joined): joins an equal request that runs or waits; otherwise replaces the waiting one,
-        which ends as superseded. The id is that of the deploy that will answer."""
+        which ends as superseded. The id is that of the deploy that will answer.
+
+        A caller's own request id stands for one deploy for good. Raises Refused (code `request-id`) when the same
+        caller used it for something else.
+        """
+        ...
+
+    def callers(self, deploy: str) -> list[str]:
+        """Everybody who asked for it, those who joined it too."""
+        ...
+
+    def asked_as(self, request_id: str) -> list[Deploy]:
+        """The deploys that somebody's own request id stands for, newest first."""
+        ...
+
+    def outcomes(self) -> dict[str, int]:
+        """How many deploys ended with each status."""
+        ...
+
+    def remember_delivery(self, id: str, event: str, said: str) -> bool:
+        """Keeps a forge's delivery in mind; False when it was seen before."""
         ...
 
     def waiting(self) -> Deploy | None: ...

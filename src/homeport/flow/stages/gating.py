@@ -15,6 +15,8 @@ GATED = ("commit",)
 """Kinds that pass the gate: what goes back, or is live already, was there before."""
 LOOK = 0.2
 """Seconds between two looks at a cancel while waiting."""
+WOKEN = "gate-woken"
+"""Where a webhook leaves word that something ended on the forge: then it is asked at once."""
 
 
 def pass_checks(work: Work, tools: Tools) -> Work:
@@ -68,7 +70,8 @@ def _look(gate: Gate, forge: Forge, work: Work, sha: str, seen: float, tools: To
 
 def _wait(until: float, work: Work, tools: Tools) -> None:
     store = tools.site.store
-    while _unix(tools) < until:
+    word = store.cached(WOKEN)
+    while _unix(tools) < until and store.cached(WOKEN) == word:
         asked = store.cancel_asked(work.deploy.id)
         if asked:
             raise Cancelled(f"cancelled by {asked}", where="gate", code="cancelled")

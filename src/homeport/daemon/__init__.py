@@ -1,0 +1,1 @@
+"""The daemon: listens, queues, starts runners and serves readers. It may be stopped or killed at any moment."""

@@ -1,0 +1,207 @@
+"""The events of deploys over a WebSocket (C4): read from the journals, resumable by byte, and nobody is waited for."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import OrderedDict
+from typing import Annotated, Any
+
+import msgspec
+from litestar import WebSocket, websocket
+from litestar.exceptions import WebSocketDisconnect
+from litestar.params import Parameter
+
+from homeport.daemon.access import Denied, as_websocket
+from homeport.daemon.deploying import find
+from homeport.daemon.served import Environment, Served
+from homeport.flow.ending import done_event
+from homeport.model.deploys import Deploy
+from homeport.model.errors import HomeportError
+from homeport.model.events import DeployCancelled
+
+FRAME = 256 * 1024
+"""Bytes of a journal in one message, at most (a single longer line makes a longer one)."""
+SLOW = 5.0
+"""Seconds that a message may wait for its reader; then the reader is dropped and told where to go on."""
+LIVE, QUIET = 0.02, 0.2
+"""Seconds between two looks at a journal: while it grows, and when it does not."""
+ROW = 0.5
+"""Seconds between two looks at the deploy itself, for one that ends without a journal."""
+CHATTER = 100
+"""Messages a client may send; it has nothing to say here."""
+MOST = 500
+"""Clients at a time."""
+NOBODY = "__self__"
+"""`requestedBy` of deploys that no user's clients are to see."""
+_LAST = b'{"type":"deploy.done"'
+
+
+class Tails:
+    """Pieces of journals that were read last, so that clients side by side are served from one reading."""
+
+    def __init__(self, served: Served) -> None:
+        self._served = served
+        self._read: OrderedDict[tuple[str, int], tuple[bytes, int]] = OrderedDict()
+        self.clients = 0
+
+    async def piece(self, environment: Environment, path: str, offset: int) -> tuple[bytes, int]:
+        """Whole lines from that byte on, and where to go on; (b"", offset) when there is nothing more yet."""
+        key = (path, offset)
+        if key in self._read:
+            return self._read[key]
+        try:
+            if os.stat(path).st_size <= offset:
+                return b"", offset
+        except FileNotFoundError:
+            return b"", offset
+        found = await self._served.quickly(environment.site.read_journal, path, offset, FRAME)
+        if found[1] > offset:
+            self._read[key] = found
+            if len(self._read) > 32:
+                self._read.popitem(last=False)
+        return found
+
+
+@websocket("/events", opt={"right": "read"})
+async def events(
+    socket: WebSocket[Any, Any, Any], deploy: str | None = None,
+    start: Annotated[int, Parameter(query="from", ge=0, le=1 << 50)] = 0, user: str | None = None,
+) -> None:  # fmt: skip
+    """With `deploy` its whole journal from a byte on, until it ends; without, every deploy from now on.
+
+    With `user` only deploys which that user of the platform asked for, or joined.
+    """
+    tails: Tails = socket.app.state.tails
+    environment: Environment = socket.scope["state"]["environment"]
+    served: Served = socket.app.state.served
+    try:
+        row = await _asked_for(served, environment, tails, deploy, user)
+    except HomeportError as fault:
+        raise as_websocket(fault) from None
+    await socket.accept()
+    tails.clients += 1
+    listener = asyncio.create_task(_listen(socket))
+    sender = asyncio.create_task(_Stream(socket, environment, served, tails, user).run(row, start))
+    stop = asyncio.create_task(socket.app.state.outcomes.stopping.wait())
+    try:
+        await asyncio.wait({listener, sender, stop}, return_when=asyncio.FIRST_COMPLETED)
+        if sender.done():
+            sender.result()
+        elif stop.done():
+            await _close(socket, 1012, "the daemon stops; go on from the last events.offset")
+        else:
+            await _close(socket, *listener.result())
+    except WebSocketDisconnect:
+        return
+    finally:
+        tails.clients -= 1
+        for task in (listener, sender, stop):
+            task.cancel()
+
+
+async def _asked_for(served: Served, environment: Environment, tails: Tails, deploy: str | None,
+                     user: str | None) -> Deploy | None:  # fmt: skip
+    if tails.clients >= MOST:
+        raise Denied(503, "too many clients listen already", code="too-many", next="come back later")
+    row = await served.quickly(find, environment.site, deploy) if deploy else None
+    if row is not None and user is not None and not await _concerns(served, environment, row.id, user):
+        raise Denied(403, "that deploy is not this user's", where=row.id, code="audience", next="leave out `user`")
+    return row
+
+
+async def _listen(socket: WebSocket[Any, Any, Any]) -> tuple[int, str]:
+    """Ends when the client goes, or talks although it has nothing to say."""
+    for _ in range(CHATTER):
+        message = await socket.receive()
+        if message["type"] == "websocket.disconnect":
+            return 1000, ""
+    return 1008, "this stream takes no messages"
+
+
+async def _close(socket: WebSocket[Any, Any, Any], code: int, reason: str) -> None:
+    try:
+        await socket.close(code, reason)
+    except (WebSocketDisconnect, RuntimeError, OSError):
+        return
+
+
+async def _concerns(served: Served, environment: Environment, deploy: str, user: str) -> bool:
+    return user != NOBODY and user in await served.quickly(environment.site.store.callers, deploy)
+
+
+class _Stream:
+    """What one client gets."""
+
+    def __init__(self, socket: WebSocket[Any, Any, Any], environment: Environment, served: Served, tails: Tails,
+                 user: str | None) -> None:  # fmt: skip
+        self._socket, self._environment, self._served, self._tails = socket, environment, served, tails
+        self._user = user
+
+    async def run(self, deploy: Deploy | None, start: int) -> None:
+        try:
+            if deploy is not None:
+                await self._follow(deploy.id, start)
+                await _close(self._socket, 1000, "")
+                return
+            await self._all()
+        except _TooSlow as slow:
+            await _close(self._socket, 1013, f"too slow; go on with from={slow.offset}")
+
+    async def _all(self) -> None:
+        """Every deploy from now on; the one that runs now from its beginning. Only one runs at a time."""
+        store = self._environment.site.store
+        newest = await self._served.quickly(store.history, 1)
+        seen = newest[0].id if newest and newest[0].state == "done" else ""
+        while True:
+            waiting = await self._served.quickly(store.waiting)
+            rows = [*await self._served.quickly(store.history, 20), *([waiting] if waiting else [])]
+            for row in sorted((row for row in rows if row.id > seen and row.state != "waiting"), key=lambda row: row.id):
+                seen = row.id
+                if self._user is None or await _concerns(self._served, self._environment, row.id, self._user):
+                    await self._follow(row.id, 0)
+            await asyncio.sleep(QUIET)
+
+    async def _follow(self, deploy: str, offset: int) -> None:
+        path = self._environment.site.journal_path(deploy)
+        pause, quiet = LIVE, 0.0
+        while True:
+            piece, after = await self._tails.piece(self._environment, path, offset)
+            if piece:
+                await self._send(deploy, piece, offset, after)
+                if piece[piece.rfind(b"\n", 0, -1) + 1 :].startswith(_LAST):
+                    return
+            if after > offset:
+                offset, pause, quiet = after, LIVE, 0.0
+                continue
+            if quiet >= ROW:
+                quiet = 0.0
+                row = await self._served.quickly(self._environment.site.store.deploy, deploy)
+                left, _ = await self._tails.piece(self._environment, path, offset)
+                if row is not None and row.state == "done" and not left:
+                    await self._send(deploy, _ended(row), offset, offset)
+                    return
+            await asyncio.sleep(pause)
+            quiet += pause
+            pause = min(pause * 1.3, QUIET)
+
+    async def _send(self, deploy: str, piece: bytes, offset: int, after: int) -> None:
+        """One message: the lines as the journal has them, and one that says where to go on."""
+        mark = msgspec.json.encode({"type": "events.offset", "deployId": deploy, "next": after})
+        try:
+            await asyncio.wait_for(self._socket.send_text((piece + mark).decode("utf-8")), SLOW)
+        except TimeoutError:
+            raise _TooSlow(offset) from None
+
+
+class _TooSlow(Exception):
+    def __init__(self, offset: int) -> None:
+        super().__init__(str(offset))
+        self.offset = offset
+
+
+def _ended(row: Deploy) -> bytes:
+    """For a deploy that ended before it had a journal, or whose journal lost its end."""
+    cancelled = DeployCancelled(deploy_id=row.id, at=row.ended_at or "")
+    said = [cancelled] if row.status in ("cancelled", "superseded") else []
+    return b"".join(msgspec.json.encode(event) + b"\n" for event in [*said, done_event(row)])

@@ -1,0 +1,88 @@
+"""Webhooks: a genuine delivery makes homeport look at once; what is deployed is read from git afterwards."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from litestar import Request, Response, post
+from msgspec import Struct
+
+from homeport.daemon.access import OPEN, Denied, Patience, address_of
+from homeport.daemon.served import Environment, Served
+from homeport.daemon.timer import Timer
+from homeport.decide import webhooks
+from homeport.decide.payloads import Finished, Ping, Push
+from homeport.flow.stages.gating import WOKEN
+from homeport.model.errors import UsageFault
+from homeport.model.forge import Kind
+
+log = logging.getLogger("homeport.daemon")
+Ask = Request[Any, Any, Any]
+
+
+class Hook(Struct, frozen=True, kw_only=True):
+    """What an environment accepts: deliveries of this kind, about this repository, signed with one of these."""
+
+    environment: Environment
+    kind: Kind
+    secrets: list[bytes]
+    repository: str
+
+    def concerns(self, delivery: webhooks.Delivery) -> bool:
+        return delivery.repository.lower() == self.repository.lower() or isinstance(delivery.subject, Ping)
+
+
+def route(kind: Kind) -> Any:
+    """The handler of one forge; it is mounted only where an environment has a secret for it."""
+
+    @post(f"/hooks/{kind}", opt={"right": OPEN}, status_code=202, name=f"hook-{kind}", summary=f"Deliveries of {kind}",
+          operation_id=f"hook_{kind}")  # fmt: skip
+    async def hook(request: Ask) -> Response[dict[str, Any]]:
+        raw = await request.body()
+        headers = list(request.headers.multi_items())
+        genuine = [one for one in request.app.state.hooks
+                   if one.kind == kind and webhooks.verify(kind, headers, raw, one.secrets)]  # fmt: skip
+        if not genuine:
+            _refuse(request)
+        said = webhooks.parse(kind, headers, raw)
+        if isinstance(said, webhooks.Malformed):
+            raise UsageFault(f"the delivery cannot be read: {said.why}", where=f"/hooks/{kind}", code="bad-delivery",
+                             next="send it again, or look at the hook's settings on the forge")  # fmt: skip
+        if isinstance(said, webhooks.Ignored):
+            return Response({"accepted": False, "because": said.why}, status_code=202)
+        told = [await _take(request, one, said) for one in genuine if one.concerns(said)]
+        because = "; ".join(told) or "it is about another repository"
+        return Response({"accepted": bool(told), "because": because}, status_code=202)
+
+    return hook
+
+
+def _refuse(request: Ask) -> None:
+    """Raises Denied: 401, or 429 for an address that keeps trying."""
+    patience: Patience = request.app.state.patience
+    address = address_of(request)
+    wait = patience.over(address)
+    patience.note(address)
+    if wait:
+        raise Denied(429, "too many wrong signatures from this address", code="slow-down", next=f"wait {wait:.0f} s")
+    raise Denied(401, "no secret of this host signed this", where=request.url.path, code="bad-signature",
+                 next="the same secret in the hook's settings and in [forge] webhook_secret")  # fmt: skip
+
+
+async def _take(request: Ask, hook: Hook, delivery: webhooks.Delivery) -> str:
+    """What was done about it, in words."""
+    served: Served = request.app.state.served
+    environment, subject = hook.environment, delivery.subject
+    store, name = environment.site.store, environment.site.environment
+    if not await served.quickly(store.remember_delivery, delivery.id, delivery.event, type(subject).__name__.lower()):
+        return f"{name}: seen before"
+    if isinstance(subject, Finished):
+        await served.quickly(store.cache, WOKEN, delivery.id)
+        return f"{name}: the gate looks again"
+    if not isinstance(subject, Push) or subject.branch != environment.site.env.branch or subject.deleted:
+        return f"{name}: not a push to its branch"
+    timers: dict[tuple[str, str], Timer] = request.app.state.timers
+    timers[environment.key].push()
+    log.info("a push to %s", environment.site.env.branch, extra={"told": {"delivery": delivery.id, "environment": name}})
+    return f"{name}: looked for at once"

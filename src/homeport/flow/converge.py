@@ -1,0 +1,54 @@
+"""One tick of a trigger: fetch once, and ask for what is due. The timer, cron and webhooks all come through here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from homeport.decide import layout
+from homeport.decide.converging import Decision, Look, decide
+from homeport.flow import asking
+from homeport.flow.planning import make_plan
+from homeport.flow.site import Site
+from homeport.model.deploys import Request
+from homeport.model.plan import Plan
+
+
+def tick(site: Site, by: str, *, pushed: bool = False) -> dict[str, Any]:
+    """{"due", "code", "because", "sha", "deployId"}: what was asked for, or why nothing was.
+
+    `by` is the trigger, as it stands in `requestedBy`. Raises InfrastructureFault when the origin does not answer.
+    """
+    running = site.store.running()
+    if running is not None and site.lock.free():
+        asking.recover_if_needed(site)
+        running = site.store.running()
+    if running is not None and not pushed:
+        return _said(Decision(due=False, because=f"deploy {running.id} runs", code="runs"), None, None)
+    site.git.fetch()
+    tip = site.git.tip(site.env.branch)
+    decision = decide(_look(site, tip, pushed))
+    if decision.due and decision.replan:
+        decision = _after_plan(decision, make_plan(site, Request(kind="commit")))
+    if not decision.due:
+        return _said(decision, tip, None)
+    return _said(decision, tip, asking.ask(site, Request(kind="commit", sha=tip, requested_by=by, actor="trigger")))
+
+
+def _look(site: Site, tip: str, pushed: bool) -> Look:
+    records = site.store.services()
+    names = layout.services_of(site.config, site.environment)
+    shas = [records[name].sha if name in records else None for name in names]
+    return Look(tip=tip, services=shas, last=[d for d in site.store.history(50) if d.state == "done"],
+                blocks=site.store.blocks(), holds=site.store.holds(), running=site.store.running(),
+                observe=site.env.observe, pushed=pushed)  # fmt: skip
+
+
+def _after_plan(decision: Decision, plan: Plan) -> Decision:
+    """What was refused is asked for again only when nothing refuses it any more: no row for every tick."""
+    if plan.refusals:
+        return Decision(due=False, because=plan.refusals[0].message, code="refused")
+    return Decision(due=True, because="what refused it is gone", code="due")
+
+
+def _said(decision: Decision, tip: str | None, deploy: str | None) -> dict[str, Any]:
+    return {"due": decision.due, "code": decision.code, "because": decision.because, "sha": tip, "deployId": deploy}
