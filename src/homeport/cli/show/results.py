@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
+from homeport.cli.show import tries
 from homeport.cli.show.words import Ink, ago, clock_time, compact_time, count, moment, several, short, text, took, when
 from homeport.model.deploys import Deploy
 from homeport.model.errors import HomeportError
@@ -152,12 +153,13 @@ def _in_the_way(said: dict[str, Any], ink: Ink) -> list[str]:
     for block in said.get("blocked", ()):
         lines.append(f"{ink('warn', 'blocked')} {short(block['sha'])}: {text(block['because'])} "
                      f"(by {text(block['by'])}, {ago(block['at']) or text(block['at'])})")  # fmt: skip
+    lines += tries.lines(said, ink)
     late = said.get("oldEdits", ())
     if late:
         since = min(row["since"] for row in late)
         lines.append(f"{ink('warn', 'undecided')} {count(len(late), 'edit')}, the oldest {ago(since) or text(since)}: "
                      f"{_fitted([row['path'] for row in late], 48)}")  # fmt: skip
-    commands: list[tuple[str, str]] = []
+    commands = tries.commands(said)
     if late:
         commands.append(("homeport edits", "adopt, accept or discard them"))
     if said.get("edits"):
