@@ -154,7 +154,7 @@ def test_a_cancel_past_the_first_change_goes_back(host: Host, stage: str) -> Non
     moment = next(m for m in host.moments() if (m.stage, m.syscall) == (stage, syscall))
     host.publish()
     deploy = host.enqueue()
-    log = host.world.root / "stopped.log"
+    log = host.world.root / f"stopped-in-{stage}.log"
     argv = ["strace", "-qq", "-o", str(log), "-e", f"trace={moment.syscall}",
             "-e", f"inject={moment.syscall}:signal=STOP:when={moment.nth}", *host.runner]  # fmt: skip
     tracer = subprocess.Popen(argv, env=host.world.env, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
@@ -263,7 +263,7 @@ MAKES = "mkdir -p dist; cp page.txt dist/\n"
 @pytest.mark.parametrize("does", HOSTILE)
 def test_a_build_that_will_not_end_is_ended_with_all_that_it_started(world: World, does: str) -> None:
     first: dict[str, str | None] = {"web/build.sh": MAKES, "web/page.txt": "one\n", ".gitignore": "dist/\n"}
-    world.project(BUILDING + '  timeout = "2s"\n', first)
+    world.project(BUILDING + '  timeout = "1s"\n', first)
     world.deploy()
     world.publish({"web/build.sh": HOSTILE[does] + "\n", "web/page.txt": "two\n"})
     done = world.deploy(ok=(1,))

@@ -96,7 +96,9 @@ def test_a_live_disk_that_is_full_keeps_the_old_version(world: World, small_disk
 
 
 @pytest.mark.root
-def test_a_state_disk_that_is_full_fails_or_carries_on_but_mixes_nothing(own_host: Host, small_disk: Path, soak: bool) -> None:
+def test_a_state_disk_that_is_full_fails_or_carries_on_but_mixes_nothing(
+    own_host: Host, small_disk: Path, soak: bool
+) -> None:
     """The whole state folder (database, journal, mirror, indexes) on a disk that fills up between two deploys."""
     host = own_host
     state = host.world.state

@@ -166,7 +166,7 @@ def fill(folder: Path, leave: int) -> None:
 
 @as_root
 @pytest.mark.root
-@pytest.mark.parametrize("leave", [0, 64, 128, 200, 256, 400], ids=lambda kib: f"{kib}k free")
+@pytest.mark.parametrize("leave", [0, 128, 400], ids=lambda kib: f"{kib}k free")
 def test_a_full_disk_under_the_state_ends_the_command_and_leaves_whole_files(
     world: World, small_disk: Path, leave: int
 ) -> None:
