@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import subprocess
+import sys
 from typing import Any
 
 from tests.scenarios.conftest import PROGRAM, World
@@ -195,6 +196,68 @@ def test_drift_is_not_discarded_and_branches_are_not_pushed_where_rules_forbid_i
     assert world.json("adopt", "--branch", "fix/own")["branch"] == "fix/own"
     world.homeport("discard", "api/index.js", "--confirm", "keep")
     assert world.text("api/index.js") == "one\n"
+
+
+IN_A_NETWORK = """\
+import fcntl, os, socket, struct, sys
+made = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for name, address in ((b"lo", "127.0.0.1"), (b"lo:1", "192.0.2.7")):
+    fcntl.ioctl(made, 0x8916, struct.pack("16sHH4s8x", name, socket.AF_INET, 0, socket.inet_aton(address)))
+os.execvp(sys.argv[1], sys.argv[1:])
+"""
+"""Gives the machine an address (SIOCSIFADDR) in a network of its own, then becomes the program."""
+
+
+def test_a_machine_with_an_address_of_production_takes_nothing_meant_for_staging(world: World) -> None:
+    text, files = services(world, "")
+    hosts = """hosts = ["host-1"]
+try = true
+[environments.live]
+branch = "main"
+hosts = ["prod-1"]
+[hosts.host-1]
+ssh = "stage.example.com"
+[hosts.prod-1]
+ssh = "prod.example.com"
+addresses = ["192.0.2.7", "2001:db8::7"]
+"""
+    world.project(text, files, hosts)
+    world.homeport("-e", "production", "deploy")
+    assert "which environment" in world.homeport("deploy", ok=(2,)).stderr
+    (world.clone / "api/index.js").write_text("tried\n")
+    world.homeport("-e", "production", "try", "api")
+    (world.clone / "api/index.js").write_text("tried again\n")
+    own = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--net", "--map-root-user"]
+    world.enter = lambda _cwd: [*own, sys.executable, "-c", IN_A_NETWORK]
+    for words in (["try", "api"], ["deploy"], ["--host", "host-1", "try", "--yes"], ["rebuild", "api"], ["discard", "api"]):
+        refused = world.homeport("-e", "production", *words, ok=(3,))
+        assert "has the address 192.0.2.7 of prod-1, which serves live" in refused.stderr
+    assert world.text("api/index.js") == "tried\n"
+
+
+def test_a_try_passes_the_rules_and_makes_none(world: World) -> None:
+    text, files = services(world, rule("auth", "try", "api/auth/", "review", "two people look at logins"))
+    world.project(text, files, "try = true")
+    world.deploy()
+    (world.clone / "api/auth/login.js").write_text("tried\n")
+    toml = world.clone / "homeport.toml"
+    toml.write_text(toml.read_text().replace('"api/auth/"', '"nothing"'))
+    refused = world.homeport("try", "api", ok=(3,))
+    assert "rule auth wants a review before trying api/auth/login.js: two people look at logins" in refused.stderr
+    world.git("checkout", "-q", "api/auth")
+    (world.clone / "api/index.js").write_text("tried\n")
+    world.homeport("try", "api")
+    assert world.text("api/index.js") == "tried\n"
+    # the rules of the try itself count for nothing
+    assert world.json("rules", "--explain", "try:api/auth/login.js")["effect"] == "review"
+    (world.clone / "api/auth/login.js").write_text("tried\n")
+    world.homeport("try", "api", ok=(3,))
+    # a path that the branch brought meanwhile was merged there
+    world.git("stash", "-q")
+    world.publish({"api/auth/login.js": "merged\n"})
+    (world.clone / "api/index.js").write_text("tried again\n")
+    world.homeport("try", "api")
+    assert world.text("api/auth/login.js") == "merged\n"
 
 
 def test_the_undo_of_a_failed_deploy_asks_no_rule_while_a_rollback_by_hand_does(world: World) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 from msgspec.structs import replace
 
+from homeport.cli.confirming import confirm_options
 from homeport.cli.deploying import ask_and_follow, drift_options
 from homeport.cli.options import Options, pass_options
 
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
 @drift_options[0]
 @drift_options[1]
 @click.option("--allow-mass-delete", is_flag=True, help="Also when most files of a target would go.")
+@confirm_options
 @pass_options
-def try_now(options: Options, services: tuple[str, ...], yes: bool, on_drift: str | None, allow_mass_delete: bool) -> None:
+def try_now(options: Options, services: tuple[str, ...], yes: bool, on_drift: str | None, allow_mass_delete: bool,
+            confirm: tuple[str, ...], because: str) -> None:  # fmt: skip
     """Make the working tree live as it is, uncommitted and untracked files included: all services, or those named.
 
     Only where the environment has `try = true`. The checkout is only read. What git ignores and what is protected
@@ -46,7 +49,7 @@ def try_now(options: Options, services: tuple[str, ...], yes: bool, on_drift: st
         finally:
             tree.close()
         request = replace(request, on_drift=on_drift, allow_mass_delete=allow_mass_delete)
-        ask_and_follow(options, site, request)
+        ask_and_follow(options, site, request, confirm, because)
 
 
 def asked(options: Options, site: Site, tree: WorkingTree, services: tuple[str, ...], yes: bool) -> Request:

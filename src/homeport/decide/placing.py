@@ -58,3 +58,22 @@ def check_identity(config: Config, environment: str, host_config: HostConfig | N
     if expected and not any(map(owns, expected)):
         raise Refused(f"this machine calls itself {here}, but has none of the addresses {', '.join(expected)}",
                       where=f"homeport.toml: hosts.{here}.addresses", next="ip address", code="identity")  # fmt: skip
+    _refuse_foreign_address(config, environment, owns)
+
+
+def _refuse_foreign_address(config: Config, environment: str, owns: Callable[[str], bool]) -> None:
+    """The third guard: a machine that has the address of another environment's host is that host, whatever it is called.
+
+    Loopback addresses say nothing about which machine it is.
+    """
+    from ipaddress import ip_address
+
+    own = set(config.environments[environment].hosts)
+    for name, other in config.environments.items():
+        for host in other.hosts if name != environment else ():
+            for address in _addresses(config, host) if host not in own else ():
+                if not ip_address(address).is_loopback and owns(address):
+                    raise Refused(f"this machine has the address {address} of {host}, which serves {name}, "
+                                  f"not {environment}", where=f"homeport.toml: hosts.{host}.addresses",
+                                  next=f"homeport -e {name} status   (where it serves both: name {host} in "
+                                       f"environments.{environment}.hosts)", code="identity")  # fmt: skip

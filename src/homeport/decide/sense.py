@@ -33,6 +33,8 @@ def faults(config: Config) -> Iterator[Fault]:
     for name, host in config.hosts.items():
         yield from spelling.name(name, ("hosts", name))
         yield from spelling.ssh(host.ssh, ("hosts", name, "ssh"))
+        for position, address in enumerate(host.addresses):
+            yield from spelling.ip(address, ("hosts", name, "addresses", position))
     for name, service in config.services.items():
         yield from _service(config, name, service)
     yield from _circle(config)

@@ -145,6 +145,15 @@ def address(value: str, path: Path) -> Iterator[Fault]:
         yield path, f"`{value}` must be an address such as 127.0.0.1:5432"
 
 
+def ip(value: str, path: Path) -> Iterator[Fault]:
+    from ipaddress import ip_address
+
+    try:
+        ip_address(value)
+    except ValueError:
+        yield path, f"`{value}` must be an IP address such as 192.0.2.7"
+
+
 def ssh(value: str, path: Path) -> Iterator[Fault]:
     found = _SSH.fullmatch(value)
     if found is None or (found[3] and not 0 < int(found[3][1:]) < 65536):

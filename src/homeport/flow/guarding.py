@@ -7,6 +7,7 @@ restarts, by `check` for the verbs that act at once. The undo of a failed deploy
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +19,7 @@ from homeport.flow.goals import place_in_target
 from homeport.flow.site import Site
 from homeport.flow.work import ServiceWork, TargetWork, Tools, Work
 from homeport.model.config import Rule
-from homeport.model.errors import ConfigFault, Refused, Unconfirmed
+from homeport.model.errors import ConfigFault, HomeportError, Refused, Unconfirmed
 from homeport.model.live import Difference, Target
 from homeport.model.paths import printable
 from homeport.model.plan import Refusal
@@ -131,7 +132,7 @@ def _steps(target: TargetWork, work: Work, tools: Tools, judge: Judge) -> Iterat
     assert plan is not None
     unmerged: set[str] | None = None
     if kind == "try" and any(judge.asks(action, "review") for action in ("try", "write", "delete")):
-        unmerged = _unmerged(target, tools)
+        unmerged = _unmerged(target, tools, judge, {step.path for step in plan.steps})
     for step in plan.steps:
         discards = step.rescue == "discarded"
         reviewed = kind in GOES_BY_BRANCH or (unmerged is not None and step.path not in unmerged)
@@ -143,8 +144,18 @@ def _steps(target: TargetWork, work: Work, tools: Tools, judge: Judge) -> Iterat
             yield path_deed("discard", target.target, step.path, False)
 
 
-def _unmerged(target: TargetWork, tools: Tools) -> set[str]:
-    """The paths of a try that differ from the environment's branch."""
+def _unmerged(target: TargetWork, tools: Tools, judge: Judge, paths: set[str]) -> set[str]:
+    """The paths of a try that differ from the environment's branch; before a review is missed, the origin is asked."""
+    found = _off_branch(target, tools) & paths
+    deeds = (path_deed(action, target.target, path, False) for path in found for action in ("try", "write", "delete"))
+    if any(judge.says(deed).effect == "review" for deed in deeds):
+        with suppress(HomeportError):
+            tools.site.git.fetch()
+        return _off_branch(target, tools)
+    return found
+
+
+def _off_branch(target: TargetWork, tools: Tools) -> set[str]:
     tip = tools.site.targets.wanted(target.target, tools.site.git.tip(tools.site.env.branch))
     return {change.path for change in tools.site.git.changes(tip, target.wanted)}
 
