@@ -122,10 +122,12 @@ class LiveTargets:
                     self._store.begin_sync(target.name, deploy, plan.from_tree, plan.to_tree)
 
             applied = self._apply(target, root, plan.steps, deploy, begin)
-            index.set((c.path, c.after) for c in self._git.changes(record.tree, plan.to_tree))
-            if index.write_tree() != plan.to_tree:
+            changes = self._git.changes(record.tree, plan.to_tree)
+            index.set((c.path, c.after) for c in changes)
+            whole = index.write_tree() != plan.to_tree
+            if whole:
                 index.read_tree(plan.to_tree)
-            index.refresh(target.path)
+            index.refresh(target.path, None if whole else [c.path for c in changes if c.after is not None])
             index.sync()
             found = os.fstat(root)
             self._book.end(target, replace(record, path=target.path, source=target.source, tree=plan.to_tree, commit=commit,

@@ -18,6 +18,9 @@ _STRICT = (
     "-c", "core.checkStat=default", "-c", "core.untrackedCache=false", "-c", "core.splitIndex=false",
 )  # fmt: skip
 
+FEW = 500
+"""Paths that are looked at one by one; for more git looks at everything."""
+
 
 class TargetIndex:
     """Commands on one index file. The caller holds `hold` around everything that writes it."""
@@ -86,8 +89,15 @@ class TargetIndex:
         if lines:
             self._run("update-index", "-z", "--index-info", input=b"\0".join(lines) + b"\0")
 
-    def refresh(self, work_tree: str) -> None:
-        """Lets git note size and times of every file that is as recorded."""
+    def refresh(self, work_tree: str, paths: Sequence[str] | None = None) -> None:
+        """Lets git note size and times of every file, or of these few, that is as recorded."""
+        if paths is not None and len(paths) <= FEW:
+            fed = b"\0".join(to_bytes(path) for path in paths)
+            if not paths or self._command.code(
+                *_STRICT, "add", "--refresh", "--pathspec-from-file=-", "--pathspec-file-nul", index=self.path,
+                work_tree=work_tree, input=fed, ok=range(256),
+            ).code == 0:  # fmt: skip
+                return
         self._run("update-index", "-q", "--refresh", work_tree=work_tree, ok=(0, 1))
 
     def sync(self) -> None:

@@ -187,7 +187,7 @@ def ignore_patterns(git: Mirror, sha: str, source: str, cache: Cache | None = No
     tree = git.tree_of(sha, folder)
     within: list[tuple[str, str]] = []
     if tree is not None:
-        within = _remembered(cache, f"gitignores:{tree}", lambda: _ignore_files_within(git, tree))
+        within = _remembered(cache, f"gitignores:{tree}", lambda: _as_last_time(git, tree, folder, cache))
     files += [(_joined(folder, below), oid) for below, oid in within]
     contents = git.read_many(oid for _, oid in files)
     return ignore.flat({where: from_bytes(contents[oid]) for where, oid in files if oid in contents}, folder)
@@ -209,6 +209,20 @@ def _ignore_files_within(git: Mirror, tree: str) -> list[tuple[str, str]]:
     return [(path.rpartition("/")[0], entry.oid) for path, entry in found if entry.mode.startswith("100")]
 
 
+def _as_last_time(git: Mirror, tree: str, folder: str, cache: Cache | None) -> list[tuple[str, str]]:
+    """As `_ignore_files_within`; where none changed since the tree asked for last, its answer, without a listing."""
+    if cache is None:
+        return _ignore_files_within(git, tree)
+    last = cache.cached(f"gitignores-of:{folder}")
+    cache.cache(f"gitignores-of:{folder}", tree)
+    known = cache.cached(f"gitignores:{last}") if last is not None and git.has(last) else None
+    if last is None or known is None:
+        return _ignore_files_within(git, tree)
+    if any(change.path.rpartition("/")[2] == ".gitignore" for change in git.changes(last, tree)):
+        return _ignore_files_within(git, tree)
+    return _decoded(known)
+
+
 def _asked_of(folder: str) -> list[str]:
     """Every path of a commit that is asked for about one source folder: it, and the rules at it and above it."""
     parts = folder.strip("/").split("/") if folder not in ("", ".") else []
@@ -219,11 +233,15 @@ def _asked_of(folder: str) -> list[str]:
 def _remembered(cache: Cache | None, key: str, ask: Callable[[], list[tuple[str, str]]]) -> list[tuple[str, str]]:
     known = cache.cached(key) if cache else None
     if known is not None:
-        return [(_unpacked(where), oid) for where, oid in json.decode(known, type=list[tuple[str, str]])]
+        return _decoded(known)
     found = ask()
     if cache is not None:
         cache.cache(key, json.encode([(_packed(where), oid) for where, oid in found]).decode("ascii"))
     return found
+
+
+def _decoded(known: str) -> list[tuple[str, str]]:
+    return [(_unpacked(where), oid) for where, oid in json.decode(known, type=list[tuple[str, str]])]
 
 
 def _uses_lfs(git: Mirror, sha: str, folder: str) -> bool:

@@ -38,7 +38,13 @@ def read_live(work: Work, tools: Tools) -> Work:
 
 
 def read_again(work: Work, tools: Tools) -> Work:
-    """Right before the sync: a file that changed since the first look is drift or a conflict now."""
+    """Right before the sync: a file that changed since the first look is drift or a conflict now.
+
+    Where no command of the project ran since, the first look is milliseconds old, and stands: the sync itself checks
+    and rescues what it replaces.
+    """
+    if work.config.migrate is None and not any(s.build_needed for s in work.services.values()):
+        return work
     from homeport.flow.stages.deciding import refuse_drift
 
     targets = {name: _look(target, work, tools) for name, target in work.targets.items()}
