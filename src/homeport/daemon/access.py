@@ -73,13 +73,16 @@ class Patience:
             self._wrong = {one: row for one, row in self._wrong.items() if now - row[0] < PER}
 
 
-def address_of(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
-    """Where it comes from: `uid:0` for a peer of the socket, else the address that the listening process saw."""
+def peer_of(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
+    """`uid:0` for a peer of the socket, `front` for the listening process: as the kernel says, never a header."""
     client = connection.scope.get("client")
-    peer = client[0] if client else "unknown"
-    if peer == FRONT:
-        return connection.headers.get("x-homeport-client", "network")[:64]
-    return peer
+    return client[0] if client else "unknown"
+
+
+def address_of(connection: ASGIConnection[Any, Any, Any, Any]) -> str:
+    """Where it comes from, for counting and for the audit only: the address that the listening process saw."""
+    peer = peer_of(connection)
+    return "net:" + connection.headers.get("x-homeport-client", "unknown")[:64] if peer == FRONT else peer
 
 
 def bearer_of(connection: ASGIConnection[Any, Any, Any, Any]) -> str | None:
@@ -100,7 +103,7 @@ async def caller_of(connection: ASGIConnection[Any, Any, Any, Any], environment:
     served: Served = app.state.served
     patience: Patience = app.state.patience
     token = bearer_of(connection)
-    local = address.startswith(f"{LOCAL}:")
+    local = peer_of(connection).startswith(f"{LOCAL}:")
     if token is None and local:
         return Caller(name=_login(address), kind="person", rights=EVERY_RIGHT, origin="socket")
     found = await served.quickly(tokens.presented, environment.site, token) if token else None

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import Request, Response, get, post
-from litestar.params import Parameter
+from litestar.params import FromQuery, JSONBody, PathParameter, QueryParameter
 
 from homeport.daemon.access import Caller, Denied
 from homeport.daemon.served import Environment, Served
@@ -21,7 +21,7 @@ from homeport.model.deploys import Deploy
 from homeport.model.errors import Refused, UsageFault
 
 Ask = Request[Any, Any, Any]
-DeployId = Annotated[str, Parameter(pattern=r"^[0-9a-z-]{1,60}$", description="In full, or an unambiguous beginning.")]
+DeployId = Annotated[str, PathParameter(pattern=r"^[0-9a-z-]{1,60}$", description="In full, or an unambiguous beginning.")]
 LOG = 1024 * 1024
 """Bytes of a journal in one answer."""
 
@@ -32,7 +32,7 @@ def asked_by(request: Ask) -> tuple[Served, Environment, Caller]:
 
 
 @post("/self/deploy", opt={"right": "deploy"}, status_code=200, summary="Deploy, and answer when it has ended (C1)")
-async def self_deploy(request: Ask, data: SelfDeploy, wait: bool = True) -> Response[Any]:
+async def self_deploy(request: Ask, data: JSONBody[SelfDeploy], wait: FromQuery[bool] = True) -> Response[Any]:
     """Blocks until the end: 200 or 500 with the outcome. Equal requests join and get the same answer."""
     served, environment, caller = asked_by(request)
     site = await served.slowly(environment.now)
@@ -46,7 +46,7 @@ async def self_deploy(request: Ask, data: SelfDeploy, wait: bool = True) -> Resp
 
 
 @post("/deploys", opt={"right": "deploy"}, status_code=202, summary="Ask for a deploy of any kind")
-async def create_deploy(request: Ask, data: DeployWanted, wait: bool = False) -> Response[Any]:
+async def create_deploy(request: Ask, data: JSONBody[DeployWanted], wait: FromQuery[bool] = False) -> Response[Any]:
     """Answers at once with 202 and the place to look; with `wait=true` as `/self/deploy` does."""
     served, environment, caller = asked_by(request)
     site = await served.slowly(environment.now)
@@ -103,8 +103,8 @@ async def ask(request: Ask, wanted: deploys.Request, wait: bool) -> Response[Any
 
 @get("/deploys", opt={"right": "read"}, summary="Deploys, newest first; or those of a requestId")
 async def list_deploys(
-    request: Ask, limit: Annotated[int, Parameter(ge=1, le=1000)] = 20,
-    request_id: Annotated[str | None, Parameter(query="requestId", max_length=200)] = None,
+    request: Ask, limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 20,
+    request_id: Annotated[str | None, QueryParameter(name="requestId", max_length=200)] = None,
 ) -> dict[str, list[Any]]:  # fmt: skip
     """With `requestId`, what whoever asked with it got: also after the connection, or the daemon, was lost."""
     served, environment, _ = asked_by(request)
@@ -129,7 +129,7 @@ async def show_deploy(request: Ask, deploy_id: DeployId) -> dict[str, Any]:
 @get("/deploys/{deploy_id:str}/log", opt={"right": "read"}, media_type="application/x-ndjson",
      summary="The journal, as JSON lines from a byte on")  # fmt: skip
 async def deploy_log(
-    request: Ask, deploy_id: DeployId, start: Annotated[int, Parameter(query="from", ge=0, le=1 << 50)] = 0
+    request: Ask, deploy_id: DeployId, start: Annotated[int, QueryParameter(name="from", ge=0, le=1 << 50)] = 0
 ) -> Response[bytes]:
     """At most 1 MiB at a time; the header `homeport-next` says where to go on."""
     served, environment, _ = asked_by(request)

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import msgspec
 from litestar import WebSocket, websocket
 from litestar.exceptions import WebSocketDisconnect
-from litestar.params import Parameter
+from litestar.params import FromQuery, QueryParameter
 
 from homeport.daemon.access import Denied, as_websocket
 from homeport.daemon.deploying import find
@@ -65,8 +65,8 @@ class Tails:
 
 @websocket("/events", opt={"right": "read"})
 async def events(
-    socket: WebSocket[Any, Any, Any], deploy: str | None = None,
-    start: Annotated[int, Parameter(query="from", ge=0, le=1 << 50)] = 0, user: str | None = None,
+    socket: WebSocket[Any, Any, Any], deploy: FromQuery[str | None] = None,
+    start: Annotated[int, QueryParameter(name="from", ge=0, le=1 << 50)] = 0, user: FromQuery[str | None] = None,
 ) -> None:  # fmt: skip
     """With `deploy` its whole journal from a byte on, until it ends; without, every deploy from now on.
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import msgspec
 from litestar import get, post
-from litestar.params import Parameter
+from litestar.params import JSONBody, QueryParameter
 
 from homeport.daemon.access import OPEN
 from homeport.daemon.deploying import Ask, asked_by
@@ -19,7 +19,7 @@ from homeport.flow.planning import make_plan
 from homeport.model.deploys import Request
 from homeport.model.edits import Person
 
-Services = Annotated[list[Word] | None, Parameter(query="service", required=False)]
+Services = Annotated[list[Word] | None, QueryParameter(name="service", required=False)]
 
 
 @get("/status", opt={"right": "read"}, summary="What runs, from which commit, and what holds it up")
@@ -35,15 +35,15 @@ async def drift(request: Ask, services: Services = None) -> dict[str, Any]:
 
 
 @get("/edits", opt={"right": "read"}, summary="Edits that are not settled")
-async def edits(request: Ask, ended: Annotated[bool, Parameter(query="all", required=False)] = False) -> dict[str, Any]:
+async def edits(request: Ask, ended: Annotated[bool, QueryParameter(name="all", required=False)] = False) -> dict[str, Any]:
     found: dict[str, Any] = await _look(request, lambda environment: editing.edits_of(environment.now(), ended))
     return found
 
 
 @get("/plan", opt={"right": "read"}, summary="What a deploy would do, and what it would refuse")
 async def plan(
-    request: Ask, ref: Annotated[str | None, Parameter(required=False, max_length=200)] = None,
-    named: Annotated[str | None, Parameter(query="scope", required=False, max_length=200)] = None,
+    request: Ask, ref: Annotated[str | None, QueryParameter(required=False, max_length=200)] = None,
+    named: Annotated[str | None, QueryParameter(name="scope", required=False, max_length=200)] = None,
     services: Services = None,
 ) -> dict[str, Any]:  # fmt: skip
     def made(environment: Environment) -> dict[str, Any]:
@@ -59,7 +59,7 @@ async def plan(
 
 
 @post("/hold", opt={"right": "hold"}, status_code=200, summary="Pause deploys by triggers")
-async def hold(request: Ask, data: HoldWanted) -> dict[str, Any]:
+async def hold(request: Ask, data: JSONBody[HoldWanted]) -> dict[str, Any]:
     served, environment, caller = asked_by(request)
     made = await served.quickly(blocking.hold, environment.site, data.because, caller.name, data.seconds)
     return {"hold": {"because": made.because, "by": made.by, "until": made.until}}
@@ -72,20 +72,20 @@ async def unhold(request: Ask) -> dict[str, Any]:
 
 
 @post("/block", opt={"right": "hold"}, status_code=200, summary="Never deploy a commit")
-async def block(request: Ask, data: BlockWanted) -> dict[str, Any]:
+async def block(request: Ask, data: JSONBody[BlockWanted]) -> dict[str, Any]:
     served, environment, caller = asked_by(request)
     full = await served.slowly(blocking.block, environment.site, data.sha, data.because, caller.name)
     return {"sha": full, "blocked": True}
 
 
 @post("/unblock", opt={"right": "hold"}, status_code=200, summary="Allow a blocked commit again")
-async def unblock(request: Ask, data: UnblockWanted) -> dict[str, Any]:
+async def unblock(request: Ask, data: JSONBody[UnblockWanted]) -> dict[str, Any]:
     served, environment, caller = asked_by(request)
     return {"sha": await served.slowly(blocking.unblock, environment.site, data.sha, caller.name), "blocked": False}
 
 
 @post("/adopt", opt={"right": "adopt"}, status_code=200, summary="Bring edits back into git, on a new branch")
-async def adopt(request: Ask, data: AdoptWanted) -> dict[str, Any]:
+async def adopt(request: Ask, data: JSONBody[AdoptWanted]) -> dict[str, Any]:
     _, _, caller = asked_by(request)
     wish = requesting.Wish(branch=data.branch, message=data.message, merge=data.merge, foreign=data.foreign, by=caller.name)
     author = Person(name=data.author.name, email=data.author.email)
