@@ -8,7 +8,6 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -34,13 +33,10 @@ from homeport.model.edits import Person
 from homeport.model.errors import ConfigFault, HomeportError, StateFault, UsageFault
 from homeport.model.forge import Forge, NewRequest
 from homeport.model.ports import Journal, Shell
-from homeport.model.remote import Caller, Elsewhere, Place
+from homeport.model.remote import Caller, Elsewhere
 from homeport.model.rules import Actor
 from homeport.model.running import Prober, Runtime
 from homeport.model.trying import WorkingTree
-
-if TYPE_CHECKING:
-    from homeport.doors.remote import SshHost
 
 ETC_HOST_FILE = "/etc/homeport/host.toml"
 
@@ -155,12 +151,19 @@ def site_from_state(root: str, project: str, environment: str) -> Site:
     return replace(site, config=config, env=msgspec.structs.replace(told, branch=branch))
 
 
-def read_host() -> HostConfig | None:
-    """host.toml of this machine; `HOMEPORT_HOST_FILE` counts only where /etc has none."""
+def host_file() -> str:
+    """Where this machine's host.toml is, or would be: in /etc; `HOMEPORT_HOST_FILE` counts only where /etc has none.
+    A user who is not root may keep one among the own settings."""
     named = os.environ.get("HOMEPORT_HOST_FILE")
-    path = ETC_HOST_FILE if os.path.isfile(ETC_HOST_FILE) else named
-    if not path:
-        return None
+    if os.path.isfile(ETC_HOST_FILE) or (os.geteuid() == 0 and not named):
+        return ETC_HOST_FILE
+    own = os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")
+    return named or os.path.join(own, "homeport", "host.toml")
+
+
+def read_host() -> HostConfig | None:
+    """host.toml of this machine; None when there is none."""
+    path = host_file()
     try:
         with open(path, "rb") as file:
             return loading.load_host(file.read(loading.LONGEST + 1), path)
@@ -217,13 +220,6 @@ def caller() -> Caller | None:
     return _callers[-1] if _callers else None
 
 
-def ssh_host(place: Place) -> SshHost:
-    """The way to another machine, over the person's own OpenSSH."""
-    from homeport.doors.remote import SshHost
-
-    return SshHost(place.destination, LocalShell())
-
-
 def checkout_origin(folder: str) -> str:
     """The `origin` of a checkout. Raises ConfigFault when there is none."""
     done = LocalShell().run(["git", "-C", folder, "config", "--get", "remote.origin.url"], ok=(0, 1, 128))
@@ -276,9 +272,9 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
         return FileJournal(os.path.join(state, "journal", f"{deploy}.jsonl"), deploy, redactor.redact, clock=clock)
 
     from homeport.doors.builds import BuildFolders
-    from homeport.doors.tries import TryBox
     from homeport.doors.checkouts import Checkouts
     from homeport.doors.targetbook import TargetBook
+    from homeport.doors.tries import TryBox
 
     return Site(
         project=project, environment=environment, host=host_name(host_config), state=state, config=config, env=env,

@@ -76,7 +76,7 @@ def _pinned(words: list[str], sha: str, options: Options) -> list[str]:
 
 def _on(options: Options, place: Place, words: list[str]) -> tuple[int, str | None]:
     """(exit code, the deployed commit) of the verb on one host."""
-    from homeport.wiring import ssh_host
+    from homeport.wiring_hosts import ssh_host
 
     host = ssh_host(place)
     host.connect()
@@ -110,6 +110,40 @@ def _on(options: Options, place: Place, words: list[str]) -> tuple[int, str | No
     return code, shown.done.sha if shown.done else None
 
 
+def ask_there(options: Options, place: Place, words: list[str],
+              answered: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:  # fmt: skip
+    """The answer of a verb on one host, for a verb that goes on with it here; `answered` answers its questions.
+
+    Raises what the host says went wrong, and what `_broken` tells.
+    """
+    from homeport.wiring_hosts import ssh_host
+
+    host, heard, found = ssh_host(place), Heard(), []
+    host.connect()
+    shown = Shown(options.json, options.quiet, options.verbose, sys.stdout, sys.stderr)
+    for program in host.places():
+        with host.talk([*_before(options, place), *words], program) as there:
+            hear = _Hearing(options, place, heard, shown, there.say)
+            hear.answered, hear.answer = answered, lambda said, _: found.append(said)
+            for line in there.lines():
+                hear(line)
+            code, said = there.ended()
+        if heard.greeted or code != 127:
+            break
+    if heard.fault is not None:
+        raise fault_of(heard.fault)
+    if not found:
+        raise _broken(host.refused, place, heard, words[0], code, said)
+    return dict(found[-1])
+
+
+def fault_of(told: ToldFault) -> HomeportError:
+    """An error of another machine as one of ours, with its exit code."""
+    fault = HomeportError(told.what, where=told.where, next=told.next, code=told.code)
+    fault.exit_code = told.exit_code
+    return fault
+
+
 def _before(options: Options, place: Place) -> list[str]:
     """What stands before the verb on the host."""
     from homeport.cli.deploying import own_run
@@ -130,6 +164,10 @@ class _Hearing:
 
     def __init__(self, options: Options, place: Place, heard: Heard, shown: Shown, say: Callable[[bytes], None]) -> None:
         self._options, self._place, self._heard, self._shown, self._say = options, place, heard, shown, say
+        self.answered: Callable[[dict[str, Any]], Any] | None = None
+        """Answers questions instead of the person."""
+        self.answer: Callable[[dict[str, Any], bytes], None] = self._show
+        """What is done with the verb's answer."""
         words = options.words
         self._live = words[0] in DEPLOYING or (words[0] == "logs" and not {"-f", "--follow"}.isdisjoint(words))
 
@@ -147,7 +185,7 @@ class _Hearing:
             self._heard.deploy = said.get("deployId") or self._heard.deploy
             self._shown.feed(line.rstrip(b"\n"))
         elif kind is not None:
-            self._answer(said, line)
+            self.answer(said, line)
 
     def _greet(self, line: bytes, kind: object) -> None:
         if kind != "hello":
@@ -170,9 +208,9 @@ class _Hearing:
         elif kind == "question":
             from homeport.cli.questions import answered
 
-            self._say(msgspec.json.encode(Spoken(answer=answered(said))))
+            self._say(msgspec.json.encode(Spoken(answer=(self.answered or answered)(said))))
 
-    def _answer(self, said: dict[str, Any], line: bytes) -> None:
+    def _show(self, said: dict[str, Any], line: bytes) -> None:
         from homeport.cli.show.answers import shown
 
         if self._options.json:
@@ -203,8 +241,7 @@ def _interruptible(heard: Heard, say: Callable[[bytes], None], *, stops: bool) -
 def _told(options: Options, fault: ToldFault) -> int:
     from homeport.cli.show.results import error
 
-    known = HomeportError(fault.what, where=fault.where, next=fault.next, code=fault.code)
-    click.echo(error(known).rstrip("\n"), err=True)
+    click.echo(error(fault_of(fault)).rstrip("\n"), err=True)
     return fault.exit_code
 
 

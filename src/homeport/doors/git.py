@@ -94,6 +94,10 @@ class Mirror(MirrorReader):
             code = "shallow" if "shallow" in said else "fetch"
             raise self._fault(f"the origin cannot be fetched: {said or 'git said nothing'}", code)
 
+    def use_ssh(self, command: str) -> None:
+        """As `Git.use_ssh`."""
+        self.cmd.run("config", "core.sshCommand", command)
+
     def push_new(self, commit: str, branch: str) -> None:
         """Makes a branch at the origin. Raises Refused (code `branch-exists`), InfrastructureFault (code `push`).
 

@@ -333,6 +333,8 @@ class HostConfig(_Table, frozen=True):
     """This machine."""
     environments: list[str] = field(default_factory=list)
     """No other environment is served here; empty: all."""
+    observe: bool = False
+    """Look and report here, deploy nothing."""
     roots: list[str] = field(default_factory=list)
     """Where live folders may lie."""
     users: list[str] = field(default_factory=list)

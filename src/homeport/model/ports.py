@@ -101,6 +101,10 @@ class Git(Protocol):
         """Brings heads and tags from the origin. Raises InfrastructureFault."""
         ...
 
+    def use_ssh(self, command: str) -> None:
+        """The ssh that fetches and pushes from now on, as git's `core.sshCommand`."""
+        ...
+
     def tip(self, branch: str) -> str:
         """Raises Refused (code `no-branch`) when the branch does not exist."""
         ...

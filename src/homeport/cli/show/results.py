@@ -322,6 +322,22 @@ def doctor(rows: list[dict[str, Any]], *, color: bool = False) -> str:
     return joined(lines)
 
 
+def setup(said: dict[str, Any], *, color: bool = False) -> str:
+    """What each step of a set-up found or did, and what is left for a person."""
+    ink = Ink(color)
+    width = max((len(text(step["name"])) for step in said["steps"]), default=0)
+    lines = [f"{ink('strong', 'setup')}  {text(said['environment'])} on {text(said['host'])}"]
+    for step in said["steps"]:
+        style, mark = ("good", "✓") if step["ok"] else ("bad", "✗")
+        lines.append(f"{ink(style, mark)} {text(step['name']).ljust(width)}  {several(step['done'])}")
+        lines += [ink("dim", " " * (width + 4) + text(line)) for line in step["lines"]]
+        if not step["ok"] and step["next"]:
+            lines += next_lines(ink, [(text(step["next"]), "")], " " * (width + 4))
+    ready = f"homeport -e {text(said['environment'])} plan"
+    return joined([*lines, "", *next_lines(ink, [(ready, "what a first deploy would do")] if said["ok"] else
+                                           [("homeport setup", "again, when this is mended")])])  # fmt: skip
+
+
 def error(fault: HomeportError, *, color: bool = False) -> str:
     """What failed, where, and the command to run next."""
     ink = Ink(color)

@@ -101,6 +101,9 @@ def in_scope(work: Work, tools: Tools) -> Work:
 def pass_gate(work: Work, tools: Tools) -> Work:
     """Blocks, observation and what this version cannot do: said before anything is touched."""
     site = tools.site
+    if site.host_config is not None and site.host_config.observe:
+        raise Refused(f"host {site.host} only observes", where="host.toml: observe = true",
+                      next="homeport setup --no-observe", code="observe")  # fmt: skip
     if site.env.observe:
         raise Refused(f"environment {site.environment} only observes", where="observe = true",
                       next="homeport drift", code="observe")  # fmt: skip

@@ -1,0 +1,19 @@
+"""`homeport setup` of the machine one sits at: no ssh, the same steps."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from tests.scenarios.conftest import World
+
+
+def test_setup_of_this_very_machine_needs_no_ssh(world: World) -> None:
+    world.host_file.unlink()
+    world.project('[services.site]\nsource = "site"\ntarget = "{live}/site"\n', {"site/a.txt": "one\n"})
+    said = world.json("setup", "--host", os.uname().nodename)
+    assert said["ok"] and f'roots = ["{world.live}"]' in world.host_file.read_text()
+    assert world.deploy()["status"] == "deployed"
+    world.state.chmod(0o755)
+    assert [step["name"] for step in world.json("setup")["steps"] if step["changed"]] == ["state folder"]
+    assert stat.S_IMODE(world.state.stat().st_mode) == 0o700
