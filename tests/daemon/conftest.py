@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import httpx
@@ -16,6 +16,7 @@ from homeport.daemon.hooks import Hook
 from homeport.daemon.served import Environment, Served
 from homeport.flow import tokens
 from homeport.flow.site import Site
+from homeport.model.forge import Kind
 from homeport.model.tokens import EVERY_RIGHT
 from homeport.wiring import open_site, site_from_state, state_root
 from tests.scenarios.conftest import World
@@ -41,15 +42,16 @@ class App:
     """The application as the daemon serves it, asked in this process on one event loop."""
 
     site: Site
-    accepted: list[Hook] = field(default_factory=list)
+    kinds: tuple[Kind, ...] = ()
+    """The forges whose deliveries are taken."""
 
     def __post_init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         served = Served([Environment(site=self.site)])
         self.environment = next(iter(served))
-        for one in self.accepted:
-            object.__setattr__(one, "environment", self.environment)
-        self.app, self.guarded = make(served, self.accepted, ["deploy.example.com"])
+        accepted = [Hook(environment=self.environment, kind=kind, secrets=SECRETS, repository="octo/shop")
+                    for kind in self.kinds]  # fmt: skip
+        self.app, self.guarded = make(served, accepted, ["deploy.example.com"])
         self.timer = self.app.state.timers[self.environment.key]
 
     def close(self) -> None:

@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 from litestar import Request, Response
 from litestar.exceptions import HTTPException, ValidationException
+from litestar.openapi.datastructures import ResponseSpec
 
 from homeport.daemon.access import Denied
 from homeport.model.errors import (
@@ -38,6 +39,21 @@ class Problem(msgspec.Struct, frozen=True, kw_only=True):
     what: str
     where: str = ""
     next: str = ""
+
+
+ERRORS: dict[int, ResponseSpec] = {
+    status: ResponseSpec(Problem, generate_examples=False, description=words)
+    for status, words in {
+        400: "The request cannot be read", 401: "No token, or not known", 403: "No right to it", 404: "Not there",
+        409: "Refused as things are", 413: "Too large", 415: "Not JSON", 429: "Too many wrong tokens", 503: "Ask again",
+    }.items()
+}  # fmt: skip
+"""For the schema: every route may answer so."""
+
+
+def answering(**more: Any) -> dict[int, ResponseSpec]:
+    """`ERRORS`, and what else a route answers: `answering(_202=Asked)`."""
+    return ERRORS | {int(status[1:]): ResponseSpec(kind, generate_examples=False) for status, kind in more.items()}
 
 
 def status_of(fault: HomeportError) -> int:

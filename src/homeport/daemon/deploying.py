@@ -9,6 +9,7 @@ from litestar import Request, Response, get, post
 from litestar.params import FromQuery, JSONBody, PathParameter, QueryParameter
 
 from homeport.daemon.access import Caller, Denied
+from homeport.daemon.answers import ERRORS, answering
 from homeport.daemon.served import Environment, Served
 from homeport.daemon.shapes import Asked, DeployWanted, SelfDeploy
 from homeport.daemon.waiting import Outcomes
@@ -31,7 +32,8 @@ def asked_by(request: Ask) -> tuple[Served, Environment, Caller]:
     return request.app.state.served, state["environment"], state["caller"]
 
 
-@post("/self/deploy", opt={"right": "deploy"}, status_code=200, summary="Deploy, and answer when it has ended (C1)")
+@post("/self/deploy", opt={"right": "deploy"}, status_code=200, summary="Deploy, and answer when it has ended (C1)",
+      responses=answering(_200=telling.Outcome, _202=Asked, _500=telling.Outcome))  # fmt: skip
 async def self_deploy(request: Ask, data: JSONBody[SelfDeploy], wait: FromQuery[bool] = True) -> Response[Any]:
     """Blocks until the end: 200 or 500 with the outcome. Equal requests join and get the same answer."""
     served, environment, caller = asked_by(request)
@@ -45,7 +47,8 @@ async def self_deploy(request: Ask, data: JSONBody[SelfDeploy], wait: FromQuery[
     return await ask(request, wanted, wait)
 
 
-@post("/deploys", opt={"right": "deploy"}, status_code=202, summary="Ask for a deploy of any kind")
+@post("/deploys", opt={"right": "deploy"}, status_code=202, summary="Ask for a deploy of any kind",
+      responses=answering(_200=telling.Outcome, _202=Asked, _500=telling.Outcome))  # fmt: skip
 async def create_deploy(request: Ask, data: JSONBody[DeployWanted], wait: FromQuery[bool] = False) -> Response[Any]:
     """Answers at once with 202 and the place to look; with `wait=true` as `/self/deploy` does."""
     served, environment, caller = asked_by(request)
@@ -101,7 +104,7 @@ async def ask(request: Ask, wanted: deploys.Request, wait: bool) -> Response[Any
     return Response(said, status_code=200 if said.ok else 500, headers=place)
 
 
-@get("/deploys", opt={"right": "read"}, summary="Deploys, newest first; or those of a requestId")
+@get("/deploys", opt={"right": "read"}, responses=ERRORS, summary="Deploys, newest first; or those of a requestId")
 async def list_deploys(
     request: Ask, limit: Annotated[int, QueryParameter(ge=1, le=1000)] = 20,
     request_id: Annotated[str | None, QueryParameter(name="requestId", max_length=200)] = None,
@@ -116,7 +119,7 @@ async def list_deploys(
     return {"deploys": [row_of(row) for row in ([waiting] if waiting else []) + rows][:limit]}
 
 
-@get("/deploys/{deploy_id:str}", opt={"right": "read"}, summary="One deploy, with its stages")
+@get("/deploys/{deploy_id:str}", opt={"right": "read"}, responses=ERRORS, summary="One deploy, with its stages")
 async def show_deploy(request: Ask, deploy_id: DeployId) -> dict[str, Any]:
     served, environment, _ = asked_by(request)
     row = await served.quickly(find, environment.site, deploy_id)
@@ -126,7 +129,7 @@ async def show_deploy(request: Ask, deploy_id: DeployId) -> dict[str, Any]:
             "stages": [{"stage": stage, "state": state, "at": at} for stage, state, at in stages]}  # fmt: skip
 
 
-@get("/deploys/{deploy_id:str}/log", opt={"right": "read"}, media_type="application/x-ndjson",
+@get("/deploys/{deploy_id:str}/log", opt={"right": "read"}, responses=ERRORS, media_type="application/x-ndjson",
      summary="The journal, as JSON lines from a byte on")  # fmt: skip
 async def deploy_log(
     request: Ask, deploy_id: DeployId, start: Annotated[int, QueryParameter(name="from", ge=0, le=1 << 50)] = 0
@@ -139,7 +142,8 @@ async def deploy_log(
     return Response(chunk, headers=headers, media_type="application/x-ndjson")
 
 
-@post("/deploys/{deploy_id:str}/cancel", opt={"right": "deploy"}, status_code=202, summary="Stop it and undo what it did")
+@post("/deploys/{deploy_id:str}/cancel", opt={"right": "deploy"}, status_code=202, responses=ERRORS,
+      summary="Stop it and undo what it did")  # fmt: skip
 async def cancel_deploy(request: Ask, deploy_id: DeployId) -> Asked:
     served, environment, caller = asked_by(request)
     site = await served.slowly(environment.now)

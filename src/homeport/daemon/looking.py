@@ -10,6 +10,7 @@ from litestar import get, post
 from litestar.params import JSONBody, QueryParameter
 
 from homeport.daemon.access import OPEN
+from homeport.daemon.answers import ERRORS
 from homeport.daemon.deploying import Ask, asked_by
 from homeport.daemon.served import Environment
 from homeport.daemon.shapes import AdoptWanted, BlockWanted, HoldWanted, UnblockWanted, Word
@@ -22,25 +23,25 @@ from homeport.model.edits import Person
 Services = Annotated[list[Word] | None, QueryParameter(name="service", required=False)]
 
 
-@get("/status", opt={"right": "read"}, summary="What runs, from which commit, and what holds it up")
+@get("/status", opt={"right": "read"}, responses=ERRORS, summary="What runs, from which commit, and what holds it up")
 async def status(request: Ask) -> dict[str, Any]:
     found: dict[str, Any] = await _look(request, lambda environment: looking.status_of(environment.now()))
     return found
 
 
-@get("/drift", opt={"right": "read"}, summary="What was edited on the host")
+@get("/drift", opt={"right": "read"}, responses=ERRORS, summary="What was edited on the host")
 async def drift(request: Ask, services: Services = None) -> dict[str, Any]:
     found: dict[str, Any] = await _look(request, lambda environment: looking.drift_of(environment.now(), services or []))
     return found
 
 
-@get("/edits", opt={"right": "read"}, summary="Edits that are not settled")
+@get("/edits", opt={"right": "read"}, responses=ERRORS, summary="Edits that are not settled")
 async def edits(request: Ask, ended: Annotated[bool, QueryParameter(name="all", required=False)] = False) -> dict[str, Any]:
     found: dict[str, Any] = await _look(request, lambda environment: editing.edits_of(environment.now(), ended))
     return found
 
 
-@get("/plan", opt={"right": "read"}, summary="What a deploy would do, and what it would refuse")
+@get("/plan", opt={"right": "read"}, responses=ERRORS, summary="What a deploy would do, and what it would refuse")
 async def plan(
     request: Ask, ref: Annotated[str | None, QueryParameter(required=False, max_length=200)] = None,
     named: Annotated[str | None, QueryParameter(name="scope", required=False, max_length=200)] = None,
@@ -58,33 +59,33 @@ async def plan(
     return found
 
 
-@post("/hold", opt={"right": "hold"}, status_code=200, summary="Pause deploys by triggers")
+@post("/hold", opt={"right": "hold"}, responses=ERRORS, status_code=200, summary="Pause deploys by triggers")
 async def hold(request: Ask, data: JSONBody[HoldWanted]) -> dict[str, Any]:
     served, environment, caller = asked_by(request)
     made = await served.quickly(blocking.hold, environment.site, data.because, caller.name, data.seconds)
     return {"hold": {"because": made.because, "by": made.by, "until": made.until}}
 
 
-@post("/unhold", opt={"right": "hold"}, status_code=200, summary="End the pause")
+@post("/unhold", opt={"right": "hold"}, responses=ERRORS, status_code=200, summary="End the pause")
 async def unhold(request: Ask) -> dict[str, Any]:
     served, environment, caller = asked_by(request)
     return {"hold": None, "ended": await served.quickly(blocking.unhold, environment.site, caller.name)}
 
 
-@post("/block", opt={"right": "hold"}, status_code=200, summary="Never deploy a commit")
+@post("/block", opt={"right": "hold"}, responses=ERRORS, status_code=200, summary="Never deploy a commit")
 async def block(request: Ask, data: JSONBody[BlockWanted]) -> dict[str, Any]:
     served, environment, caller = asked_by(request)
     full = await served.slowly(blocking.block, environment.site, data.sha, data.because, caller.name)
     return {"sha": full, "blocked": True}
 
 
-@post("/unblock", opt={"right": "hold"}, status_code=200, summary="Allow a blocked commit again")
+@post("/unblock", opt={"right": "hold"}, responses=ERRORS, status_code=200, summary="Allow a blocked commit again")
 async def unblock(request: Ask, data: JSONBody[UnblockWanted]) -> dict[str, Any]:
     served, environment, caller = asked_by(request)
     return {"sha": await served.slowly(blocking.unblock, environment.site, data.sha, caller.name), "blocked": False}
 
 
-@post("/adopt", opt={"right": "adopt"}, status_code=200, summary="Bring edits back into git, on a new branch")
+@post("/adopt", opt={"right": "adopt"}, responses=ERRORS, status_code=200, summary="Bring edits back into git")
 async def adopt(request: Ask, data: JSONBody[AdoptWanted]) -> dict[str, Any]:
     _, _, caller = asked_by(request)
     wish = requesting.Wish(branch=data.branch, message=data.message, merge=data.merge, foreign=data.foreign, by=caller.name)
