@@ -85,8 +85,9 @@ def test_a_push_to_the_branch_is_looked_for_at_once_with_either_secret(forged: A
 
 @pytest.mark.parametrize(
     "change",
-    [{"ref": "refs/heads/$(touch${IFS}x)"}, {"ref": "refs/heads/`id`;reboot"}, {"ref": "refs/tags/main"}, {"ref": "refs/heads/other"}, {"ref": "refs/heads/main2"},
-     {"after": ZEROS, "deleted": True}, {"repository": {"full_name": "fork/shop"}}, {"repository": {"full_name": "octo/shop2"}}],
+    [{"ref": "refs/heads/$(touch${IFS}x)"}, {"ref": "refs/heads/`id`;reboot"}, {"ref": "refs/tags/main"},
+     {"ref": "refs/heads/other"}, {"ref": "refs/heads/main2"}, {"after": ZEROS, "deleted": True},
+     {"repository": {"full_name": "fork/shop"}}, {"repository": {"full_name": "octo/shop2"}}],
 )  # fmt: skip
 def test_a_push_that_is_not_to_this_branch_is_taken_and_does_nothing(forged: App, change: dict[str, Any]) -> None:
     """A tag that bears the branch's name, another branch, a deletion, a fork."""
