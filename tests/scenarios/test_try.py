@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import pytest
 
@@ -133,3 +134,65 @@ def test_an_environment_that_does_not_allow_it_refuses_also_when_the_working_tre
     world.write({"site/index.html": "try\n", "homeport.toml": text.replace('"main"', '"main"\ntry = true')})
     assert world.json("try", ok=(3,))["code"] == "no-try"
     assert world.text("site/index.html") == "one\n"
+
+
+def other_clone(world: World) -> Path:
+    """Somebody else's clone, up to date."""
+    there = world.root / "other-clone"
+    if not there.exists():
+        world.git("clone", "-q", str(world.origin), str(there), cwd=world.root)
+        for key, value in (("user.name", "Grace Example"), ("user.email", "grace@example.com")):
+            world.git("config", key, value, cwd=there)
+    world.git("fetch", "-q", cwd=there)
+    world.git("reset", "-q", "--hard", "origin/main", cwd=there)
+    return there
+
+
+def elsewhere(world: World, files: dict[str, str]) -> None:
+    """Somebody else publishes."""
+    there = other_clone(world)
+    for name, text in files.items():
+        (there / name).write_text(text)
+    world.git("commit", "-qam", "The other one's work", cwd=there)
+    world.git("push", "-q", "origin", "HEAD:main", cwd=there)
+
+
+def squash(world: World, branch: str) -> None:
+    """Merges as a forge would: one new commit on main, the branch deleted."""
+    there = other_clone(world)
+    world.git("merge", "-q", "--squash", f"origin/{branch}", cwd=there)
+    world.git("commit", "-qm", "Merged", cwd=there)
+    world.git("push", "-q", "origin", "HEAD:main", f":{branch}", cwd=there)
+
+
+def test_a_staging_try_becomes_a_merged_request_and_the_next_deploy_ends_it(world: World) -> None:
+    """The first seed story: tried on staging, taken into git from there, merged, redeployed, nothing left over."""
+    services = SITE.replace('source = "site"\n', 'source = "site"\nwatch = ["shared/"]\n')
+    world.project(services, {**FILES, "shared/lib.txt": "lib\n", "notes.txt": "notes\n"}, "try = true\n")
+    world.deploy()
+    world.write({"site/index.html": "tried\n", "site/new.txt": "new\n", "site/gone.txt": None, "notes.txt": "mine\n",
+                 "shared/lib.txt": "tried lib\n", "docs/page.md": "not tried\n"})  # fmt: skip
+    world.json("try", "site")
+    (world.live / "site/other.txt").write_text("and a hand edit on top\n")
+    clean = untouched(world)
+    elsewhere(world, {"docs/page.md": "moved on\n"})
+    said = world.json("adopt", "site")
+    assert untouched(world)[1:] == clean[1:]
+    assert said["paths"] == ["shared/lib.txt", "site/gone.txt", "site/index.html", "site/new.txt", "site/other.txt"]
+    assert [row["path"] for row in said["skipped"]] == ["notes.txt"]
+    counted = world.git("rev-list", "--left-right", "--count", f"main...{said['branch']}", cwd=world.origin)
+    assert counted.split() == ["0", "1"]
+    assert world.git("show", f"{said['branch']}:site/index.html", cwd=world.origin) == "tried"
+    (row,) = world.json("status")["tries"]
+    assert row["branch"] == said["branch"]
+    again = world.json("adopt")
+    assert (again["commit"], again["branch"]) == (said["commit"], said["branch"])
+    assert {e["state"] for e in world.json("edits")["edits"]} == {"adopted"}
+    assert world.deploy(ok=(0,))["status"] == "deployed", "docs go ahead, site stays"
+    assert (world.text("site/index.html"), world.text("docs/page.md")) == ("tried\n", "moved on\n")
+    squash(world, said["branch"])
+    assert world.deploy()["status"] == "deployed"
+    status = world.json("status")
+    assert (status["tries"], status["edits"]) == ([], 0)
+    assert world.json("edits")["edits"] == []
+    assert (world.text("site/index.html"), world.text("site/other.txt")) == ("tried\n", "and a hand edit on top\n")

@@ -14,9 +14,9 @@ import msgspec
 
 from homeport.decide import adopting, layout
 from homeport.decide.edits import shown
-from homeport.flow import editing, guarding
+from homeport.flow import editing, guarding, tried
 from homeport.flow.looking import below, met, targets_of
-from homeport.flow.requesting import Part, Wish, continues, nothing_new, record_adopted, requested, skips
+from homeport.flow.requesting import TRY, Part, Wish, continues, nothing_new, record_adopted, requested, skips
 from homeport.flow.site import Site
 from homeport.model.edits import Adopted, Finding, Person
 from homeport.model.errors import HomeportError, Refused, UsageFault
@@ -38,7 +38,7 @@ def adopt(site: Site, words: Sequence[str], wish: Wish, person: Person, choose: 
     site.git.fetch()
     fresh = site.git.tip(site.env.branch)
     with site.lock.hold(wait=False):
-        parts = [_collected(site, part) for part in _pick(site, words, wish)]
+        parts = [part if part.target.name == TRY else _collected(site, part) for part in _pick(site, words, wish)]
     if choose is not None:
         parts = _chosen(site, parts, choose)
     if not any(part.taken for part in parts):
@@ -58,7 +58,10 @@ def adopt(site: Site, words: Sequence[str], wish: Wish, person: Person, choose: 
         site.edits.save(before)
         raise
     site.store.audit(wish.by, "adopt", f"{branch} {made.commit} {' '.join(map(printable, made.paths))}")
-    return requested(site, branch, made, skips(parts), wish)
+    tried.note_adopted(site, parts, branch, made.commit, None)
+    said = requested(site, branch, made, skips(parts), wish)
+    tried.note_adopted(site, parts, branch, made.commit, said["request"])
+    return said
 
 
 def _check_wish(site: Site, wish: Wish) -> None:
@@ -90,16 +93,17 @@ def _pick(site: Site, words: Sequence[str], wish: Wish) -> list[Part]:
         if paths and not local:
             continue
         scan = met(site, target)
+        there = tried.lying(site, target, scan)
         named = set(local) if paths else _whole(site, service, target)
-        differences = [*scan.differences, *(d for d in scan.mutated if paths and d.path in local)]
+        differences = [*there.differences, *(d for d in scan.mutated if paths and d.path in local)]
         found |= {p for one, p in local.items() if any(adopting.named_by(d.path, [one]) for d in differences)}
         taken, skipped = adopting.select(
             differences, named, site.edits.living(target.name), foreign=wish.foreign, hostile=site.merging.hostile,
             branches=lambda name: site.git.has(f"refs/heads/{name}"),
         )  # fmt: skip
-        record = site.store.target(target.name)
-        parts.append(Part(target=target, scan=scan, deployed=record.commit if record else None, taken=tuple(taken),
-                          skipped=tuple(skipped)))  # fmt: skip
+        parts.append(Part(target=target, scan=scan, deployed=there.since, taken=tuple(taken), skipped=tuple(skipped)))
+    parts += tried.outside(site, [service] if service else [], paths)
+    found |= {p for p in paths if any(adopting.named_by(d.path, [p.rstrip("/")]) for part in parts for d in part.taken)}
     missing = [p for p in paths if p not in found]
     if missing:
         raise _no_drift(site, missing)
@@ -215,7 +219,7 @@ def _made(site: Site, parts: Sequence[Part], fresh: str, wish: Wish,
     for part in parts:
         if not part.taken:
             continue
-        of_part, clashing = _merged(site, part, site.git.listing(_folder_at(site, part.target, fresh)))
+        of_part, clashing = _merged(site, part, site.git.listing(tried.folder_at(site, part.target, fresh)))
         conflicts += [(part, path) for path in clashing]
         for local, entry in of_part.items():
             path = editing.in_repository(part.target, local)
@@ -252,13 +256,6 @@ def _merged(site: Site, part: Part, fresh: Mapping[str, Entry]) -> tuple[dict[st
     return found.changes | {p: contents[p] for p in found.both if contents[p] != fresh[p]}, ()
 
 
-def _folder_at(site: Site, target: Target, sha: str) -> str:
-    """The folder as the target would have it at that commit, protected paths left out; empty when it is not there."""
-    if site.git.tree_of(sha, target.source) is None:
-        return site.merging.with_changes(None, {})
-    return site.targets.wanted(target, sha)
-
-
 def _without_known(part: Part, changes: Mapping[str, Entry | None], branch: str) -> Part:
     """The part without what the branch has already."""
     known = [d for d in part.taken if editing.in_repository(part.target, d.path) not in changes]
@@ -274,7 +271,7 @@ def _conflict(site: Site, parts: Sequence[Part], conflicts: Sequence[tuple[Part,
     for part in parts:
         if part.taken:
             live = site.merging.with_changes(part.scan.recorded_tree, part.entries)
-            was = _folder_at(site, part.target, deployed)
+            was = tried.folder_at(site, part.target, deployed)
             changes |= {editing.in_repository(part.target, c.path): c.after for c in site.merging.changes(was, live)}
     tree = site.merging.with_changes(site.git.tree_of(deployed, ""), changes)
     names = list(dict.fromkeys(editing.in_repository(part.target, path) for part, path in conflicts))

@@ -20,6 +20,9 @@ from homeport.model.forge import NewRequest, PullRequest
 from homeport.model.live import Difference, Entry, Scan, Target
 from homeport.model.paths import printable
 
+TRY = "_try"
+"""Target name of what a try changed outside of every live folder."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Wish:
@@ -56,7 +59,7 @@ def skips(parts: Sequence[Part]) -> list[adopting.Skipped]:
 def record_adopted(site: Site, parts: Sequence[Part], branch: str, made: Adopted, by: str) -> list[Edit]:
     """Tells the ledger; returns the rows as they are to be when the push fails."""
     before: list[Edit] = []
-    for part in parts:
+    for part in (part for part in parts if part.target.name != TRY):
         known = {edit.path: edit for edit in site.edits.living(part.target.name)}
         service, now = editing.service_of(site, part.target), site.clock.now()
         rows = []
