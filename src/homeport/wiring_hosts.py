@@ -57,6 +57,13 @@ def bring_program(place: Place, note: Callable[[str], None]) -> SetupStep:
     return bring(ssh_host(place), place.host, note)
 
 
+def schedules() -> tuple[list[tuple[str, str]], Callable[[str], str]]:
+    """(what this machine runs by the clock, how a script is read)."""
+    from homeport.doors.schedules import read_small, scheduled
+
+    return scheduled(), read_small
+
+
 def ssh_host(place: Place) -> SshHost:
     """The way to another machine, over the person's own OpenSSH."""
     return SshHost(place.destination, LocalShell())

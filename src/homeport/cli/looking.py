@@ -1,15 +1,14 @@
-"""Verbs that only look: status, history, show, logs, doctor."""
+"""Verbs that only look: status, history, show, logs."""
 
 from __future__ import annotations
 
-import os
 import sys
 
 import click
 import msgspec
 
 from homeport.cli.options import Options, pass_options
-from homeport.model.errors import HomeportError, UsageFault
+from homeport.model.errors import UsageFault
 
 
 @click.command()
@@ -128,28 +127,3 @@ def _service_logs(options: Options, site: object, name: str, lines: int, follow:
     for text in service_log(site, name, lines, follow):  # type: ignore[arg-type]
         click.echo(encode({"service": name, "line": text}) if options.json else printable(text))
         sys.stdout.flush()
-
-
-@click.command()
-@pass_options
-def doctor(options: Options) -> None:
-    """Check what homeport needs here, and say how to mend what is missing.
-
-    \b
-    Example:
-      homeport doctor
-    """
-    from homeport.cli.show import results
-    from homeport.flow.looking import doctor_of, doctor_of_host
-
-    rows = doctor_of_host()
-    try:
-        with options.site() as site:
-            rows += doctor_of(site, options.folder)
-    except HomeportError as fault:
-        rows.append({"name": "configuration", "ok": False, "detail": str(fault), "next": fault.next or "homeport check"})
-    ok = all(row["ok"] for row in rows)
-    options.tell({"ok": ok, "folder": os.path.abspath(options.folder), "checks": rows},
-                 lambda color: results.doctor(rows, color=color))  # fmt: skip
-    if not ok:
-        raise click.exceptions.Exit(1)

@@ -15,7 +15,7 @@ VERBS = {
     "init": "project", "check": "project", "schema": "project", "completion": "project", "demo": "project",
     "plan": "deploying", "deploy": "deploying", "rollback": "deploying", "rebuild": "deploying",
     "restart": "deploying", "cancel": "deploying",
-    "status": "looking", "history": "looking", "show": "looking", "logs": "looking", "doctor": "looking",
+    "status": "looking", "history": "looking", "show": "looking", "logs": "looking", "doctor": "doctoring",
     "setup": "settingup",
     "drift": "drifting", "diff": "drifting", "discard": "drifting", "record": "drifting", "rescue": "drifting",
     "try": "trying", "adopt": "adopting", "accept": "adopting", "edits": "adopting",

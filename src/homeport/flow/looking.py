@@ -227,6 +227,7 @@ def doctor_of_host() -> list[dict[str, Any]]:
     from shutil import which
 
     needed = (("git", "git", "homeport works through it"),
+              ("ssh", "openssh-client", "other machines, and repositories over ssh, are reached with it"),
               ("setpriv", "util-linux", "builds run as their user, and end with homeport"))  # fmt: skip
     for program, package, why in needed:
         found = which(program)
@@ -248,7 +249,7 @@ def doctor_of(site: Site | None, folder: str) -> list[dict[str, Any]]:
     limited = site.host_config is not None or os.geteuid() != 0
     ask("host file", limited, "its lists limit what homeport may do" if site.host_config is not None
         else "none; nothing limits what homeport may do here" + ("" if limited else " as root"),
-        "write /etc/homeport/host.toml (docs/security.md)")  # fmt: skip
+        f"homeport -e {site.environment} setup")  # fmt: skip
     try:
         site.git.fetch()
         ask("origin", True, f"branch {site.env.branch} is at {site.git.tip(site.env.branch)[:12]}")

@@ -1,0 +1,97 @@
+"""What `homeport doctor` asks beside the plain needs: what setup made, who else deploys here."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from homeport.decide import deployers, layout
+from homeport.decide.deployers import OtherDeployer
+from homeport.flow.site import Site
+from homeport.model.errors import HomeportError
+
+WORKFLOWS = (".github/workflows", ".gitea/workflows", ".forgejo/workflows", ".circleci", ".woodpecker")
+CI_FILES = (".gitlab-ci.yml", ".woodpecker.yml", "bitbucket-pipelines.yml")
+ECOSYSTEMS = ("ecosystem.config.js", "ecosystem.config.cjs", "ecosystem.config.json", "ecosystem.json")
+
+
+def setup_rows(site: Site) -> list[dict[str, Any]]:
+    """Whether what `homeport setup` makes is as it should be."""
+    again = f"homeport -e {site.environment} setup"
+    mode = stat.S_IMODE(os.stat(site.state).st_mode)
+    rows = [_row("state folder", not mode & 0o077, f"{site.state}, mode {mode:04o}", again)]
+    folder = os.path.join(os.path.dirname(site.state), "ssh")
+    if os.path.isdir(folder):
+        private = os.path.join(folder, "id_ed25519")
+        sound = os.path.isfile(private) and not stat.S_IMODE(os.stat(private).st_mode) & 0o077
+        rows.append(_row("deploy key", sound, private if sound else f"{private} is missing, or open to others", again))
+    observing = site.env.observe or (site.host_config is not None and site.host_config.observe)
+    for name, target in layout.targets(site.config, site.environment).items():
+        if not os.path.isdir(target.path):
+            continue
+        try:
+            site.targets.meet(target, site.env.branch, observe=True)
+        except HomeportError as fault:
+            rows.append(_row(f"claim of {name}", False, str(fault), fault.next))
+            continue
+        claimed = os.path.exists(os.path.join(target.path, ".homeport"))
+        what = "claimed" if claimed else "only looked at" if observing else "not claimed yet; the first deploy does it"
+        rows.append(_row(f"claim of {name}", True, what, ""))
+    return rows
+
+
+def deployer_rows(site: Site, scheduled: Iterable[tuple[str, str]], read: Callable[[str], str]) -> list[dict[str, Any]]:
+    """Who else deploys: in the repository's workflows and ecosystem files, and by this machine's clock.
+
+    Beside one that observes, another deployer is as it should be.
+    """
+    found = [*_in_repository(site), *_on_machine(scheduled, read)]
+    observing = site.env.observe or (site.host_config is not None and site.host_config.observe)
+    if not found:
+        return [_row("other deployers", True, "none found", "")]
+    return [_row("other deployer", observing, f"{one.where}: {one.line}",
+                 "switch it off, or: homeport setup --observe") for one in found]  # fmt: skip
+
+
+def _in_repository(site: Site) -> list[OtherDeployer]:
+    try:
+        sha = site.git.tip(site.env.branch)
+    except HomeportError:
+        return []
+    found: list[OtherDeployer] = []
+    for folder in WORKFLOWS:
+        tree = site.git.tree_of(sha, folder)
+        for name in sorted(site.git.listing(tree)) if tree is not None else ():
+            if name.endswith((".yml", ".yaml")):
+                found += deployers.in_workflow(f"{folder}/{name}", _text(site, sha, f"{folder}/{name}"))
+    for path in CI_FILES:
+        found += deployers.in_workflow(path, _text(site, sha, path))
+    folders = {layout.folder_of(service) for service in site.config.services.values()} | {""}
+    for folder in sorted(folders):
+        for name in ECOSYSTEMS:
+            path = f"{folder}/{name}" if folder else name
+            found += deployers.in_ecosystem(path, _text(site, sha, path))
+    return found
+
+
+def _text(site: Site, sha: str, path: str) -> str:
+    return (site.git.file_at(sha, path) or b"").decode("utf-8", "replace")
+
+
+def _on_machine(scheduled: Iterable[tuple[str, str]], read: Callable[[str], str]) -> list[OtherDeployer]:
+    """The tables themselves, and the scripts that they name."""
+    found: list[OtherDeployer] = []
+    seen: set[str] = set()
+    for path, text in scheduled:
+        found += deployers.in_schedule(path, text)
+        for script in deployers.scripts_in(text):
+            if script not in seen:
+                seen.add(script)
+                found += deployers.in_schedule(script, read(script))
+    return found
+
+
+def _row(name: str, ok: bool, detail: str, next: str) -> dict[str, Any]:
+    return {"name": name, "ok": ok, "detail": detail, "next": "" if ok else next}

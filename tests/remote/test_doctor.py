@@ -1,0 +1,39 @@
+"""`homeport doctor` from a laptop: the laptop, the connection, each machine, and who else deploys there."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.remote.conftest import Fleet
+
+
+def rows(fleet: Fleet, code: int) -> dict[str, dict[str, Any]]:
+    said = fleet.homeport("--json", "-e", "production", "doctor", ok=(code,)).last
+    return {row["name"]: row for row in said["checks"]}
+
+
+def test_each_machine_is_checked_and_other_deployers_are_found(fleet: Fleet) -> None:
+    fleet.homeport("-e", "production", "deploy")
+    well = rows(fleet, 0)
+    assert well["ssh"]["ok"] and well["prod-1: claim of site"]["detail"] == "claimed"
+    assert well["prod-1: other deployers"]["detail"] == "none found"
+    workflow = "jobs:\n  deploy:\n    steps:\n      - run: rsync -a site/ prod.example.com:/srv/site/\n"
+    fleet.laptop.publish({".github/workflows/deploy.yml": workflow})
+    (fleet.prod.state / "shop/production").chmod(0o755)
+    (fleet.prod.live / "site/.homeport").write_text(
+        '{"project": "other", "environment": "production", "service": "x", "state": "/var/lib/other"}'
+    )
+    ill = rows(fleet, 1)
+    other = ill["prod-1: other deployer"]
+    assert not other["ok"] and ".github/workflows/deploy.yml:4: - run: rsync" in other["detail"]
+    assert not ill["prod-1: state folder"]["ok"] and "other" in ill["prod-1: claim of site"]["detail"]
+    shown = fleet.homeport("-e", "production", "doctor", ok=(1,)).stdout
+    assert "✗ prod-1: other deployer" in shown and "homeport setup --observe" in shown
+    fleet.prod.identify("prod-1", "observe = true\n")
+    assert rows(fleet, 1)["prod-1: other deployer"]["ok"]
+
+
+def test_a_machine_that_cannot_be_reached_is_a_line_with_its_remedy(fleet: Fleet) -> None:
+    (fleet.prod.root / "authorized_keys").write_text("")
+    row = rows(fleet, 1)["prod-1"]
+    assert not row["ok"] and row["next"] == "ssh prod.example.com true"
