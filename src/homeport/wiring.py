@@ -20,7 +20,7 @@ from homeport.doors.ledger import EditLedger
 from homeport.doors.live import LiveTargets
 from homeport.doors.lock import FileLock
 from homeport.doors.merging import Branches
-from homeport.doors.permits import Permits, PermittedRuntime
+from homeport.doors.permits import Permits, permitted
 from homeport.doors.rescues import RescueBox
 from homeport.doors.secrets import Redactor, value_of
 from homeport.doors.secretscan import SecretLook
@@ -306,11 +306,12 @@ def _private(*folders: str) -> None:
 
 def _runtimes(shell: Shell, permits: Permits) -> dict[str, Runtime]:
     from homeport.doors.runtimes.command import CommandRuntime
+    from homeport.doors.runtimes.compose import Compose
     from homeport.doors.runtimes.pm2 import Pm2
     from homeport.doors.runtimes.systemd import Systemd
 
-    found: list[Runtime] = [Pm2(shell), Systemd(shell), CommandRuntime(shell)]
-    return {runtime.name: PermittedRuntime(runtime, permits) for runtime in found}
+    found: list[Runtime] = [Pm2(shell), Systemd(shell), Compose(shell), CommandRuntime(shell)]
+    return {runtime.name: permitted(runtime, permits) for runtime in found}
 
 
 def _prober(shell: Shell) -> Prober:

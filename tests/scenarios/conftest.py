@@ -65,6 +65,8 @@ class World:
     root: Path
     enter: Callable[[Path], list[str]] = field(default=lambda cwd: [])
     """The words before the program: into another world (tests/systemd_host.py), started in that folder."""
+    more: dict[str, str] = field(default_factory=dict)
+    """Further variables for the program."""
     _pm2_used: bool = field(default=False)
 
     def __post_init__(self) -> None:
@@ -100,6 +102,7 @@ class World:
             "PM2_HOME": str(self.pm2_home),
             "HOMEPORT_STATE": str(self.state),
             "HOMEPORT_HOST_FILE": str(self.host_file),
+            **self.more,
         }
 
     # the person's side: a clone
@@ -170,8 +173,8 @@ class World:
     def start(self, *args: str) -> subprocess.Popen[str]:
         """Starts the program and returns at once, its output in a pipe."""
         return subprocess.Popen(
-            [*self.enter(self.clone), str(PROGRAM), *args], cwd=self.clone, env=self.env, text=True, stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            [*self.enter(self.clone), str(PROGRAM), *args], cwd=self.clone, env=self.env, text=True,
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
     def own_processes(self) -> list[int]:

@@ -25,21 +25,27 @@ class Note(Struct, frozen=True, kw_only=True):
     """A deploy refuses: going on would silently leave out something the file asks for."""
 
 
-SUPPORTED_RUNTIMES = ("pm2", "systemd", "command")
+SUPPORTED_RUNTIMES = ("pm2", "systemd", "compose", "command")
 SUPPORTED_ON_CHANGE = ("restart", "reload", "none")
+COMPOSE_ON_CHANGE = (*SUPPORTED_ON_CHANGE, "rebuild", "recreate", "up")
 
 
 def unsupported(config: Config) -> list[Note]:
     """The keys whose behaviour this version does not have; the fatal ones first."""
     notes = [*_top(config)]
+    composed = any(service.runtime == "compose" for service in config.services.values())
     for name, environment in config.environments.items():
         notes += _environment(environment, ("environments", name))
+        if not composed:
+            notes += _checks(environment.checks, ("environments", name, "checks"), "environments without Compose")
     for name, service in config.services.items():
         notes += _service(service, ("services", name))
     for position, action in enumerate(config.actions):
         path: Path = ("actions", position)
-        if action.on_change not in (None, *SUPPORTED_ON_CHANGE):
-            notes.append(_lacking((*path, "on_change"), f'on_change = "{action.on_change}"'))
+        acted_on = config.services.get(action.service or "")
+        runtime = acted_on.runtime if acted_on is not None else None
+        if action.on_change is not None and action.on_change not in _can(runtime):
+            notes.append(_lacking((*path, "on_change"), _of_runtime(action.on_change, runtime)))
     return sorted(notes, key=lambda note: not note.fatal)
 
 
@@ -75,14 +81,21 @@ def _environment(environment: Environment, path: Path) -> Iterator[Note]:
     ):  # fmt: skip
         if getattr(environment, key) != getattr(fresh, key):
             yield _lacking((*path, key.rstrip("_")), what, fatal=False)
-    yield from _checks(environment.checks, (*path, "checks"))
+
+
+def _can(runtime: str | None) -> tuple[str, ...]:
+    return COMPOSE_ON_CHANGE if runtime == "compose" else SUPPORTED_ON_CHANGE
+
+
+def _of_runtime(on_change: str, runtime: str | None) -> str:
+    return f'on_change = "{on_change}"' + (f' for runtime "{runtime}"' if runtime else "")
 
 
 def _service(service: Service, path: Path) -> Iterator[Note]:
     if service.runtime is not None and service.runtime not in SUPPORTED_RUNTIMES:
         yield _lacking((*path, "runtime"), f'runtime "{service.runtime}"')
-    if service.on_change not in SUPPORTED_ON_CHANGE:
-        yield _lacking((*path, "on_change"), f'on_change = "{service.on_change}"')
+    if service.on_change not in _can(service.runtime):
+        yield _lacking((*path, "on_change"), _of_runtime(service.on_change, service.runtime))
     if service.build is not None and service.build.git:
         yield _lacking((*path, "build", "git"), "git view for builds")
     for key, what in (
@@ -97,13 +110,14 @@ def _service(service: Service, path: Path) -> Iterator[Note]:
         yield _lacking((*path, "replicas"), "replicas")
     if service.drain != Service().drain:
         yield _lacking((*path, "drain"), "draining", fatal=False)
-    yield from _checks(service.checks, (*path, "checks"))
+    if service.runtime != "compose":
+        yield from _checks(service.checks, (*path, "checks"), f'runtime "{service.runtime}"')
 
 
-def _checks(checks: list[Check], path: Path) -> Iterator[Note]:
+def _checks(checks: list[Check], path: Path, named: str) -> Iterator[Note]:
     for position, check in enumerate(checks):
         if check.containers is not None:
-            yield _lacking((*path, position, "containers"), "checks of containers")
+            yield _lacking((*path, position, "containers"), f"checks of containers for {named}")
 
 
 def check_tree(config: Config, environment: str, paths: Collection[str]) -> list[Note]:

@@ -34,6 +34,12 @@ def environment(service: Service, env_file: bytes | None) -> str:
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
+def images(service: Service, tree: str, environment: str, uses: Sequence[str] = ()) -> str:
+    """The key of the images that a service's containers run, where no command of the project builds anything."""
+    said = [tree, list(uses), service.unit, environment]
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:32]
+
+
 def outputs(service: Service, tree: str, inherited: Mapping[str, bytes | None], uses: Sequence[str] = ()) -> str:
     """The key of a service's build outputs: equal keys need no build (E3).
 

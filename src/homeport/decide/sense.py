@@ -97,7 +97,7 @@ def _service(config: Config, name: str, service: Service) -> Iterator[Fault]:
     yield from _folders(config, service, path)
     for key in ("watch", "ignore", "protect", "unprotect", "mutable", "in_place"):
         yield from spelling.patterns(getattr(service, key), (*path, key))
-    yield from _runs(name, service, path)
+    yield from _runs(name, service, path, config.project.target is not None)
     yield from _people(service, path)
     yield from spelling.variables(service.env, (*path, "env"))
     for key in ("command", "validate"):
@@ -139,7 +139,7 @@ def _folders(config: Config, service: Service, path: Path) -> Iterator[Fault]:
         yield from spelling.anywhere(service.env_file, (*path, "env_file"))
 
 
-def _runs(name: str, service: Service, path: Path) -> Iterator[Fault]:
+def _runs(name: str, service: Service, path: Path, shared: bool) -> Iterator[Fault]:
     unit = name if service.unit is None else service.unit
     at = path if service.unit is None else (*path, "unit")
     if service.unit is not None:
@@ -148,6 +148,8 @@ def _runs(name: str, service: Service, path: Path) -> Iterator[Fault]:
         yield at, f"pm2 takes `{unit}` for something else than a name; give the process another `unit`"
     if service.runtime in ("command", "supervisor") and service.command is None:
         yield path, f'runtime "{service.runtime}" needs `command`'
+    if service.runtime == "compose" and service.target is None and not shared:
+        yield path, 'runtime "compose" needs a live folder, which holds its Compose file: give it a `target`'
     if service.runtime is None and service.unit is not None:
         yield at, "`unit` needs a `runtime`"
     if service.signal not in spelling.SIGNALS:

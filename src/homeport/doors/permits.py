@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 
-from homeport.model.config import HostConfig
+from homeport.model.config import Command, HostConfig
 from homeport.model.errors import Refused
 from homeport.model.paths import printable
 from homeport.model.ports import OnLine
-from homeport.model.running import Restarted, Runtime, Unit, UnitState
+from homeport.model.running import ImageRuntime, Restarted, Runtime, Unit, UnitState
 
 
 class Permits:
@@ -65,17 +65,47 @@ class PermittedRuntime:
         return self._runtime.inspect(unit)
 
     def restart(self, unit: Unit, on_line: OnLine) -> Restarted:
-        self._check(unit)
+        self.check(unit)
         return self._runtime.restart(unit, on_line)
 
     def forget(self, unit: Unit) -> None:
-        self._check(unit)
+        self.check(unit)
         self._runtime.forget(unit)
 
     def logs(self, unit: Unit, lines: int, follow: bool) -> Iterator[str]:
         return self._runtime.logs(unit, lines, follow)
 
-    def _check(self, unit: Unit) -> None:
+    def check(self, unit: Unit) -> None:
         self._permits.unit(unit.name)
         if unit.user is not None:
             self._permits.user(unit.user)
+
+
+class PermittedImages(PermittedRuntime):
+    """The same for a runtime whose services run images."""
+
+    def __init__(self, runtime: ImageRuntime, permits: Permits) -> None:
+        super().__init__(runtime, permits)
+        self._images = runtime
+
+    def stale(self, units: Sequence[Unit]) -> dict[str, str]:
+        return self._images.stale(units)
+
+    def has_images(self, unit: Unit) -> bool:
+        return self._images.has_images(unit)
+
+    def build(self, unit: Unit, folder: str, fresh: bool, on_line: OnLine) -> None:
+        self.check(unit)
+        self._images.build(unit, folder, fresh, on_line)
+
+    def validate(self, unit: Unit, command: Command, on_line: OnLine) -> None:
+        self.check(unit)
+        self._images.validate(unit, command, on_line)
+
+    def prune(self, unit: Unit, keep: int) -> None:
+        self.check(unit)
+        self._images.prune(unit, keep)
+
+
+def permitted(runtime: Runtime, permits: Permits) -> Runtime:
+    return PermittedImages(runtime, permits) if isinstance(runtime, ImageRuntime) else PermittedRuntime(runtime, permits)

@@ -58,7 +58,7 @@ class Probes:
             raise
         except HomeportError as fault:
             return Probe(ok=False, detail=_shown(fault.what))
-        return Probe(ok=False, detail="this kind of check needs a container runtime")
+        return _containers(check.containers, state)
 
     def _run(self, job: Job) -> tuple[bool, str, str]:
         """(ended with 0, how it ended, what it printed)."""
@@ -89,6 +89,23 @@ def _process(wanted: bool, state: Callable[[], UnitState] | None) -> Probe:
     now = state()
     more = f" ({now.detail})" if now.detail and now.detail != now.state else ""
     return Probe(ok=(now.state == "running") == wanted, detail=_shown(f"the process is {now.state}{more}"))
+
+
+def _containers(wanted: int | list[str] | None, state: Callable[[], UnitState] | None) -> Probe:
+    """So many containers of the Compose project run and are healthy; or those of the named services do."""
+    now = state() if state is not None else None
+    if now is None or wanted is None or now.state == "unknown":
+        return Probe(ok=False, detail=_shown(f"there is no Compose project to look at {now.detail if now else ''}"))
+    ill = [f"{c.name} is {c.health or c.state}" for c in now.containers if not c.well]
+    if isinstance(wanted, int):
+        well = sum(c.well for c in now.containers)
+        more = f" ({', '.join(ill)})" if ill else ""
+        return Probe(ok=well >= wanted, detail=_shown(f"{well} of {wanted} containers are well{more}"))
+    lacking = [n for n in wanted if not any(c.service == n and c.well for c in now.containers)
+               or any(c.service == n and not c.well for c in now.containers)]  # fmt: skip
+    told = ", ".join([*(t for t in ill), *(n for n in lacking if not any(c.service == n for c in now.containers))])
+    said = f"not well: {told or ', '.join(lacking)}" if lacking else "containers are well"
+    return Probe(ok=not lacking, detail=_shown(said))
 
 
 def _version(check: Check, asked: str | list[str], sha: str, timeout: float,

@@ -45,6 +45,8 @@ def marks_of(config: Config, service: str, sha: str, git: Git) -> tuple[str, ...
             marks.append(f"{place}={found}")
     if watch or used.patterns:
         marks.append("watch=" + digest.watched(git.listing(sha), [*watch, *used.patterns]))
+    asked = [action.paths for action in config.actions if action.service == service and action.on_change != "none"]
+    marks += [f"action={digest.watched(git.listing(sha), paths)}" for paths in asked]
     return tuple(marks)
 
 
@@ -93,6 +95,8 @@ def with_environment(work: ServiceWork, tools: Tools) -> ServiceWork:
 def outputs_key(work: ServiceWork, tree: str, marks: tuple[str, ...], tools: Tools) -> str | None:
     """Key of the build outputs for that tree; None when the service builds nothing."""
     build = work.service.build
+    if build is None and work.service.runtime == "compose":
+        return digest.images(work.service, tree, environment_print(work, tools), marks)
     if build is None:
         return None
     inherited: dict[str, bytes | None] = {}
@@ -132,7 +136,8 @@ def unit_of(work: ServiceWork, tools: Tools, sha: str | None, deploy: str) -> Un
         service=work.name, name=service.unit or work.name, target=folder if work.target else None,
         command=service.command, cwd=f"{base}/{service.cwd}" if service.cwd else base, env=env,
         user=service.user, home=service.home, path=tuple(service.path), signal=service.signal,
-        stop_timeout=float(service.stop_timeout), on_change=service.on_change,
+        stop_timeout=float(service.stop_timeout), on_change=work.on_change or service.on_change, image=work.goal.outputs,
+        image_before=work.record.outputs or f"found-{deploy}",
     )  # fmt: skip
 
 

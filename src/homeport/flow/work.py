@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from homeport.flow.site import Site
-from homeport.model.config import Config, Service
+from homeport.model.config import Config, OnChange, Service
 from homeport.model.deploys import Deploy, ServiceRecord, ServiceState, StartedWith, TryMark
 from homeport.model.events import Notice
 from homeport.model.live import Recorded, Scan, SyncPlan, Target
@@ -43,6 +43,10 @@ class ServiceWork:
     affected: bool = False
     forced: bool = False
     """An action asks for its restart although it runs with what is there."""
+    on_change: OnChange | None = None
+    """What an action asks for, instead of the service's own."""
+    fresh: bool = False
+    """Its images are to be built without the engine's cache."""
 
     @property
     def restart_needed(self) -> bool:

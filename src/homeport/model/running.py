@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Literal, Protocol
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Literal, Protocol, runtime_checkable
 
 from msgspec import Struct
 
@@ -33,6 +33,37 @@ class Unit(Struct, frozen=True, kw_only=True):
     replicas: int = 1
     ready: Ready | None = None
     drain: float = 10.0
+    image: str | None = None
+    """Key of the images it is to run; those that have no build of their own have none."""
+    image_before: str | None = None
+    """Key under which the images it ran before are kept, for a rollback."""
+    changed: tuple[str, ...] | None = None
+    """Live paths that are not as they were when it was last started; None: not known."""
+
+
+class Container(Struct, frozen=True, kw_only=True):
+    """One container of a Compose project, as the engine tells it."""
+
+    id: str
+    name: str
+    service: str
+    state: str
+    """`running`, `restarting`, `exited`, `paused`, `created` or `dead`."""
+    health: str | None
+    """`healthy`, `unhealthy` or `starting`; None without a health check of its own."""
+    pid: int | None
+    image: str
+    """Id of the image that it was made from."""
+    image_name: str
+    restarts: int
+    exit_code: int | None
+    started_at: str
+    mounts: tuple[str, ...]
+    """Paths of the host that it sees."""
+
+    @property
+    def well(self) -> bool:
+        return self.state == "running" and self.health in (None, "healthy")
 
 
 class UnitState(Struct, frozen=True, kw_only=True):
@@ -42,6 +73,8 @@ class UnitState(Struct, frozen=True, kw_only=True):
     started_at: float | None = None
     """Unix time."""
     detail: str = ""
+    containers: tuple[Container, ...] = ()
+    """All of the unit's Compose project."""
 
 
 class Restarted(Struct, frozen=True, kw_only=True):
@@ -67,6 +100,35 @@ class Runtime(Protocol):
         ...
 
     def logs(self, unit: Unit, lines: int, follow: bool) -> Iterator[str]: ...
+
+
+@runtime_checkable
+class ImageRuntime(Runtime, Protocol):
+    """A runtime whose services run images: built beside what is live, kept by key like build outputs."""
+
+    def stale(self, units: Sequence[Unit]) -> dict[str, str]:
+        """By service, why: those whose containers run an image that is not the one its name stands for now."""
+        ...
+
+    def has_images(self, unit: Unit) -> bool:
+        """Images of `unit.image` are kept."""
+        ...
+
+    def build(self, unit: Unit, folder: str, fresh: bool, on_line: OnLine) -> None:
+        """Makes and keeps the images of `unit.image` from a copy of the live folder with the new files; what runs,
+        and the names that it runs under, are not touched. `fresh`: without the engine's build cache.
+
+        Raises Failed: codes `bad-compose` (the file does not parse), `build`.
+        """
+        ...
+
+    def validate(self, unit: Unit, command: Command, on_line: OnLine) -> None:
+        """Runs a command in a one-off container, which sees the files that are live now. Raises Failed."""
+        ...
+
+    def prune(self, unit: Unit, keep: int) -> None:
+        """Removes the oldest kept images of the unit beyond `keep`."""
+        ...
 
 
 class Probe(Struct, frozen=True, kw_only=True):

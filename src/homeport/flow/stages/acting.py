@@ -5,14 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from homeport.flow.stages.building import run_command
+from homeport.flow.stages.due import due_actions
+from homeport.flow.stages.restarting import restart, validate
 from homeport.flow.stages.syncing import mark_changed
-from homeport.flow.work import Tools, Work
-from homeport.model.config import Action
-from homeport.model.deploys import ServiceRecord
-from homeport.model.patterns import Matcher
-
-SEEN = "_actions"
-"""Record under which the last commit is kept whose actions were all carried out."""
+from homeport.flow.work import ServiceWork, Tools, Work
+from homeport.model.config import Action, Command
 
 
 def run_actions(work: Work, tools: Tools) -> Work:
@@ -26,14 +23,32 @@ def run_actions(work: Work, tools: Tools) -> Work:
     if due:
         work = mark_changed(work, tools)
     for action in due:
-        for command, what in ((action.validate, "validation"), (action.run, "action"), (action.wait, "wait")):
-            if command is not None:
-                run_command(action, command, _folder(work), float(action.timeout), f"{what} for {action.paths[0]}",
-                            work, tools, extra={}, name=None)  # fmt: skip
-        if action.service in work.services and action.on_change != "none":
-            service = work.services[action.service]
-            work = work.with_service(replace(service, forced=True, affected=True))
+        service = work.services.get(action.service or "")
+        if action.validate is not None and service is not None and service.service.runtime is not None:
+            validate(service, action.validate, work, tools)
+        elif action.validate is not None:
+            _run(action, action.validate, "validation", work, tools)
+        if action.run is not None:
+            _run(action, action.run, "action", work, tools)
+        if service is not None and action.on_change != "none":
+            work = _restart(service, action, work, tools)
+        if action.wait is not None:
+            _run(action, action.wait, "wait", work, tools)
     return work
+
+
+def _restart(service: ServiceWork, action: Action, work: Work, tools: Tools) -> Work:
+    """Restarts the service here, in the action's turn, so that what follows (its `wait`, the next action) finds it new;
+    one without a runtime only counts as touched."""
+    asked = replace(service, forced=True, affected=True, on_change=action.on_change)
+    if service.service.runtime is None or service.service.on_change == "none":
+        return work.with_service(replace(asked, forced=False))
+    return work.with_service(restart(asked, work, tools) or replace(asked, forced=False))
+
+
+def _run(action: Action, command: Command, what: str, work: Work, tools: Tools) -> None:
+    run_command(action, command, _folder(work), float(action.timeout), f"{what} for {action.paths[0]}", work, tools,
+                extra={}, name=None)  # fmt: skip
 
 
 def asks_for(work: Work, tools: Tools) -> set[str]:
@@ -45,24 +60,6 @@ def asks_for(work: Work, tools: Tools) -> set[str]:
 
 def _runs_actions(work: Work) -> bool:
     return work.deploy.request.kind in ("commit", "rollback") and not work.deploy.request.services and bool(work.sha)
-
-
-def due_actions(work: Work, tools: Tools) -> list[Action]:
-    """The actions that the paths changed since the last success ask for."""
-    if not work.config.actions or work.sha is None:
-        return []
-    since = tools.site.store.services().get(SEEN, ServiceRecord(service=SEEN)).sha
-    if since is not None and not tools.site.git.has(since):
-        since = None
-    if since == work.sha:
-        return []
-    changed = [c.path for c in tools.site.git.changes(since, work.sha)]
-    due = []
-    for action in work.config.actions:
-        matcher = Matcher(action.paths)
-        if any(matcher.match(path) for path in changed):
-            due.append(action)
-    return due
 
 
 def _folder(work: Work) -> str:

@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
-from homeport.flow.goals import build_target, env_file_of, place_in_target, standard_environment
+from homeport.flow.goals import build_target, env_file_of, place_in_target, standard_environment, unit_of
+from homeport.flow.images import runtime_of
 from homeport.flow.stages.syncing import mark_changed
 from homeport.flow.work import ServiceWork, Tools, Work
 from homeport.model.envfile import parse
@@ -26,7 +27,7 @@ def prepare_folders(work: Work, tools: Tools) -> Work:
 def build_services(work: Work, tools: Tools) -> Work:
     """Runs the builds that are needed, independent ones in parallel. Raises Failed for the first that fails."""
     needed = [s for s in work.services.values() if s.build_needed and s.target is not None]
-    if needed and (because := tools.shell.cannot_stand()):
+    if any(s.service.build for s in needed) and (because := tools.shell.cannot_stand()):
         tools.notice(work.deploy.id, f"builds do not see their folder at its live path: {because}; what they make must not "
                      'hold its own path, or use build.where = "live"', level="warning", code="namespace")  # fmt: skip
     with ThreadPoolExecutor(max_workers=max(1, work.config.project.jobs)) as pool:
@@ -37,16 +38,21 @@ def build_services(work: Work, tools: Tools) -> Work:
 
 def _build(service: ServiceWork, work: Work, tools: Tools) -> None:
     build = service.service.build
-    assert build is not None and service.build_tree is not None
+    assert service.build_tree is not None
     place = build_target(service)
-    inherit = [place_in_target(service, path) for path in build.inherit]
+    inherit = [place_in_target(service, path) for path in (build.inherit if build is not None else ())]
     folder = tools.site.builds.prepare(place, service.build_tree, inherit, service.service.user)
     inside = place_in_target(service, "").rstrip("/")
     tools.site.targets.make(place)
-    run_command(service.service, build.run, f"{folder}/{inside}" if inside else folder, float(build.timeout),
-                f"build of {service.name}", work, tools, extra=build.env, name=service.name,
-                stands_at=(folder, place.path))  # fmt: skip
-    if service.goal.outputs is not None:
+    if build is not None:
+        run_command(service.service, build.run, f"{folder}/{inside}" if inside else folder, float(build.timeout),
+                    f"build of {service.name}", work, tools, extra=build.env, name=service.name,
+                    stands_at=(folder, place.path))  # fmt: skip
+    runtime = runtime_of(service, tools)
+    if runtime is not None:
+        unit = unit_of(service, tools, service.goal.sha, work.deploy.id)
+        runtime.build(unit, folder, service.fresh, tools.lines_of(service.name))
+    if build is not None and service.goal.outputs is not None:
         tools.site.builds.collect(place, service.goal.outputs, list(place.outputs))
 
 

@@ -89,7 +89,7 @@ def _actions(work: Work, service: ServiceWork) -> list[ActionName]:
         actions.append("build")
     if target is not None and target.plan is not None and _concerns(service, target.plan.steps):
         actions.append("sync")
-    if service.goal.outputs and service.goal.outputs != service.record.outputs:
+    if service.service.build and service.goal.outputs and service.goal.outputs != service.record.outputs:
         actions.append("swap")
     if service.restart_needed:
         actions.append("restart")

@@ -9,6 +9,8 @@ from homeport.decide import drift
 from homeport.decide.unwinding import unwind
 from homeport.flow import editing
 from homeport.flow.goals import build_target, with_environment, with_goal
+from homeport.flow.images import lacks_images, with_stale
+from homeport.flow.stages.due import with_rebuilds
 from homeport.flow.work import ServiceWork, TargetWork, Tools, Work
 from homeport.model.deploys import StartedWith
 from homeport.model.errors import Refused
@@ -34,7 +36,7 @@ def read_live(work: Work, tools: Tools) -> Work:
     for name, service in work.services.items():
         tree = targets[service.target.name].wanted if service.target else None
         services[name] = _at_goal(with_goal(service, _sha_of(work, name), tree, work.config, tools), work, tools)
-    return work.having(services=services)
+    return with_rebuilds(with_stale(work.having(services=services), tools), tools)
 
 
 def read_again(work: Work, tools: Tools) -> Work:
@@ -164,11 +166,12 @@ def _at_goal(service: ServiceWork, work: Work, tools: Tools) -> ServiceWork:
     tree = service.build_tree or (work.targets[service.target.name].wanted if service.target else None)
     build = service.service.build
     if key is None or service.target is None or build is None or build.where == "live":
-        return replace(service, build_tree=tree)
+        return replace(service, build_tree=tree, build_needed=lacks_images(service, work, tools))
     place = build_target(service)
     there = tools.site.builds.live_key(place)
     kept = any(outputs.key == key for outputs in tools.site.builds.kept(place))
-    return replace(service, build_tree=tree, build_needed=there != key and not kept)
+    needed = (there != key and not kept) or lacks_images(service, work, tools)
+    return replace(service, build_tree=tree, build_needed=needed)
 
 
 def _say_first_contact(work: Work, tools: Tools, recorded: Recorded) -> None:

@@ -8,9 +8,11 @@ from msgspec.structs import replace
 
 from homeport.decide.levels import levels
 from homeport.flow.goals import unit_of
+from homeport.flow.images import runtime_of, unit_to_start
 from homeport.flow.stages.building import run_command
 from homeport.flow.stages.syncing import mark_changed
 from homeport.flow.work import ServiceWork, Tools, Work
+from homeport.model.config import Command
 from homeport.model.errors import Failed
 from homeport.model.events import RestartDone, RestartStart
 
@@ -23,7 +25,7 @@ def restart_services(work: Work, tools: Tools) -> Work:
         work = mark_changed(work, tools)
     for level in levels(work.config, wanted):
         with ThreadPoolExecutor(max_workers=max(1, work.config.project.jobs)) as pool:
-            running = [pool.submit(_restart, work.services[name], work, tools) for name in level]
+            running = [pool.submit(restart, work.services[name], work, tools) for name in level]
         for done in running:
             service = done.result()
             if service is not None:
@@ -31,20 +33,18 @@ def restart_services(work: Work, tools: Tools) -> Work:
     return work
 
 
-def _restart(service: ServiceWork, work: Work, tools: Tools) -> ServiceWork | None:
+def restart(service: ServiceWork, work: Work, tools: Tools) -> ServiceWork | None:
+    """One service, validated first; None when its runtime does not know it."""
     from dataclasses import replace as change
 
     site, journal, deploy = tools.site, tools.journal, work.deploy.id
     runtime = tools.runtimes[service.service.runtime or ""]
     began = site.clock.monotonic()
-    validate = service.service.validate
-    if validate is not None:
-        unit = unit_of(service, tools, service.goal.sha, deploy)
-        run_command(service.service, validate, unit.cwd, 300.0, f"validation of {service.name}", work, tools,
-                    extra=dict(unit.env), name=service.name)  # fmt: skip
+    if service.service.validate is not None:
+        validate(service, service.service.validate, work, tools)
     journal.write(RestartStart(deploy_id=deploy, at=site.clock.now(), service=service.name))
     try:
-        done = runtime.restart(unit_of(service, tools, service.goal.sha, deploy), tools.lines_of(service.name))
+        done = runtime.restart(unit_to_start(service, work, tools), tools.lines_of(service.name))
     except Failed as fault:
         if fault.code != "unregistered":
             raise
@@ -57,4 +57,16 @@ def _restart(service: ServiceWork, work: Work, tools: Tools) -> ServiceWork | No
     site.store.save_service(record)
     journal.write(RestartDone(deploy_id=deploy, at=site.clock.now(), service=service.name, pid=done.pid,
                               duration_ms=took))  # fmt: skip
-    return change(service, record=record, affected=True)
+    return change(service, record=record, affected=True, forced=False)
+
+
+def validate(service: ServiceWork, command: Command, work: Work, tools: Tools) -> None:
+    """Tries the new files before the restart that they are for: in a one-off container where the service runs in one,
+    which sees the file that is live now, and not the one that a running container still has. Raises Failed."""
+    unit = unit_of(service, tools, service.goal.sha, work.deploy.id)
+    images = runtime_of(service, tools)
+    if images is not None:
+        images.validate(unit, command, tools.lines_of(service.name))
+        return
+    run_command(service.service, command, unit.cwd, 300.0, f"validation of {service.name}", work, tools,
+                extra=dict(unit.env), name=service.name)  # fmt: skip

@@ -5,11 +5,11 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from homeport.decide import sizes
-from homeport.flow import editing, tries
+from homeport.flow import editing, images, tries
 from homeport.flow.blocking import unblock_passed
 from homeport.flow.ending import ended
 from homeport.flow.goals import build_target
-from homeport.flow.stages import acting
+from homeport.flow.stages import due
 from homeport.flow.work import Tools, Work
 from homeport.model.deploys import Block, ServiceRecord, Stamp
 from homeport.model.errors import HomeportError
@@ -22,7 +22,7 @@ def record_success(work: Work, tools: Tools) -> Work:
         latest = tools.site.store.services().get(name, service.record)
         records.append(tries.marked(_stamped(latest, work, name), work, tools))
     if work.config.actions and not work.deploy.request.services and work.sha and work.deploy.kind != "restart":
-        records.append(ServiceRecord(service=acting.SEEN, sha=work.sha, deploy_id=work.deploy.id))
+        records.append(ServiceRecord(service=due.SEEN, sha=work.sha, deploy_id=work.deploy.id))
     move_checkouts(work, tools)
     changed = work.deploy.changed_live or any(s.affected for s in work.services.values())
     deploy = ended(work, tools, "deployed" if changed else "unchanged")
@@ -37,6 +37,7 @@ def record_success(work: Work, tools: Tools) -> Work:
     for service in work.services.values():
         if service.target is not None and service.service.build is not None:
             tools.site.builds.prune(build_target(service), work.config.project.keep, _budget(tools))
+        images.prune(service, work, tools)
     return work.having(deploy=deploy)
 
 

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from msgspec import UNSET
 
 from homeport.flow.goals import standard_environment, unit_of
+from homeport.flow.images import runtime_of
 from homeport.flow.work import ServiceWork, Tools, Work
 from homeport.model.config import Check
 from homeport.model.errors import Cancelled, Failed
@@ -77,8 +78,22 @@ def _probing(check: Check, service: ServiceWork | None, work: Work, tools: Tools
         if runtime is not None:
             inspect, first = runtime.inspect, runtime.inspect(unit)
             state = _steady(lambda: inspect(unit), first)
+    elif check.containers is not None:
+        state = _all_containers(work, tools)
     full = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": cwd, **env}
     return lambda: tools.prober.once(check, sha=sha, cwd=cwd, env=full, user=user, state=state)
+
+
+def _all_containers(work: Work, tools: Tools) -> Callable[[], UnitState] | None:
+    """Of every Compose project that the services of this environment belong to."""
+    own = [s for s in work.services.values() if runtime_of(s, tools) is not None]
+    units = [(tools.runtimes[s.service.runtime or ""], unit_of(s, tools, s.goal.sha, work.deploy.id)) for s in own]
+
+    def state() -> UnitState:
+        found = {c.id: c for runtime, unit in units for c in runtime.inspect(unit).containers}
+        return UnitState(state="running" if found else "missing", containers=tuple(found.values()))
+
+    return state if units else None
 
 
 def _steady(look: Callable[[], UnitState], first: UnitState) -> Callable[[], UnitState]:
@@ -104,4 +119,6 @@ def label(check: Check) -> str:
         value = getattr(check, kind)
         if value is not None:
             return f"{kind} {value if isinstance(value, str) else ' '.join(value)}"
+    if check.containers is not None:
+        return "containers" + ("" if isinstance(check.containers, int) else f" {' '.join(check.containers)}")
     return "process" if check.process else "check"
