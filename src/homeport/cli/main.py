@@ -19,7 +19,7 @@ VERBS = {
     "setup": "settingup",
     "drift": "drifting", "diff": "drifting", "discard": "drifting", "record": "drifting", "rescue": "drifting",
     "try": "trying", "adopt": "adopting", "accept": "adopting", "edits": "adopting",
-    "rules": "ruling", "audit": "ruling",
+    "hostfile": "hosting", "rules": "ruling", "audit": "ruling",
     "block": "guarding", "unblock": "guarding", "hold": "guarding", "unhold": "guarding", "db": "guarding",
     "token": "tokens", "serve": "serving", "converge": "serving",
 }  # fmt: skip
@@ -51,6 +51,7 @@ HELP_OF = {
     "adopt": "Bring edits back into git.",
     "accept": "Let an edit stay for a while.",
     "edits": "List edits that are not settled.",
+    "hostfile": "Files outside the repository.",
     "rules": "Show what may be done here, and why not.",
     "audit": "Show who changed what.",
     "block": "Never deploy a commit.",

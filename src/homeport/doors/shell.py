@@ -300,6 +300,14 @@ def printable(raw: bytes) -> str:
     return raw.decode("utf-8", "backslashreplace").replace("\0", "\\x00")
 
 
+def attached(argv: Sequence[str]) -> int:
+    """Runs a program with our own terminal and environment; its exit status, 127 when it cannot be started."""
+    try:
+        return subprocess.run(list(argv), check=False).returncode
+    except OSError:
+        return 127
+
+
 def scrubbed() -> dict[str, str]:
     """The environment of a tool that was given none: PATH, HOME and LANG."""
     home = os.environ.get("HOME") or "/"

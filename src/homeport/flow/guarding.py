@@ -62,10 +62,16 @@ def deployed_commits(site: Site) -> list[str]:
     pairs = {(r.deploy_id, r.sha) for r in records if r.sha is not None}
     found = {sha for deploy, sha in pairs if _by_branch(site, deploy, sha)}
     if not found and records:
-        last = next((d for d in site.store.history(200) if d.kind in GOES_BY_BRANCH and d.sha
-                     and d.status in ("deployed", "unchanged")), None)  # fmt: skip
-        found = {last.sha} if last is not None and last.sha is not None else set()
+        last = newest_commit(site)
+        found = {last} if last is not None else set()
     return sorted(found)
+
+
+def newest_commit(site: Site) -> str | None:
+    """The commit of the newest success that came by the branch; None before the first."""
+    last = next((d for d in site.store.history(200) if d.kind in GOES_BY_BRANCH and d.sha
+                 and d.status in ("deployed", "unchanged")), None)  # fmt: skip
+    return last.sha if last is not None else None
 
 
 def _by_branch(site: Site, deploy: str | None, sha: str) -> bool:

@@ -33,7 +33,17 @@ def status_of(site: Site) -> dict[str, Any]:
                                                                     float(site.env.edit_warning)),
         "oldEdits": editing.old_edits(site),
         "running": {"deployId": running.id, "stage": running.stage} if running else None,
+        "hostfiles": _hostfiles(site),
     }  # fmt: skip
+
+
+def _hostfiles(site: Site) -> list[dict[str, Any]]:
+    """Host files that are not as recorded."""
+    if not site.config.hostfiles and not (site.host_config is not None and site.host_config.hostfiles):
+        return []
+    from homeport.flow.hostfiles import troubled
+
+    return troubled(site)
 
 
 def _service_status(site: Site, name: str, records: dict[str, ServiceRecord]) -> dict[str, Any]:
@@ -257,6 +267,9 @@ def doctor_of(site: Site | None, folder: str) -> list[dict[str, Any]]:
         ask("origin", False, str(fault), fault.next or "git fetch")
     problems = site.store.check()
     ask("state database", not problems, "; ".join(problems) or site.state, "homeport db check")
+    for row in _hostfiles(site):
+        ask(f"host file {row['path']}", False, row["because"] or f"{row['state']} outside homeport",
+            f"homeport hostfile diff {row['path']}")  # fmt: skip
     for name, target in targets_of(site, []):
         there = os.path.isdir(target.path)
         can = os.access(target.path if there else os.path.dirname(target.path), os.W_OK)

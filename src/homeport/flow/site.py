@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from homeport.model.config import Config, Environment, HostConfig, Secret
 from homeport.model.edits import Ledger, Merging, SecretScan
 from homeport.model.forge import Forge, NewRequest
+from homeport.model.hostfiles import HostFiles, HostHistory
 from homeport.model.ports import Builds, Clock, Git, HostLists, Journal, LiveCheckouts, Lock, Rescues, Shell, Store, Targets
 from homeport.model.rules import Actor
 from homeport.model.running import Prober, Runtime
@@ -60,6 +61,9 @@ class Site:
     load_config: Callable[[bytes, str], Config]
     migration_lock: Callable[[Secret | str, float, Callable[[], bool]], AbstractContextManager[None]]
     """(database URL, seconds to wait, is a cancel asked) -> held while a migration runs."""
+    hostfiles: HostFiles
+    host_history: HostHistory
+    hostfile_lock: Lock
     actor: Actor = field(default_factory=lambda: Actor(name="homeport"))
     """Who asks, and the exceptions they bring."""
     closers: list[Callable[[], None]] = field(default_factory=list)

@@ -283,12 +283,20 @@ class Rule(_Table, frozen=True):
 
 
 class HostFile(_Table, frozen=True):
+    """A file outside the repository that homeport keeps a history of."""
+
     path: str
+    """Absolute; no link on the way."""
     purpose: str
+    """What it is for."""
     hosts: list[str] = field(default_factory=list)
+    """Only on these; default: on all."""
     validate: Command | None = None
+    """Must end with 0 before a new content is put in place; HOMEPORT_FILE is the path of the copy that holds it."""
     reload: Command | None = None
+    """Runs afterwards; when it fails, the old content comes back."""
     secret: bool = False
+    """Its content is never shown and never in the history: digests only, and backups with mode 0600."""
 
 
 class Notify(_Table, frozen=True):
@@ -348,3 +356,6 @@ class HostConfig(_Table, frozen=True):
     limits: dict[str, int | str] = field(default_factory=dict)
     """`outputs`: the size of all kept build outputs of one service."""
     rules: list[Rule] = field(default_factory=list)
+    """They win over those of the repository."""
+    hostfiles: list[HostFile] = field(default_factory=list)
+    """Host files that may be changed here beside those below `roots`; their keys win over the repository's."""

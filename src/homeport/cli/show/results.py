@@ -116,6 +116,10 @@ def _refusals(refusals: Sequence[Refusal], ink: Ink, most: int = 12) -> list[str
     return lines
 
 
+HOSTFILES = {"changed": "changed outside homeport", "missing": "removed outside homeport",
+             "odd": "host file cannot be taken", "interrupted": "edit of a host file was cut"}  # fmt: skip
+
+
 def status(said: dict[str, Any], *, color: bool = False) -> str:
     """What runs, where, and whether anything is in the way."""
     ink = Ink(color)
@@ -159,7 +163,13 @@ def _in_the_way(said: dict[str, Any], ink: Ink) -> list[str]:
         since = min(row["since"] for row in late)
         lines.append(f"{ink('warn', 'undecided')} {count(len(late), 'edit')}, the oldest {ago(since) or text(since)}: "
                      f"{_fitted([row['path'] for row in late], 48)}")  # fmt: skip
+    outside = said.get("hostfiles", ())
+    for row in outside:
+        lines.append(f"{ink('warn', HOSTFILES.get(row['state'], row['state']))}: {text(row['path'])}"
+                     + (f" ({text(row['because'])})" if row["because"] else ""))  # fmt: skip
     commands = tries.commands(said)
+    if outside:
+        commands.append(("homeport hostfile diff", "see it, then hostfile record"))
     if late:
         commands.append(("homeport edits", "adopt, accept or discard them"))
     if said.get("edits"):

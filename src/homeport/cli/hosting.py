@@ -1,0 +1,193 @@
+"""The verb `hostfile`: files outside the repository, with history, validation and reload."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from homeport.cli.confirming import acting, confirm_option
+from homeport.cli.options import Options, pass_options
+from homeport.model.errors import UsageFault
+
+if TYPE_CHECKING:
+    from homeport.flow.hostediting import Source
+    from homeport.flow.site import Site
+    from homeport.model.edits import Person
+    from homeport.model.hostfiles import Held
+
+
+@click.group()
+def hostfile() -> None:
+    """Files outside the repository (`[[hostfiles]]`): listed, compared, edited safely, kept in a history.
+
+    \b
+    Example:
+      homeport hostfile list
+      homeport hostfile edit /etc/nginx/nginx.conf --because "longer timeout"
+    """
+
+
+@hostfile.command("list")
+@click.argument("path", required=False, metavar="[PATH]")
+@pass_options
+def hostfile_list(options: Options, path: str | None) -> None:
+    """List the host files of this host and whether they are as recorded; with PATH, the history of that one.
+
+    \b
+    Example:
+      homeport hostfile list
+      homeport hostfile list /etc/nginx/nginx.conf
+    """
+    from homeport.cli.show import hostfiles as show
+    from homeport.flow import hostediting, hostfiles
+
+    with options.site() as site:
+        hostediting.settle(site, _said(options))
+        said = hostfiles.history_of(site, path) if path is not None else hostfiles.listing(site)
+    options.tell(said, lambda _: show.history(said) if path is not None else show.listed(said))
+
+
+@hostfile.command("diff")
+@click.argument("paths", nargs=-1, metavar="[PATH]...")
+@pass_options
+def hostfile_diff(options: Options, paths: tuple[str, ...]) -> None:
+    """Show what changed outside homeport. Exit code 3 when anything did. Secret content is never shown.
+
+    \b
+    Example:
+      homeport hostfile diff
+      homeport hostfile diff /etc/nginx/nginx.conf
+    """
+    from homeport.cli.show import results
+    from homeport.flow import hostediting, hostfiles
+
+    with options.site() as site:
+        hostediting.settle(site, _said(options))
+        said = hostfiles.diff_of(site, paths)
+    if not said["equal"] or options.json:
+        options.tell(said, lambda color: results.diff(said["diff"], color, escaped=sys.stdout.isatty()))
+    if not said["equal"]:
+        raise click.exceptions.Exit(3)
+
+
+@hostfile.command("edit")
+@click.argument("path", metavar="PATH")
+@click.option("--from", "source", metavar="FILE", help="The new content, instead of an editor; - is standard input.")
+@click.option("--version", "version", metavar="ID", help="The content of an earlier version (homeport hostfile list PATH).")
+@click.option("--because", metavar="REASON", default="", help="Why; kept in the history, the audit and the note.")
+@click.option("--no-note", is_flag=True, help="Write no session note under docs/operations/.")
+@confirm_option
+@pass_options
+def hostfile_edit(options: Options, path: str, source: str | None, version: str | None, because: str, no_note: bool,
+                  confirm: tuple[str, ...]) -> None:  # fmt: skip
+    """Change a host file: the copy you edit is validated, put in place at once, and the service reloaded.
+
+    When the reload fails, the old content comes back. Owner, mode, ACL and attributes stay. The editor is $VISUAL or
+    $EDITOR. A note of the change is pushed on a branch of its own.
+
+    \b
+    Example:
+      homeport hostfile edit /etc/nginx/nginx.conf --because "longer timeout"
+      homeport hostfile edit /etc/nginx/nginx.conf --from new.conf --because "longer timeout"
+    """
+    from homeport.cli.show import hostfiles as show
+    from homeport.flow import hostediting, hostnotes
+    from homeport.wiring import person
+
+    with options.site() as site:
+        given = _source(options, site, path, source, version)
+        said = acting(options, site, confirm, because,
+                      lambda its: hostediting.edit(its, path, given, because, person(), _said(options)))  # fmt: skip
+        if said["changed"] and not no_note:
+            said["note"] = hostnotes.write_note(site, path, because, _author(options), person())
+    options.tell(said, lambda _: show.edited(said))
+
+
+@hostfile.command("record")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option("--because", metavar="REASON", default="", help="Why it was changed; kept in the history.")
+@confirm_option
+@pass_options
+def hostfile_record(options: Options, paths: tuple[str, ...], because: str, confirm: tuple[str, ...]) -> None:
+    """Take what was changed outside homeport into the history, as it lies there. Writes nothing.
+
+    \b
+    Example:
+      homeport hostfile record /etc/nginx/nginx.conf --because "certbot renewed"
+    """
+    from homeport.cli.show import hostfiles as show
+    from homeport.flow import hostediting
+    from homeport.wiring import person
+
+    with options.site() as site:
+        said = acting(options, site, confirm, because, lambda its: hostediting.record(its, paths, because, person()))
+    options.tell(said, lambda _: show.recorded(said))
+
+
+def _said(options: Options) -> Callable[[str, str], None]:
+    """What validations and reloads print, as it comes."""
+    from homeport.cli.show.words import text
+
+    def on_line(_stream: str, line: str) -> None:
+        options.note(f"  {text(line)}")
+
+    return on_line
+
+
+def _source(options: Options, site: Site, path: str, source: str | None, version: str | None) -> Source:
+    """Where the new content comes from."""
+    if source is not None and version is not None:
+        raise UsageFault("--from and --version cannot both say what the content is", next="homeport hostfile edit --help",
+                         code="usage")  # fmt: skip
+    if version is not None:
+        from homeport.flow.hostediting import version_named
+
+        content = version_named(site, path, version)
+        return lambda _held, _copy, _take: content
+    if source is not None:
+        given = _read(source)
+        return lambda _held, _copy, _take: given
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or ("vi" if sys.stdin.isatty() else None)
+    if editor is None:
+        raise UsageFault("there is no terminal for an editor", where=path, code="no-terminal",
+                         next=f"homeport hostfile edit {path} --from FILE, or --from - for standard input")  # fmt: skip
+    return _edited_with(editor)
+
+
+def _read(source: str) -> bytes:
+    if source == "-":
+        return sys.stdin.buffer.read()
+    try:
+        with open(source, "rb") as file:
+            return file.read()
+    except OSError as fault:
+        raise UsageFault(f"{source}: {fault.strerror}", where="--from", next="homeport hostfile edit --help",
+                         code="usage") from fault  # fmt: skip
+
+
+def _edited_with(editor: str) -> Source:
+    def given(_held: Held | None, copy: Callable[[], str], take: Callable[[str], bytes]) -> bytes:
+        import shlex
+
+        from homeport.wiring import at_terminal
+
+        place = copy()
+        code = at_terminal([*shlex.split(editor), place])
+        if code:
+            raise UsageFault(f"{editor} ended with {code}; nothing was changed", where=place,
+                             next="homeport hostfile list", code="editor")  # fmt: skip
+        return take(place)
+
+    return given
+
+
+def _author(options: Options) -> Person:
+    from homeport.model.edits import Person
+    from homeport.wiring import identity, person
+
+    known: Any = identity(options.folder)
+    return known or Person(name=person(), email=f"{person()}@localhost")
