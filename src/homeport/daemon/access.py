@@ -151,7 +151,8 @@ async def _admit(connection: ASGIConnection[Any, Any, Any, Any], right: Any) -> 
 
 def as_websocket(fault: HomeportError) -> WebSocketException:
     """For a WebSocket that is not opened: the HTTP status above 4000, and the words."""
-    status = fault.status if isinstance(fault, Denied) else 404 if fault.exit_code == 2 else 503
+    known = 404 if fault.code.startswith("no-") or fault.code == "environment" else 400
+    status = fault.status if isinstance(fault, Denied) else known if fault.exit_code == 2 else 503
     return WebSocketException(detail=fault.what, code=4000 + status)
 
 

@@ -17,7 +17,7 @@ from homeport.daemon.deploying import find
 from homeport.daemon.served import Environment, Served
 from homeport.flow.ending import done_event
 from homeport.model.deploys import Deploy
-from homeport.model.errors import HomeportError
+from homeport.model.errors import HomeportError, UsageFault
 from homeport.model.events import DeployCancelled
 
 FRAME = 256 * 1024
@@ -66,7 +66,7 @@ class Tails:
 @websocket("/events", opt={"right": "read"})
 async def events(
     socket: WebSocket[Any, Any, Any], deploy: FromQuery[str | None] = None,
-    start: Annotated[int, QueryParameter(name="from", ge=0, le=1 << 50)] = 0, user: FromQuery[str | None] = None,
+    start: Annotated[str, QueryParameter(name="from")] = "0", user: FromQuery[str | None] = None,
 ) -> None:  # fmt: skip
     """With `deploy` its whole journal from a byte on, until it ends; without, every deploy from now on.
 
@@ -77,12 +77,13 @@ async def events(
     served: Served = socket.app.state.served
     try:
         row = await _asked_for(served, environment, tails, deploy, user)
+        offset = _byte(start)
     except HomeportError as fault:
         raise as_websocket(fault) from None
     await socket.accept()
     tails.clients += 1
     listener = asyncio.create_task(_listen(socket))
-    sender = asyncio.create_task(_Stream(socket, environment, served, tails, user).run(row, start))
+    sender = asyncio.create_task(_Stream(socket, environment, served, tails, user).run(row, offset))
     stop = asyncio.create_task(socket.app.state.outcomes.stopping.wait())
     try:
         await asyncio.wait({listener, sender, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -98,6 +99,12 @@ async def events(
         tails.clients -= 1
         for task in (listener, sender, stop):
             task.cancel()
+
+
+def _byte(said: str) -> int:
+    if not (said.isascii() and said.isdigit() and len(said) <= 15):
+        raise UsageFault(f"from={said[:40]!r} is no byte of a journal", next="the last events.offset", code="usage")
+    return int(said)
 
 
 async def _asked_for(served: Served, environment: Environment, tails: Tails, deploy: str | None,
