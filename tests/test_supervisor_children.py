@@ -237,7 +237,7 @@ def test_as_pid_1_orphans_are_reaped_and_everything_ends_with_it(tmp_path: Path)
         look = {"name": "look", "command": "while :; do ps -e -o stat=,comm= > seen.new; mv seen.new seen; sleep 0.1; done",
                 "cwd": str(tmp_path), "env": {"PATH": os.environ["PATH"]}}  # fmt: skip
         assert client.ask("configure", units=[job, look])[-1]["ok"]
-        assert client.ask("restart", scope="all")[-1]["ok"]
+        assert client.ask("start", scope="all")[-1]["ok"]
         eventually((tmp_path / "orphan").exists, "the orphan ended")
         eventually(lambda: "sleep" in (seen := _read(tmp_path / "seen")) and "Z" not in seen, "no zombie is left")
         client.close()

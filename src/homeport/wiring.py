@@ -8,6 +8,7 @@ import socket
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import msgspec
 
@@ -35,7 +36,7 @@ from homeport.model.forge import Forge, NewRequest
 from homeport.model.ports import Journal, Shell
 from homeport.model.remote import Caller, Elsewhere
 from homeport.model.rules import Actor
-from homeport.model.running import Prober, Runtime
+from homeport.model.running import Prober, Runtime, Unit
 from homeport.model.trying import WorkingTree
 
 ETC_HOST_FILE = "/etc/homeport/host.toml"
@@ -281,7 +282,7 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
         host_config=host_config, store=store, git=git, rescues=rescues, clock=clock,
         targets=LiveTargets(state, project, environment, git, store, rescues, clock, permits),
         tries=TryBox(git, environment), builds=BuildFolders(git, shell=shell, clock=clock), lock=FileLock(os.path.join(state, "lock")),
-        shell_for=shell_for, runtimes_for=lambda shell: _runtimes(shell, permits), prober_for=_prober,
+        shell_for=shell_for, runtimes_for=lambda shell: _runtimes(shell, permits, state), prober_for=_prober,
         journal_for=journal_for, follow_journal=follow, read_journal=chunk_from,
         start_runner=lambda: start_runner(root, project, environment, state),
         checkouts=Checkouts(TargetBook(state, project, environment, git, store), git, shell, permits),
@@ -304,13 +305,15 @@ def _private(*folders: str) -> None:
                              next="set HOMEPORT_STATE to a folder of your own") from fault  # fmt: skip
 
 
-def _runtimes(shell: Shell, permits: Permits) -> dict[str, Runtime]:
+def _runtimes(shell: Shell, permits: Permits, state: str) -> dict[str, Runtime]:
     from homeport.doors.runtimes.command import CommandRuntime
     from homeport.doors.runtimes.compose import Compose
     from homeport.doors.runtimes.pm2 import Pm2
+    from homeport.doors.runtimes.supervisor import SupervisorRuntime
     from homeport.doors.runtimes.systemd import Systemd
 
-    found: list[Runtime] = [Pm2(shell), Systemd(shell), Compose(shell), CommandRuntime(shell)]
+    supervisor = SupervisorRuntime(f"{state}/supervisor.sock")
+    found: list[Runtime] = [supervisor, Pm2(shell), Systemd(shell), Compose(shell), CommandRuntime(shell)]
     return {runtime.name: permitted(runtime, permits) for runtime in found}
 
 
@@ -334,6 +337,23 @@ def _page(config: Config, origin: str, asked: NewRequest) -> str | None:
     from homeport.doors.forges.connect import page
 
     return page(config.forge, origin, asked)
+
+
+def site_of_checkout(folder: str, environment: str | None) -> tuple[Site, str]:
+    """For development: the site of a checkout on this machine, wherever its environment's hosts are; its folder."""
+    path = find_config(folder)
+    if path is None:
+        raise UsageFault("no homeport.toml here or above", where=folder, next="homeport init", code="no-project")
+    config, root = read_config(path), os.path.dirname(path)
+    name, env = layout.environment_named(config, environment)
+    return build_site(config, name, env, env.repo or config.project.repo or checkout_origin(root), None), root
+
+
+def become_supervisor(state: str, units: list[Unit], scopes: dict[str, list[str]], **how: Any) -> None:
+    """As `doors.supervising.become`: does not return."""
+    from homeport.doors.supervising import become
+
+    become(state, units, scopes, **how)
 
 
 def identity(folder: str) -> Person | None:

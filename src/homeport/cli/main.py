@@ -21,7 +21,7 @@ VERBS = {
     "try": "trying", "adopt": "adopting", "accept": "adopting", "edits": "adopting",
     "hostfile": "hosting", "rules": "ruling", "audit": "ruling",
     "block": "guarding", "unblock": "guarding", "hold": "guarding", "unhold": "guarding", "db": "guarding",
-    "token": "tokens", "serve": "serving", "converge": "serving",
+    "token": "tokens", "serve": "serving", "supervise": "supervising", "converge": "serving",
 }  # fmt: skip
 """Each verb and the module that has it."""
 HELP_OF = {
@@ -62,6 +62,7 @@ HELP_OF = {
     "serve": "Listen: API, events, webhooks, timer.",
     "converge": "Deploy what is new, once.",
     "db": "Check or copy the state database.",
+    "supervise": "Run the services of the built-in supervisor.",
 }
 """For the list of verbs, so that listing loads none of them; each verb says more itself."""
 

@@ -25,7 +25,7 @@ class Note(Struct, frozen=True, kw_only=True):
     """A deploy refuses: going on would silently leave out something the file asks for."""
 
 
-SUPPORTED_RUNTIMES = ("pm2", "systemd", "compose", "command")
+SUPPORTED_RUNTIMES = ("supervisor", "pm2", "systemd", "compose", "command")
 SUPPORTED_ON_CHANGE = ("restart", "reload", "none")
 COMPOSE_ON_CHANGE = (*SUPPORTED_ON_CHANGE, "rebuild", "recreate", "up")
 
@@ -98,20 +98,25 @@ def _service(service: Service, path: Path) -> Iterator[Note]:
         yield _lacking((*path, "on_change"), _of_runtime(service.on_change, service.runtime))
     if service.build is not None and service.build.git:
         yield _lacking((*path, "build", "git"), "git view for builds")
-    for key, what in (
-        ("listen", "listening sockets of its own"), ("handoff", "handoff"), ("ready", "readiness"),
-    ):  # fmt: skip
-        if getattr(service, key):
-            yield _lacking((*path, key), what)
+    if service.runtime != "supervisor":
+        yield from _unsupervised(service, path)
     if service.checkout and service.target is not None and layout.folder_of(service):
         told = '`checkout` is for a live folder of the whole repository: `source` must be "."'
         yield Note(where=dotted((*path, "checkout")), message=told, fatal=True)
-    if service.replicas != 1:
-        yield _lacking((*path, "replicas"), "replicas")
-    if service.drain != Service().drain:
-        yield _lacking((*path, "drain"), "draining", fatal=False)
     if service.runtime != "compose":
         yield from _checks(service.checks, (*path, "checks"), f'runtime "{service.runtime}"')
+
+
+def _unsupervised(service: Service, path: Path) -> Iterator[Note]:
+    """Keys that only the supervisor carries out."""
+    named = f'runtime "{service.runtime}"' if service.runtime else "files only"
+    for key, what in (
+        ("listen", "listening sockets"), ("handoff", "handoff"), ("ready", "readiness"), ("replicas", "replicas"),
+    ):  # fmt: skip
+        if getattr(service, key) not in (None, Service().replicas):
+            yield _lacking((*path, key), f"{what} for {named}")
+    if service.drain != Service().drain:
+        yield _lacking((*path, "drain"), f"draining for {named}", fatal=False)
 
 
 def _checks(checks: list[Check], path: Path, named: str) -> Iterator[Note]:

@@ -6,6 +6,8 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from homeport.model.config import Service
 from homeport.model.envfile import fingerprint, parse
 from homeport.model.live import Entry
@@ -26,11 +28,14 @@ def watched(listing: Mapping[str, Entry], patterns: Sequence[str]) -> str:
 def environment(service: Service, env_file: bytes | None) -> str:
     """Over everything a service's process is started with beside its files. The bytes of the env file only enter
     the digest, never a message."""
-    said = [
+    said: list[object] = [
         service.command, service.cwd, sorted(service.env.items()), service.user, service.home, service.path,
         service.unit, service.runtime, service.listen, service.replicas,
         None if env_file is None else fingerprint(parse(env_file.decode("utf-8", "replace"))),
     ]  # fmt: skip
+    if service.runtime == "supervisor":
+        said += [service.handoff, service.signal, float(service.stop_timeout), float(service.drain),
+                 msgspec.to_builtins(service.ready)]  # fmt: skip
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 

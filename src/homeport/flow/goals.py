@@ -137,8 +137,13 @@ def unit_of(work: ServiceWork, tools: Tools, sha: str | None, deploy: str) -> Un
         command=service.command, cwd=f"{base}/{service.cwd}" if service.cwd else base, env=env,
         user=service.user, home=service.home, path=tuple(service.path), signal=service.signal,
         stop_timeout=float(service.stop_timeout), on_change=work.on_change or service.on_change, image=work.goal.outputs,
-        image_before=work.record.outputs or f"found-{deploy}",
+        image_before=work.record.outputs or f"found-{deploy}", listen=_addresses(service),
+        handoff=service.handoff, replicas=service.replicas, ready=service.ready, drain=float(service.drain),
     )  # fmt: skip
+
+
+def _addresses(service: Service) -> tuple[str, ...]:
+    return (service.listen,) if isinstance(service.listen, str) else tuple(service.listen or ())
 
 
 def standard_environment(tools: Tools, sha: str | None, deploy: str) -> dict[str, str]:

@@ -75,6 +75,8 @@ class UnitState(Struct, frozen=True, kw_only=True):
     detail: str = ""
     containers: tuple[Container, ...] = ()
     """All of the unit's Compose project."""
+    unreachable: str = ""
+    """Why its process manager can start nothing now: a deploy that would have to does not begin."""
 
 
 class Restarted(Struct, frozen=True, kw_only=True):

@@ -9,6 +9,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 from homeport.supervisor.addresses import parse
+from homeport.supervisor.console import Console
 from homeport.supervisor.messages import ConfigureRequest, Outcome, SpecFault, UnitSpec, UnitStatus, check_spec
 from homeport.supervisor.records import Child, Records, Saved, UnitRecord, leader_with, start_of, this_boot
 from homeport.supervisor.sockets import bring_back, listens_at
@@ -25,16 +26,19 @@ class UnknownScope(ValueError):
 
 
 class Crew:
-    def __init__(self, state: str) -> None:
+    def __init__(self, state: str, console: Console) -> None:
         self._records = Records(state)
         self._saved = self._records.load()
-        self._yard = Yard(state, self.save, self._in_use)
+        self._yard = Yard(state, self.save, self._in_use, console)
         self.units: dict[str, Unit] = {}
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self._configuring = asyncio.Lock()
 
-    def begin(self) -> None:
-        """Finds again what an earlier supervisor left running, ends what it left half-done, starts what is missing."""
+    def begin(self, told: ConfigureRequest | None = None) -> None:
+        """Finds again what an earlier supervisor left running, ends what it left half-done, starts what is missing.
+
+        `told` is what should run as far as the records do not say; with `replace`, exactly that runs.
+        """
         saved, here = self._saved, this_boot()
         left = saved.children if saved.boot == here else []
         sockets = saved.sockets if saved.boot == here else {}
@@ -50,10 +54,31 @@ class Crew:
             if key.removeprefix("control:") not in self._yard.instances:
                 self._yard.keeping.drop(key)
         self._sweep(left)
+        if told is not None:
+            self._learn(told)
         self._yard.close_unused()
         self.save()
         for unit in self.units.values():
             unit.ensure()
+
+    def _learn(self, told: ConfigureRequest) -> None:
+        """Units that are deployed and not in the records, as after a lost state folder, run from now on."""
+        for name in set(self.units) - {spec.name for spec in told.units} if told.replace else ():
+            self.units[name].record.wanted = False
+        for spec in told.units:
+            try:
+                check_spec(spec)
+                account_of(spec.user)
+                _no_address_twice([*(unit.record.desired for unit in self.units.values() if unit.name != spec.name), spec])
+            except (SpecFault, LaunchFault) as fault:
+                self._yard.console.event(spec.name[:100], f"cannot be run: {fault}")
+                continue
+            if spec.name not in self.units:
+                self.units[spec.name] = Unit(UnitRecord(desired=spec, wanted=True), self._yard)
+            elif told.replace:
+                record = self.units[spec.name].record
+                record.desired, record.current, record.wanted = spec, None, True
+        self._saved.scopes = {**self._saved.scopes, **told.scopes}
 
     def _take_sockets(self, found: dict[str, int], known: dict[str, int], alive: list[Child]) -> None:
         for key, file in found.items():

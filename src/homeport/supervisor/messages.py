@@ -160,6 +160,15 @@ class ShutdownRequest(_Request, frozen=True):
     """Leave the children running for the next supervisor."""
 
 
+class Leaving(Struct, frozen=True):
+    """How the supervisor is to leave."""
+
+    keep: bool
+    """The children run on for the next one."""
+    again: bool = False
+    """Whoever keeps this process is to start it again."""
+
+
 class Outcome(Struct, frozen=True, kw_only=True):
     """How an operation on one unit ended."""
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import secrets
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Coroutine
@@ -18,6 +19,7 @@ from homeport.supervisor.crew import Crew, UnknownScope
 from homeport.supervisor.messages import (
     ConfigureRequest,
     Envelope,
+    Leaving,
     LogsRequest,
     Outcome,
     RequestId,
@@ -38,15 +40,20 @@ MOST_RUNNING = 32
 """Requests of one connection that are worked on at the same time."""
 MOST_LINES = 10_000
 
+ITSELF = "supervisor"
+"""The scope that is this process alone, and its name among the services of `restart all`."""
+
 Answer = dict[str, Any]
 
 
 class Door:
-    """Accepts connections; `leave` is called with whether the children are to be kept."""
+    """Accepts connections; `leave` is called when a client asks this process to end."""
 
-    def __init__(self, crew: Crew, leave: Callable[[bool], None]) -> None:
+    def __init__(self, crew: Crew, leave: Callable[[Leaving], None]) -> None:
         self.crew = crew
         self.leave = leave
+        self.run = secrets.token_hex(8)
+        """Names this very process: another one answers with another."""
         self._open: set[Connection] = set()
 
     async def serve(self, listening: socket.socket) -> asyncio.Server:
@@ -173,10 +180,12 @@ class Connection(asyncio.Protocol):
         if transport.get_write_buffer_size() > MOST_UNREAD:
             transport.abort()
 
-    async def _each(self, request: ScopeRequest, work: Callable[[Unit], Awaitable[Outcome]]) -> None:
-        units = self._door.crew.named(request.scope)
+    async def _each(self, request: ScopeRequest, work: Callable[[Unit], Awaitable[Outcome]],
+                    itself: bool = False) -> bool:  # fmt: skip
+        """Whether all of it went well."""
+        units = [] if itself and request.scope == ITSELF else self._door.crew.named(request.scope)
         op = request.op
-        self.say(request.id, f"{op}.ack", services=[unit.name for unit in units])
+        self.say(request.id, f"{op}.ack", services=[unit.name for unit in units] + [ITSELF] * itself)
         ok = True
         async for outcome in self._door.crew.each(units, work):
             ok = ok and outcome.ok
@@ -186,9 +195,14 @@ class Connection(asyncio.Protocol):
                 durationMs=round(outcome.seconds * 1000), registered=outcome.first, **more,
             )  # fmt: skip
         self.say(request.id, f"{op}.end", ok=ok)
+        return ok
 
     async def restart(self, request: ScopeRequest) -> None:
-        await self._each(request, lambda unit: unit.replace())
+        """`all` has this process in it, and ITSELF is it alone: it leaves, last and only when all else went well, so
+        that its keeper starts it again. As PID 1 everything goes with it."""
+        leaves = request.scope in ("all", ITSELF) and request.scope not in self._door.crew.units
+        if await self._each(request, lambda unit: unit.replace(), itself=leaves) and leaves:
+            self._door.leave(Leaving(keep=os.getpid() != 1, again=True))
 
     async def start(self, request: ScopeRequest) -> None:
         async def begin(unit: Unit) -> Outcome:
@@ -211,7 +225,7 @@ class Connection(asyncio.Protocol):
     async def status(self, request: ScopeRequest) -> None:
         crew = self._door.crew
         services = crew.status(crew.named(request.scope))
-        self.say(request.id, "status", ok=True, pid=os.getpid(), services=services)
+        self.say(request.id, "status", ok=True, pid=os.getpid(), run=self._door.run, services=services)
 
     async def configure(self, request: ConfigureRequest) -> None:
         names = await self._door.crew.configure(request)
@@ -244,7 +258,7 @@ class Connection(asyncio.Protocol):
 
     async def shutdown(self, request: ShutdownRequest) -> None:
         self.say(request.id, "shutdown.ack", ok=True)
-        self._door.leave(request.keep)
+        self._door.leave(Leaving(keep=request.keep))
 
 
 def _is_ours(peer: socket.socket) -> bool:

@@ -7,11 +7,12 @@ import ctypes
 import os
 import socket
 import stat
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from homeport.supervisor.addresses import Address
 
 BACKLOG = 4096
+LONGEST_PATH = 107
 PIDFD_GETFD = 438
 """The system call's number, the same on every architecture."""
 
@@ -31,6 +32,19 @@ def open_listening(address: Address) -> socket.socket:
             return _open_inet(socket.AF_INET, "0.0.0.0", address.port)  # noqa: S104
     except OSError as fault:
         raise OSError(fault.errno, f"cannot listen on {address.key}: {fault.strerror or fault}") from fault
+
+
+@contextlib.contextmanager
+def short(path: str) -> Iterator[str]:
+    """A path for the same place that fits into the 107 bytes of a Unix socket's address. Raises OSError."""
+    if len(os.fsencode(path)) <= LONGEST_PATH:
+        yield path
+        return
+    folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{folder}/{os.path.basename(path)}"
+    finally:
+        os.close(folder)
 
 
 def _has_ipv6() -> bool:

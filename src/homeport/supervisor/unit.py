@@ -44,6 +44,7 @@ class Unit:
         self.leaving: set[Instance] = set()
         self.detail = ""
         self._yard = yard
+        yard.console.meet(self.name, yard.log_of(self.name))
         self._lock = asyncio.Lock()
         self._backoff: dict[int, Backoff] = {}
         self._revivals: dict[int, asyncio.Task[None]] = {}
@@ -97,6 +98,7 @@ class Unit:
             lines = tail(self._yard.log_of(self.name), TAIL, min((one.log_from for one in fresh), default=None))
             await self._end(fresh)
             self.detail = why
+            self._tell(f"the new version did not come up: {why}")
             self.record.wanted = self.record.wanted and not never
             self._yard.close_unused()
             self._yard.save()
@@ -137,6 +139,7 @@ class Unit:
         self.slots = {one.child.slot: one for one in fresh}
         self.record.current, self.record.wanted, self.detail = spec, True, ""
         self._yard.save()
+        self._tell(f"serves, process {', '.join(str(one.pid) for one in fresh)}")
         for one in fresh:
             self._do(self._mind(one))
 
@@ -164,6 +167,7 @@ class Unit:
             return
         if other is not None:
             self.retire_soon(other)
+        self._tell(f"found again, process {instance.pid}")
         self.slots[instance.child.slot] = instance
         self._do(self._mind(instance))
 
@@ -182,6 +186,8 @@ class Unit:
             # The door is closed first: who comes now is refused and not left waiting.
             self._yard.close_unused()
             self._yard.save()
+            if self.slots:
+                self._tell("stops")
             await self._retire_all()
             return Outcome(service=self.name, ok=True, seconds=time.monotonic() - began)
 
@@ -237,6 +243,7 @@ class Unit:
         self.record.restarts += 1
         self.detail = self.detail or instance.said()
         delay = self._backoff.setdefault(slot, Backoff()).after(time.monotonic() - began)
+        self._tell(f"{instance.said()}; started again in {delay:g} s")
         await instance.kill()
         self._yard.forget(instance)
         self._revive_after(slot, delay)
@@ -260,6 +267,8 @@ class Unit:
                 self._yard.open(spec)
                 instance = self._yard.start(spec, slot)
             except (OSError, LaunchFault) as fault:
+                if self.detail != str(fault):
+                    self._tell(str(fault))
                 self.detail = str(fault)
                 again = self._backoff.setdefault(slot, Backoff()).after(0.0)
                 asyncio.get_running_loop().call_soon(self._revive_after, slot, again)
@@ -274,8 +283,10 @@ class Unit:
             return
         if why:
             self.detail = why
+            self._tell(why)
             await instance.kill()
             return
+        self._tell(f"serves, process {instance.pid}")
         instance.child.phase = "ready"
         self.detail = ""
         self.record.current = instance.spec
@@ -290,6 +301,9 @@ class Unit:
         task = asyncio.ensure_future(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    def _tell(self, text: str) -> None:
+        self._yard.console.event(self.name, text)
 
     def _pid(self) -> int | None:
         return next((one.pid for _, one in sorted(self.slots.items()) if one.alive), None)

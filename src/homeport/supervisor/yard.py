@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 from homeport.supervisor import preload
 from homeport.supervisor.addresses import Address, parse
+from homeport.supervisor.console import Console
 from homeport.supervisor.instance import Control, Instance
 from homeport.supervisor.keeping import Keeping
 from homeport.supervisor.messages import UnitSpec
@@ -30,8 +31,9 @@ COPIES = 8
 
 
 class Yard:
-    def __init__(self, state: str, save: Callable[[], None], in_use: Callable[[], set[str]]) -> None:
+    def __init__(self, state: str, save: Callable[[], None], in_use: Callable[[], set[str]], console: Console) -> None:
         self.state = state
+        self.console = console
         self.save = save
         self._in_use = in_use
         self.reaper = Reaper()

@@ -42,7 +42,7 @@ class SupervisorRuntime:
             with _Line(self._path, QUICK) as line:
                 answer = line.ask({"op": "status", "scope": unit.name})
         except InfrastructureFault as fault:
-            return UnitState(state="unknown", detail=fault.what)
+            return UnitState(state="unknown", detail=fault.what, unreachable=fault.what)
         if answer.get("type") == "error":
             return UnitState(state="missing", detail="the supervisor does not know it")
         found = answer["services"][0]
@@ -61,7 +61,7 @@ class SupervisorRuntime:
                 next="homeport check", code="unregistered",
             )  # fmt: skip
         with _Line(self._path, _patience(unit)) as line:
-            answer = line.ask({"op": "configure", "units": [_spec(unit)]})
+            answer = line.ask({"op": "configure", "units": [spec_of(unit)]})
             if answer.get("type") == "error":
                 raise Failed(f"the supervisor cannot run {unit.service}: {answer.get('message')}",
                              where=f"services.{unit.service}", next="homeport check", code="bad-unit")  # fmt: skip
@@ -103,7 +103,7 @@ def _patience(unit: Unit) -> float:
     return ready + 2 * (unit.drain + unit.stop_timeout) + MARGIN
 
 
-def _spec(unit: Unit) -> dict[str, Any]:
+def spec_of(unit: Unit) -> dict[str, Any]:
     """The unit with the keys of the supervisor's own UnitSpec."""
     spec: dict[str, Any] = {
         "name": unit.name, "command": unit.command, "cwd": unit.cwd, "env": environment_of(unit), "user": unit.user,
@@ -117,6 +117,18 @@ def _spec(unit: Unit) -> dict[str, Any]:
     return spec
 
 
+def _connect(line: socket.socket, path: str) -> None:
+    """Also where the path is longer than the 107 bytes that an address of a Unix socket has room for."""
+    if len(os.fsencode(path)) <= 107:
+        line.connect(path)
+        return
+    folder = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        line.connect(f"/proc/self/fd/{folder}/{os.path.basename(path)}")
+    finally:
+        os.close(folder)
+
+
 class _Line:
     """One connection. Raises InfrastructureFault (code `no-supervisor`) on anything that is not an answer."""
 
@@ -124,7 +136,7 @@ class _Line:
         self._path = path
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
-            self._socket.connect(path)
+            _connect(self._socket, path)
             self._socket.settimeout(timeout)
             peer = struct.unpack("3i", self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
             if peer[1] not in (0, os.geteuid()):

@@ -7,6 +7,7 @@ from dataclasses import replace
 from homeport.decide import impact, planning
 from homeport.flow import guarding, tries
 from homeport.flow.goals import target_of
+from homeport.flow.stages.reaching import refuse_unreachable
 from homeport.flow.work import ServiceWork, Tools, Work
 from homeport.model.errors import Refused
 from homeport.model.events import PlanEvent
@@ -28,6 +29,7 @@ def decide_plan(work: Work, tools: Tools) -> Work:
     if work.held and not plan.services:
         raise tries.refused(work.held, tools.site, ())
     tries.newer_than(work, tools)
+    refuse_unreachable(work, tools)
     guarding.note_exceptions(work, tools)
     return work
 
@@ -35,6 +37,7 @@ def decide_plan(work: Work, tools: Tools) -> Work:
 def decide_restart(work: Work, tools: Tools) -> Work:
     """A restart brings nothing new: only the rules may be against it."""
     _refuse(guarding.refusals_of(work, tools), tools)
+    refuse_unreachable(work, tools)
     guarding.note_exceptions(work, tools)
     return work
 

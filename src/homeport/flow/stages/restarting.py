@@ -10,6 +10,7 @@ from homeport.decide.levels import levels
 from homeport.flow.goals import unit_of
 from homeport.flow.images import runtime_of, unit_to_start
 from homeport.flow.stages.building import run_command
+from homeport.flow.stages.reaching import forced
 from homeport.flow.stages.syncing import mark_changed
 from homeport.flow.work import ServiceWork, Tools, Work
 from homeport.model.config import Command
@@ -19,8 +20,7 @@ from homeport.model.events import RestartDone, RestartStart
 
 def restart_services(work: Work, tools: Tools) -> Work:
     """Level by level of `after`, in parallel within a level; the record is written as each one is up."""
-    force = work.deploy.request.force and not (work.deploy.stage or "").startswith("rollback")
-    wanted = [n for n, s in work.services.items() if s.restart_needed or (force and s.service.runtime is not None)]
+    wanted = [n for n, s in work.services.items() if s.restart_needed or forced(work, s)]
     if wanted:
         work = mark_changed(work, tools)
     for level in levels(work.config, wanted):
