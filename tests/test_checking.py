@@ -17,8 +17,9 @@ FATAL = [
      '`checkout` is for a live folder of the whole repository: `source` must be "."'),
     ("[services.b]\nruntime = 'pm2'\non_change = 'recreate'", "services.b.on_change",
      'this version has no on_change = "recreate" for runtime "pm2"; take it out to deploy with this version'),
-    ("[services.b]\nruntime = 'swarm'", "services.b.runtime",
-     'this version has no runtime "swarm"; take it out to deploy with this version'),
+    ("[services.b]\nruntime = 'swarm'", "services.b.runtime", None),
+    ("[services.b]\nruntime = 'supervisor'\ncommand = 'x'", "services.b.runtime",
+     'this version has no runtime "supervisor"; take it out to deploy with this version'),
     ("[services.b]\non_change = 'rebuild'", "services.b.on_change", None),
     ("[services.b]\nlisten = '127.0.0.1:1'", "services.b.listen", None),
     ("[services.b]\nhandoff = 'fd'", "services.b.handoff", None),
@@ -45,7 +46,6 @@ def test_a_deploy_must_refuse_what_this_version_would_leave_out(text: str, where
         ("[checks.unit]\nrun = 'x'", "checks"),
         ("[scopes.a]\nservices = []", "scopes"),
         ("[environments.b]\nbranch = 'b'\nconverge = '1m'", "environments.b.converge"),
-        ("[environments.b]\nbranch = 'b'\ntry = true", "environments.b.try"),
     ],
 )
 def test_what_only_has_no_effect_yet_does_not_stop_a_deploy(text: str, where: str) -> None:
@@ -68,8 +68,8 @@ def test_what_this_version_can_do_has_no_notes() -> None:
 
 
 def test_the_host_file_is_looked_through_too() -> None:
-    host = load_host('name = "a"\n[listen]\naddress = "x"\n[[rules]]\nid = "r"\naction = "deploy"\n')
-    assert [(note.where, note.fatal) for note in unsupported_host(host)] == [("listen", False)]
+    host = load_host('name = "a"\n[keys.ci]\ntoken = "ci"\n[[rules]]\nid = "r"\naction = "deploy"\n')
+    assert [(note.where, note.fatal) for note in unsupported_host(host)] == [("keys", False)]
 
 
 def notes(text: str, files: list[str] = FILES) -> list[tuple[str, str, bool]]:

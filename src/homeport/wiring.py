@@ -16,6 +16,8 @@ from homeport.decide import adopting, layout, loading, placing
 from homeport.doors.asker import asker
 from homeport.doors.clock import SystemClock
 from homeport.doors.git import Mirror
+from homeport.doors.hostfiles import HostFileDoor
+from homeport.doors.hosthistory import MirrorHistory
 from homeport.doors.journal import FileJournal, chunk_from, follow
 from homeport.doors.ledger import EditLedger
 from homeport.doors.live import LiveTargets
@@ -288,7 +290,8 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
         checkouts=Checkouts(TargetBook(state, project, environment, git, store), git, shell, permits),
         runner_on_its_way=lambda: state in _started and still_runs(_started[state]),
         load_config=loading.load, actor=asking, migration_lock=migration_lock, closers=[store.close],
-        edits=EditLedger(store.database),
+        edits=EditLedger(store.database), hostfiles=HostFileDoor(os.path.join(state, "hostfiles")),
+        host_history=MirrorHistory(git, environment), hostfile_lock=FileLock(os.path.join(state, "hostfiles.lock")),
         merging=Branches(git, permits), secret_scan=SecretLook(state), tokens=TokenBook(store.database),
         permits=permits, forge=lambda its: _forge(its, store, origin, redactor),
         request_page=lambda asked: _page(config, origin, asked),
@@ -394,6 +397,13 @@ def start_runner(root: str, project: str, environment: str, state: str) -> int:
     argv = [sys.executable, "-m", "homeport.runner", root, project, environment]
     _started[state] = detach(argv, {**os.environ, "HOMEPORT_STATE": root}, log)
     return _started[state]
+
+
+def at_terminal(argv: list[str]) -> int:
+    """Runs a program of the person's own, such as an editor, at this terminal; its exit status."""
+    from homeport.doors.shell import attached
+
+    return attached(argv)
 
 
 def actor() -> Actor:

@@ -67,7 +67,7 @@ def _top(config: Config) -> Iterator[Note]:
         yield _lacking(("migrate", "undo"), "undo of migrations")
     for key, what in (
         ("scopes", "scopes"), ("checks", "CI checks of its own"),
-        ("hostfiles", "host files"), ("notify", "notifications"),
+        ("notify", "notifications"),
     ):  # fmt: skip
         if getattr(config, key):
             yield _lacking((key,), what, fatal=False)

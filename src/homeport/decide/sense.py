@@ -11,7 +11,7 @@ from collections.abc import Collection, Iterator
 
 from homeport.decide import sizes, spelling
 from homeport.decide.locate import Path
-from homeport.model.config import Action, Build, Check, Config, Environment, HostConfig, Rule, Secret, Service
+from homeport.model.config import Action, Build, Check, Config, Environment, HostConfig, HostFile, Rule, Secret, Service
 
 Fault = tuple[Path, str]
 
@@ -64,6 +64,7 @@ def host_faults(host: HostConfig) -> Iterator[Fault]:
         except ValueError:
             yield ("limits", key), f"expected {sizes.EXPECTED}"
     yield from _rules(host.rules, None)
+    yield from _hostfiles(host.hostfiles)
 
 
 def _project(config: Config) -> Iterator[Fault]:
@@ -277,17 +278,22 @@ def _rest(config: Config) -> Iterator[Fault]:
 
 
 def _files_and_notify(config: Config) -> Iterator[Fault]:
-    for position, hostfile in enumerate(config.hostfiles):
-        path: Path = ("hostfiles", position)
-        yield from spelling.absolute(hostfile.path, (*path, "path"))
-        yield from _known(hostfile.hosts, config.hosts, (*path, "hosts"), "host", "[hosts.{}]")
-        yield from spelling.command(hostfile.validate, (*path, "validate"))
-        yield from spelling.command(hostfile.reload, (*path, "reload"))
+    yield from _hostfiles(config.hostfiles)
+    for position, hostfile in enumerate(config.hostfiles if config.hosts else ()):
+        yield from _known(hostfile.hosts, config.hosts, ("hostfiles", position, "hosts"), "host", "[hosts.{}]")
     if config.notify is not None:
         for position, url in enumerate(config.notify.urls):
             if isinstance(url, Secret):
                 yield from _secret(url, ("notify", "urls", position))
         yield from spelling.patterns(config.notify.quiet_paths, ("notify", "quiet_paths"))
+
+
+def _hostfiles(hostfiles: list[HostFile]) -> Iterator[Fault]:
+    for position, hostfile in enumerate(hostfiles):
+        path: Path = ("hostfiles", position)
+        yield from spelling.absolute(hostfile.path, (*path, "path"))
+        yield from spelling.command(hostfile.validate, (*path, "validate"))
+        yield from spelling.command(hostfile.reload, (*path, "reload"))
 
 
 def _action(config: Config, action: Action, path: Path) -> Iterator[Fault]:

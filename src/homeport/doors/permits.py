@@ -34,6 +34,14 @@ class Permits:
                           where=printable(path), next=f"ls -ld {path} {os.path.dirname(path)}", code="roots")  # fmt: skip
         raise self._refused(f"the live folder {printable(path)} lies outside the roots of this host", "roots")
 
+    def hostfile(self, path: str) -> None:
+        """Raises Refused (code `hostfiles`) for a host file that this machine neither lists nor has below a root."""
+        if self._host is None or any(entry.path == path for entry in self._host.hostfiles):
+            return
+        if (not self._host.roots and not self._host.hostfiles and os.geteuid() != 0) or _below_one(path, self._host.roots):
+            return
+        raise self._refused(f"homeport may not touch {printable(path)} on this host", "hostfiles")
+
     def user(self, name: str) -> None:
         """Raises Refused (code `users`) for a user that homeport may not become here."""
         if self._host is None or (not self._host.users and os.geteuid() != 0) or name in self._host.users:
@@ -52,6 +60,11 @@ class Permits:
     def _refused(self, what: str, key: str) -> Refused:
         return Refused(what, where=f"host.toml: {key}", next=f"add it to `{key}` in host.toml, as this machine's owner",
                        code=key)  # fmt: skip
+
+
+def _below_one(path: str, roots: Sequence[str]) -> bool:
+    real = os.path.realpath(os.path.dirname(path)) + "/"
+    return any(real.startswith(os.path.realpath(root).rstrip("/") + "/") for root in roots)
 
 
 class PermittedRuntime:
