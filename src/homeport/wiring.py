@@ -40,6 +40,7 @@ from homeport.model.remote import Caller, Elsewhere
 from homeport.model.rules import Actor
 from homeport.model.running import Prober, Runtime, Unit
 from homeport.model.trying import WorkingTree
+from homeport.model.watching import Watches
 
 ETC_HOST_FILE = "/etc/homeport/host.toml"
 
@@ -279,11 +280,17 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
     from homeport.doors.targetbook import TargetBook
     from homeport.doors.tries import TryBox
 
+    def watches() -> Watches:
+        from homeport.doors.watching import LiveWatches
+
+        return LiveWatches(TargetBook(state, project, environment, git, store), git, store)
+
+
     return Site(
         project=project, environment=environment, host=host_name(host_config), state=state, config=config, env=env,
         host_config=host_config, store=store, git=git, rescues=rescues, clock=clock,
         targets=LiveTargets(state, project, environment, git, store, rescues, clock, permits),
-        tries=TryBox(git, environment), builds=BuildFolders(git, shell=shell, clock=clock), lock=FileLock(os.path.join(state, "lock")),
+        tries=TryBox(git, environment), watches=watches, builds=BuildFolders(git, shell=shell, clock=clock), lock=FileLock(os.path.join(state, "lock")),
         shell_for=shell_for, runtimes_for=lambda shell: _runtimes(shell, permits, state), prober_for=_prober,
         journal_for=journal_for, follow_journal=follow, read_journal=chunk_from,
         start_runner=lambda: start_runner(root, project, environment, state),

@@ -13,19 +13,28 @@ from homeport.cli.options import Options, pass_options
 
 @click.command()
 @click.argument("services", nargs=-1, metavar="[SERVICE]...")
+@click.option("--watch", is_flag=True, help="Go on, and tell each edit as it is made; ends with Ctrl-C.")
 @pass_options
-def drift(options: Options, services: tuple[str, ...]) -> None:
+def drift(options: Options, services: tuple[str, ...], watch: bool) -> None:
     """List every path that is not as homeport put it there. Exit code 3 when there is any.
+
+    With --watch an edit is told within a second, by inotify, without looking at everything again.
 
     \b
     Example:
       homeport drift
       homeport drift api
+      homeport drift --watch
     """
     from homeport.cli.show import results
     from homeport.flow.looking import drift_of
 
     with options.site(recover=True) as site:
+        if watch:
+            from homeport.cli.watching import watch_drift
+
+            watch_drift(options, site, services)
+            return
         said = drift_of(site, services)
     options.tell(said, lambda color: results.drift(said, color=color))
     if not said["equal"]:

@@ -58,16 +58,17 @@ def differences(target: Target, root: int, index: TargetIndex, ignored: Sequence
         if seen.entry == recorded:
             stale = True
             continue
-        found.append(_difference(path, recorded, seen))
+        found.append(difference(path, recorded, seen))
     known = {d.path for d in found}
     instead = [d.path for d in found if d.oddity == "directory"]
     for path, seen in _untracked(root, others, ignored, hidden, instead):
         if path not in known and not seen.absent:
-            found.append(_difference(path, None, seen))
+            found.append(difference(path, None, seen))
     return sorted(found, key=lambda d: d.path), stale
 
 
-def _difference(path: str, recorded: Entry | None, seen: Seen) -> Difference:
+def difference(path: str, recorded: Entry | None, seen: Seen) -> Difference:
+    """A path that is not as recorded, by what was seen there."""
     state: DriftState = "modified"
     if recorded is None:
         state = "added"

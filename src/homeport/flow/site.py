@@ -15,6 +15,7 @@ from homeport.model.rules import Actor
 from homeport.model.running import Prober, Runtime
 from homeport.model.tokens import Tokens
 from homeport.model.trying import Tries
+from homeport.model.watching import Watches
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +42,7 @@ class Site:
     merging: Merging
     secret_scan: SecretScan
     tries: Tries
+    watches: Callable[[], Watches]
     tokens: Tokens
     permits: HostLists
     forge: Callable[[Config], Forge | None]
