@@ -250,7 +250,7 @@ def test_a_job_runs_as_its_user_and_still_dies_with_the_deadline() -> None:
 
 
 def test_without_setpriv_a_job_still_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shell.shutil, "which", lambda _name: None)
+    monkeypatch.setattr("shutil.which", lambda _name: None)
     assert lines_of("echo plain", tmp_path)[1] == [("stdout", "plain")]
     assert lines_of(["no-such-program"], tmp_path)[0].code == 127
 

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
+from homeport.doors.accounts import name_of
 from homeport.doors.beside import EXCHANGE, NOREPLACE, folder_beside, rename, sync_file_system
 from homeport.doors.buildtree import bring
 from homeport.doors.git import Mirror
@@ -35,7 +36,11 @@ class BuildFolders:
         self._git, self._shell, self._clock = git, shell, clock
 
     def prepare(self, target: Target, tree: str, inherit: Sequence[str], user: str | None) -> str:
-        """As `Builds.prepare`. Inherited files are copied from the live folder, never through a link."""
+        """As `Builds.prepare`. Inherited files are copied from the live folder, never through a link.
+
+        Without a `user` the build folder belongs to whoever owns the live one.
+        """
+        user = user or name_of(target.path)
         folder = os.path.join(self._beside(target), "build")
         bring(self._git, folder, tree, user)
         root = open_root(target.path)

@@ -19,9 +19,12 @@ RECORD = "build.tree"
 def bring(git: Mirror, folder: str, tree: str, user: str | None) -> None:
     """Makes every file of the tree be there with its bytes, and removes those of the tree before.
 
-    Whatever a build wrote over its sources is put back. Raises InfrastructureFault.
+    Whatever a build wrote over its sources is put back; a folder of another user's builds is begun anew, for the new
+    user could not write what lies there. Raises InfrastructureFault.
     """
     try:
+        if user is not None and os.geteuid() == 0 and _of_another(folder, user):
+            shutil.rmtree(folder)
         os.makedirs(folder, mode=0o755, exist_ok=True)
         _give(folder, user)
         record = os.path.join(os.path.dirname(folder), RECORD)
@@ -116,6 +119,14 @@ def _make_folders(root: int, folder: str, user: str | None) -> None:
                     continue
             _give_at(here, raw, user)
         walked = f"{walked}/{part}" if walked else part
+
+
+def _of_another(folder: str, user: str) -> bool:
+    import pwd
+
+    with suppress(FileNotFoundError):
+        return os.lstat(folder).st_uid != pwd.getpwnam(user).pw_uid
+    return False
 
 
 def _give(path: str, user: str | None) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import IO, Literal, cast
 
 from homeport.doors import namespaces
+from homeport.doors.accounts import owner_of
 from homeport.doors.leftovers import MARK, kill_marked
 from homeport.doors.permits import Permits
 from homeport.model.errors import Cancelled, Failed, InfrastructureFault
@@ -315,14 +316,14 @@ def scrubbed() -> dict[str, str]:
 
 
 def _as_user(job: Job, argv: list[str]) -> list[str]:
-    """The command behind setpriv: it dies with us, and runs as the user that it names.
+    """The command behind setpriv: it dies with us, and runs as the user that it names, else as the owner of its folder.
 
     Raises Failed (code `user`) when there is no such user, or when we may not become it.
     """
     from shutil import which
 
     setpriv = which("setpriv")
-    account = None
+    account = owner_of(job.cwd) if job.user is None else None
     if job.user is not None:
         try:
             account = pwd.getpwnam(job.user)
@@ -332,7 +333,7 @@ def _as_user(job: Job, argv: list[str]) -> list[str]:
     change = account is not None and account.pw_uid != os.geteuid()
     if change and (os.geteuid() != 0 or setpriv is None):
         because = "setpriv (util-linux) is not installed" if os.geteuid() == 0 else "homeport does not run as root"
-        raise Failed(f"cannot run as {job.user}: {because}", where=job.label, next="homeport doctor", code="user")
+        raise Failed(f"cannot run as {account.pw_name if account else job.user}: {because}", where=job.label, next="homeport doctor", code="user")
     if setpriv is None:
         return argv
     become = []

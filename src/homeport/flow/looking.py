@@ -281,4 +281,21 @@ def doctor_of(site: Site | None, folder: str) -> list[dict[str, Any]]:
             kept = site.builds.kept(build_target(service_now(name, service, live, ServiceRecord(service=name))))
             size = sum(outputs.bytes for outputs in kept)
             ask(f"kept outputs of {name}", True, f"{len(kept)} beside the live one, {size / 1e6:.1f} MB")
+    powerful = list(_run_as_root(site))
+    if powerful:
+        ask("least power", True, f"as root run the commands of: {', '.join(powerful)}. Name a `user`, or let one own the "
+            "live folder")  # fmt: skip
     return rows
+
+
+def _run_as_root(site: Site) -> Iterator[str]:
+    """Services whose builds, checks and commands run as root: they name it, or nobody, and root owns the live folder."""
+    if os.geteuid() != 0:
+        return
+    for name, service in layout.services_of(site.config, site.environment).items():
+        live = layout.target_of(site.config, name)
+        runs = service.build is not None or service.runtime == "command" or any(c.command for c in service.checks)
+        if not runs or service.user not in (None, "root"):
+            continue
+        if service.user == "root" or live is None or not os.path.isdir(live.path) or os.stat(live.path).st_uid == 0:
+            yield name

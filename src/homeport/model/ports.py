@@ -56,7 +56,7 @@ class Job(Struct, frozen=True, kw_only=True):
     timeout: float
     """Seconds."""
     user: str | None = None
-    """Run as this user; None: as the user homeport runs as."""
+    """Run as this user; None: as the user homeport runs as, and where that is root, as the owner of `cwd`."""
     stands_at: tuple[str, str] | None = None
     """(folder, path): the command sees that folder at that path, in a mount namespace of its own, where the
     machine can do that (`Shell.cannot_stand`); `cwd` lies in the folder."""

@@ -41,9 +41,9 @@ def _build(service: ServiceWork, work: Work, tools: Tools) -> None:
     assert service.build_tree is not None
     place = build_target(service)
     inherit = [place_in_target(service, path) for path in (build.inherit if build is not None else ())]
+    tools.site.targets.make(place)
     folder = tools.site.builds.prepare(place, service.build_tree, inherit, service.service.user)
     inside = place_in_target(service, "").rstrip("/")
-    tools.site.targets.make(place)
     if build is not None:
         run_command(service.service, build.run, f"{folder}/{inside}" if inside else folder, float(build.timeout),
                     f"build of {service.name}", work, tools, extra=build.env, name=service.name,

@@ -1,0 +1,114 @@
+"""P8: project code runs as a user that owns no key, token or state of homeport; it tries to read each and cannot."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.scenarios.conftest import World
+
+pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")]
+
+NOBODY = pwd.getpwnam("nobody")
+SERVICE = """
+[services.web]
+source = "web"
+target = "{live}/web"
+runtime = "command"
+command = ["sh", "{live}/web/spy.sh", "restart"]
+%s
+checks = [{ command = ["sh", "{live}/web/spy.sh", "check"], within = "1s" }]
+
+  [services.web.build]
+  run = ["sh", "spy.sh", "build"]
+  outputs = ["dist"]
+
+[migrate]
+service = "web"
+run = ["sh", "spy.sh", "migration"]
+%s
+
+[[actions]]
+paths = ["web/**"]
+run = ["sh", "{live}/web/spy.sh", "action"]
+user = "nobody"
+"""
+SPY = """\
+said={report}/$1-$(id -un)
+: > $said
+for secret in {secrets}; do
+  if [ -d $secret ]; then ls $secret > /dev/null 2>&1 && echo "listed $secret" >> $said
+  else cat $secret > /dev/null 2>&1 && echo "read $secret" >> $said; fi
+done
+env | grep canary >> $said
+mkdir -p dist 2> /dev/null; date > dist/made 2> /dev/null
+true
+"""
+
+
+@pytest.fixture
+def open_world(world: World) -> Iterator[World]:
+    """The world's live folder, state, host file and key under a folder that everybody may enter."""
+    folder = Path(tempfile.mkdtemp(prefix="homeport-open-"))
+    folder.chmod(0o755)
+    try:
+        world.live, world.state = folder / "live", folder / "state"
+        (world.live / "web").mkdir(parents=True)
+        os.chown(world.live / "web", NOBODY.pw_uid, NOBODY.pw_gid)
+        (folder / "report").mkdir()
+        (folder / "report").chmod(0o777)
+        (folder / "deploy-key").write_text("canary\n")
+        (folder / "deploy-key").chmod(0o600)
+        text = world.host_file.read_text().replace(str(world.root / "live"), str(world.live))
+        world.host_file = folder / "host.toml"
+        key = folder / "deploy-key"
+        world.host_file.write_text(f'{text}users = ["nobody"]\n[secrets]\ntoken = {{ file = "{key}" }}\n')
+        world.host_file.chmod(0o600)
+        yield world
+    finally:
+        world.kill_homeport()
+        shutil.rmtree(folder)
+
+
+def spied(world: World, user: str = "", undo: str = "") -> dict[str, str]:
+    """Deploys twice; what each piece of project code could read, by `what-user`."""
+    state, folder = world.state, world.live.parent
+    place = state / "shop/production"
+    secrets = [folder / "host.toml", folder / "deploy-key", state, state / "shop", place, place / "homeport.db",
+               place / "journal", f"{place}/journal/*.jsonl", place / "lock", place / "runner.log", state / "shop/repo.git",
+               state / "shop/repo.git/HEAD", place / "targets/web.index"]  # fmt: skip
+    spy = SPY.format(report=folder / "report", secrets=" ".join(map(str, secrets)))
+    world.project(SERVICE % (user, undo), {"web/spy.sh": spy, "web/page.txt": "one\n", ".gitignore": "dist/\n"})
+    env = {"SECRET_TOKEN": "canary"}
+    assert world.homeport("--json", "deploy", env=env).last["status"] == "deployed"
+    world.publish({"web/page.txt": "two\n"})
+    assert world.homeport("--json", "deploy", env=env).last["status"] == "deployed"
+    return {path.name: path.read_text() for path in (folder / "report").iterdir()}
+
+
+CODE = ("action", "build", "check", "migration", "restart")
+
+
+def test_project_code_without_a_user_runs_as_the_owner_of_its_folder_and_reads_no_secret(open_world: World) -> None:
+    assert spied(open_world) == {f"{what}-nobody": "" for what in CODE}
+    assert (open_world.live / "web/dist/made").stat().st_uid == NOBODY.pw_uid
+
+
+def test_project_code_runs_as_the_user_it_names_and_reads_no_secret(open_world: World) -> None:
+    os.chown(open_world.live / "web", 0, 0)
+    named = 'user = "nobody"'
+    assert spied(open_world, named, named) == {f"{what}-nobody": "" for what in CODE}
+
+
+def test_root_is_written_out_where_another_user_owns_the_folder(open_world: World) -> None:
+    said = spied(open_world, 'user = "root"')
+    assert {name for name in said if name != "migration-nobody"} == {
+        "action-nobody", "build-root", "check-root", "restart-root"}  # fmt: skip
+    doctor = open_world.homeport("doctor", ok=None).stdout
+    assert "as root" in doctor
