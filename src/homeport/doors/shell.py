@@ -333,7 +333,8 @@ def _as_user(job: Job, argv: list[str]) -> list[str]:
     change = account is not None and account.pw_uid != os.geteuid()
     if change and (os.geteuid() != 0 or setpriv is None):
         because = "setpriv (util-linux) is not installed" if os.geteuid() == 0 else "homeport does not run as root"
-        raise Failed(f"cannot run as {account.pw_name if account else job.user}: {because}", where=job.label, next="homeport doctor", code="user")
+        whom = account.pw_name if account is not None else job.user
+        raise Failed(f"cannot run as {whom}: {because}", where=job.label, next="homeport doctor", code="user")
     if setpriv is None:
         return argv
     become = []
