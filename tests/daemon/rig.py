@@ -42,21 +42,23 @@ echo "built after $n"
 class Daemon:
     world: World
     process: subprocess.Popen[str] | None = None
-    extra: dict[str, str] = field(default_factory=dict)
+    place: Path | None = None
+    """Where it listens, when not at its usual place."""
     pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(40))
 
     @property
     def socket(self) -> Path:
-        return self.world.state / ".homeport.sock"
+        return self.place or self.world.state / ".homeport.sock"
 
     @property
     def log(self) -> Path:
         return self.world.root / "daemon.log"
 
-    def start(self, *args: str) -> Daemon:
+    def start(self) -> Daemon:
+        args = ["--socket", str(self.place)] if self.place else []
         with open(self.log, "a") as log:
             self.process = subprocess.Popen(
-                [str(PROGRAM), "serve", *args], cwd=self.world.clone, env={**self.world.env, **self.extra},
+                [str(PROGRAM), "serve", *args], cwd=self.world.clone, env=self.world.env,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, text=True,
             )  # fmt: skip
         eventually(lambda: self.answers() or self.process.poll() is not None, "the daemon answers")  # type: ignore[union-attr]

@@ -110,11 +110,11 @@ async def _run(served: Served, accepted: list[Hook], host: HostConfig | None, ow
     user = host.listen.user if host is not None else None
     app, guarded = make(served, accepted, fronting.names_of(host, network))
     welcome = serving.peers(own, front, {os.geteuid(), 0}, fronting.uids_of(user))
-    app.state.outcomes.stopping = asyncio.Event()
 
     def stopping() -> None:
         sockets.tell_systemd("STOPPING=1")
         app.state.outcomes.stopping.set()
+        guarded.stop()
 
     def ready() -> None:
         sockets.tell_systemd("READY=1\nSTATUS=serving")

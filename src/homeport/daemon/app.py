@@ -22,7 +22,7 @@ from homeport.daemon.waiting import Outcomes
 from homeport.model.errors import HomeportError
 
 
-def make(served: Served, accepted: Sequence[Hook] = (), names: Iterable[str] = ()) -> tuple[Litestar, ASGIApp]:
+def make(served: Served, accepted: Sequence[Hook] = (), names: Iterable[str] = ()) -> tuple[Litestar, Guards]:
     """(the application, the same behind its guards): what is served is the second.
 
     `accepted` are the webhooks that have a secret; a forge without one has no route. `names` are further hosts.

@@ -40,6 +40,12 @@ class Guards:
         self._app = app
         self._names = ALWAYS | {name.lower() for name in names}
         self._hooks = asyncio.Semaphore(HOOKS_AT_ONCE)
+        self._reading: set[asyncio.Timeout] = set()
+
+    def stop(self) -> None:
+        """Gives up bodies that have not come: whoever sends them by drops keeps nobody from stopping."""
+        for one in self._reading:
+            one.reschedule(asyncio.get_running_loop().time())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -52,14 +58,26 @@ class Guards:
                 await self._app(scope, receive, told)
             elif scope["path"].startswith("/hooks/"):
                 async with self._hooks:
-                    body = await _body(headers, receive, HOOK_BODY)
+                    body = await self._body(headers, receive, HOOK_BODY)
                 await self._app(scope, _replay(body, receive), told)
             else:
-                body = await _body(headers, receive, BODY)
+                body = await self._body(headers, receive, BODY)
                 _sound(body, headers)
                 await self._app(scope, _replay(body, receive), told)
         except _Refused as refused:
             await _answer(scope, told, refused)
+
+    async def _body(self, headers: dict[str, list[str]], receive: Receive, most: int) -> bytes:
+        _check_size(headers, most)
+        try:
+            async with asyncio.timeout(BODY_WITHIN) as within:
+                self._reading.add(within)
+                try:
+                    return await _read(receive, most)
+                finally:
+                    self._reading.discard(within)
+        except TimeoutError:
+            raise _Refused(408, "too-slow", f"the body did not come within {BODY_WITHIN:.0f} s") from None
 
     def _check_names(self, headers: dict[str, list[str]]) -> None:
         """Against DNS rebinding and pages of other sites, on loopback too. Raises _Refused."""
@@ -90,29 +108,29 @@ def _name_of(url: str) -> str:
     return f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
 
 
-async def _body(headers: dict[str, list[str]], receive: Receive, most: int) -> bytes:
-    """The whole body, never more than `most` bytes of it. Raises _Refused."""
+def _check_size(headers: dict[str, list[str]], most: int) -> None:
+    """What the headers say of the body. Raises _Refused."""
     if any(value.strip().lower() not in ("", "identity") for value in headers.get("content-encoding", [])):
         raise _Refused(415, "encoding", "compressed bodies are not read", "send it as it is")
     said = headers.get("content-length", ["0"])
     if len(said) > 1 or not said[0].isdigit() or int(said[0][:20]) > most:
         raise _Refused(413, "too-large", f"the body is larger than {most} bytes")
+
+
+async def _read(receive: Receive, most: int) -> bytes:
+    """The whole body, never more than `most` bytes of it. Raises _Refused."""
     parts: list[bytes] = []
     size = 0
-    try:
-        async with asyncio.timeout(BODY_WITHIN):
-            while True:
-                message = await receive()
-                if message["type"] != "http.request":
-                    raise _Refused(400, "cut", "the connection ended in the middle of the body")
-                parts.append(message.get("body", b""))
-                size += len(parts[-1])
-                if size > most:
-                    raise _Refused(413, "too-large", f"the body is larger than {most} bytes")
-                if not message.get("more_body"):
-                    return b"".join(parts)
-    except TimeoutError:
-        raise _Refused(408, "too-slow", f"the body did not come within {BODY_WITHIN:.0f} s") from None
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise _Refused(400, "cut", "the connection ended in the middle of the body")
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > most:
+            raise _Refused(413, "too-large", f"the body is larger than {most} bytes")
+        if not message.get("more_body"):
+            return b"".join(parts)
 
 
 def _sound(body: bytes, headers: dict[str, list[str]]) -> None:
