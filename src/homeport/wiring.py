@@ -23,7 +23,7 @@ from homeport.doors.ledger import EditLedger
 from homeport.doors.live import LiveTargets
 from homeport.doors.lock import FileLock
 from homeport.doors.merging import Branches
-from homeport.doors.permits import Permits, permitted
+from homeport.doors.permits import Permits
 from homeport.doors.rescues import RescueBox
 from homeport.doors.secrets import Redactor, value_of
 from homeport.doors.secretscan import SecretLook
@@ -34,11 +34,10 @@ from homeport.flow.site import Site
 from homeport.model.config import Config, Environment, HostConfig, Project, Secret
 from homeport.model.edits import Person
 from homeport.model.errors import ConfigFault, HomeportError, StateFault, UsageFault
-from homeport.model.forge import Forge, NewRequest
 from homeport.model.ports import Journal, Shell
 from homeport.model.remote import Caller, Elsewhere
 from homeport.model.rules import Actor
-from homeport.model.running import Prober, Runtime, Unit
+from homeport.model.running import Unit
 from homeport.model.trying import WorkingTree
 from homeport.model.watching import Watches
 
@@ -279,6 +278,7 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
     from homeport.doors.checkouts import Checkouts
     from homeport.doors.targetbook import TargetBook
     from homeport.doors.tries import TryBox
+    from homeport.wiring_runtimes import forge, page, prober, runtimes
 
     def watches() -> Watches:
         from homeport.doors.watching import LiveWatches
@@ -291,7 +291,7 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
         host_config=host_config, store=store, git=git, rescues=rescues, clock=clock,
         targets=LiveTargets(state, project, environment, git, store, rescues, clock, permits),
         tries=TryBox(git, environment), watches=watches, builds=BuildFolders(git, shell=shell, clock=clock), lock=FileLock(os.path.join(state, "lock")),
-        shell_for=shell_for, runtimes_for=lambda shell: _runtimes(shell, permits, state), prober_for=_prober,
+        shell_for=shell_for, runtimes_for=lambda shell: runtimes(shell, permits, state), prober_for=prober,
         journal_for=journal_for, follow_journal=follow, read_journal=chunk_from,
         start_runner=lambda: start_runner(root, project, environment, state),
         checkouts=Checkouts(TargetBook(state, project, environment, git, store), git, shell, permits),
@@ -300,8 +300,8 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
         edits=EditLedger(store.database), hostfiles=HostFileDoor(os.path.join(state, "hostfiles")),
         host_history=MirrorHistory(git, environment), hostfile_lock=FileLock(os.path.join(state, "hostfiles.lock")),
         merging=Branches(git, permits), secret_scan=SecretLook(state), tokens=TokenBook(store.database),
-        permits=permits, forge=lambda its: _forge(its, store, origin, redactor),
-        request_page=lambda asked: _page(config, origin, asked),
+        permits=permits, forge=lambda its: forge(its, store, origin, redactor),
+        request_page=lambda asked: page(config, origin, asked),
     )  # fmt: skip
 
 
@@ -313,40 +313,6 @@ def _private(*folders: str) -> None:
             why = "there is a file in its place" if isinstance(fault, FileExistsError) else fault.strerror
             raise StateFault(f"the state folder cannot be made: {why}", where=folder,
                              next="set HOMEPORT_STATE to a folder of your own") from fault  # fmt: skip
-
-
-def _runtimes(shell: Shell, permits: Permits, state: str) -> dict[str, Runtime]:
-    from homeport.doors.runtimes.command import CommandRuntime
-    from homeport.doors.runtimes.compose import Compose
-    from homeport.doors.runtimes.pm2 import Pm2
-    from homeport.doors.runtimes.supervisor import SupervisorRuntime
-    from homeport.doors.runtimes.systemd import Systemd
-
-    supervisor = SupervisorRuntime(f"{state}/supervisor.sock")
-    found: list[Runtime] = [supervisor, Pm2(shell), Systemd(shell), Compose(shell), CommandRuntime(shell)]
-    return {runtime.name: permitted(runtime, permits) for runtime in found}
-
-
-def _prober(shell: Shell) -> Prober:
-    from homeport.doors.probes import Probes
-
-    return Probes(shell)
-
-
-def _forge(config: Config, store: SqliteStore, origin: str, redactor: Redactor) -> Forge | None:
-    if config.forge is None or config.forge.token is None:
-        return None
-    token = value_of(config.forge.token, "forge.token")
-    redactor.add([token])
-    from homeport.doors.forges.connect import connect
-
-    return connect(config.forge, token, store, remote=origin)
-
-
-def _page(config: Config, origin: str, asked: NewRequest) -> str | None:
-    from homeport.doors.forges.connect import page
-
-    return page(config.forge, origin, asked)
 
 
 def site_of_checkout(folder: str, environment: str | None) -> tuple[Site, str]:
