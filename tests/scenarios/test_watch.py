@@ -127,3 +127,25 @@ def test_more_events_than_the_kernel_keeps_are_known_to_be_lost(tmp_path: Path) 
         assert watch.wait(1).lost
     finally:
         watch.close()
+
+
+def test_every_save_goes_live_and_what_a_build_makes_starts_no_try(world: World) -> None:
+    build = '  [services.site.build]\n  run = "mkdir -p out && cp a.txt out/"\n  outputs = ["out"]\n'
+    world.project(SITE + build, {"site/a.txt": "a\n", ".gitignore": "made/\n*.log\n"}, "try = true\n")
+    world.deploy()
+    lines = Lines(world, "try", "--watch")
+    lines.until(type="deploy.done", status="unchanged")
+    world.write({"site/made/by/build.txt": "ignored\n", "site/noise.log": "ignored\n", "site/a.txt": "saved\n"})
+    done = lines.until(type="deploy.done")
+    assert done["status"] == "deployed"
+    assert lines.until(type="try.live", deployId=done["deployId"])["saveToVerifiedMs"] > 0
+    assert world.text("site/a.txt") == world.text("site/out/a.txt") == "saved\n"
+    world.write({"site/made/by/build.txt": "again\n", "site/noise.log": "again\n"})
+    world.git("commit", "-qam", "what was saved")
+    for number in range(5):
+        world.write({"site/a.txt": f"save {number}\n"})
+    while world.text("site/out/a.txt") != "save 4\n":
+        assert lines.until(type="deploy.done")["ok"]
+    ids = [d["id"] for d in world.json("history")["deploys"] if d["kind"] == "try"]
+    assert 3 <= len(ids) <= 8, "neither one for each write nor one for what is ignored"
+    assert lines.interrupt()[0] == 0

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
@@ -10,11 +13,12 @@ from msgspec.structs import replace
 from homeport.cli.confirming import confirm_options
 from homeport.cli.deploying import ask_and_follow, drift_options
 from homeport.cli.options import Options, pass_options
+from homeport.model.deploys import EXIT_CODES
+from homeport.model.errors import Refused
 
 if TYPE_CHECKING:
     from homeport.flow.site import Site
     from homeport.flow.trying import Confirm
-    from homeport.model.deploys import Request
     from homeport.model.edits import Person
     from homeport.model.trying import WorkingTree
 
@@ -22,42 +26,106 @@ if TYPE_CHECKING:
 @click.command("try")
 @click.argument("services", nargs=-1, metavar="[SERVICE]...")
 @click.option("--yes", is_flag=True, help="Also when the checkout lacks commits that are deployed: they are taken away.")
+@click.option("--watch", is_flag=True, help="Go on, and try again at every save; ends with Ctrl-C.")
 @drift_options[0]
 @drift_options[1]
 @click.option("--allow-mass-delete", is_flag=True, help="Also when most files of a target would go.")
 @confirm_options
 @pass_options
-def try_now(options: Options, services: tuple[str, ...], yes: bool, on_drift: str | None, allow_mass_delete: bool,
-            confirm: tuple[str, ...], because: str) -> None:  # fmt: skip
+def try_now(options: Options, services: tuple[str, ...], yes: bool, watch: bool, on_drift: str | None,
+            allow_mass_delete: bool, confirm: tuple[str, ...], because: str) -> None:  # fmt: skip
     """Make the working tree live as it is, uncommitted and untracked files included: all services, or those named.
 
     Only where the environment has `try = true`. The checkout is only read. What git ignores and what is protected
-    stays out.
+    stays out. With --watch every save goes live, one try at a time, the newest state each time.
 
     \b
     Example:
       homeport try
       homeport -e staging try api
+      homeport try api --watch
     """
     from homeport.wiring import working_tree
 
+    wish = Wish(services=services, yes=yes, on_drift=on_drift, allow_mass_delete=allow_mass_delete, confirm=confirm,
+                because=because)  # fmt: skip
     with options.site(recover=True) as site:
         known(site, services)
         tree = working_tree(options.folder)
         try:
-            request = asked(options, site, tree, services, yes)
+            if watch:
+                _watch(options, site, tree, wish)
+            else:
+                _ask(options, site, tree, wish)
         finally:
             tree.close()
-        request = replace(request, on_drift=on_drift, allow_mass_delete=allow_mass_delete)
-        ask_and_follow(options, site, request, confirm, because)
 
 
-def asked(options: Options, site: Site, tree: WorkingTree, services: tuple[str, ...], yes: bool) -> Request:
-    """The working tree in the mirror, and the request to deploy it."""
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """How the person wants it."""
+
+    services: tuple[str, ...] = ()
+    yes: bool = False
+    on_drift: str | None = None
+    allow_mass_delete: bool = False
+    confirm: tuple[str, ...] = ()
+    because: str = ""
+
+
+def _ask(options: Options, site: Site, tree: WorkingTree, wish: Wish) -> None:
+    """The working tree into the mirror and live; ends with the exit code of the deploy."""
     from homeport.flow import trying
     from homeport.wiring import person
 
-    return trying.request_of(site, tree, services, author(options), person(), confirming(options, yes))
+    request = trying.request_of(site, tree, wish.services, author(options), person(), confirming(options, wish.yes))
+    request = replace(request, on_drift=wish.on_drift, allow_mass_delete=wish.allow_mass_delete)
+    ask_and_follow(options, site, request, wish.confirm, wish.because)
+
+
+def _watch(options: Options, site: Site, tree: WorkingTree, wish: Wish) -> None:
+    """A try now and one at every save. A try that fails or is refused is told, and the next save is tried again."""
+    from homeport.flow import trying
+
+    watch = tree.watch()
+    try:
+        _once(options, site, tree, wish, None)
+        options.note(f"watching {watch.folders} folders (Ctrl-C ends it)")
+        for saved in trying.saves(tree, watch):
+            _once(options, site, tree, wish, saved)
+    except KeyboardInterrupt:
+        options.note("")
+    finally:
+        watch.close()
+
+
+def _once(options: Options, site: Site, tree: WorkingTree, wish: Wish, saved: float | None) -> None:
+    from homeport.cli.show.results import error
+
+    try:
+        _ask(options, site, tree, wish)
+    except click.exceptions.Exit as ended:
+        if ended.exit_code == EXIT_CODES["cancelled"]:
+            raise
+        if ended.exit_code == 0 and saved is not None:
+            _told(options, site, time.time() - saved)
+    except Refused as fault:
+        if saved is None:
+            raise
+        click.echo(error(fault).rstrip("\n"), err=True)
+
+
+def _told(options: Options, site: Site, seconds: float) -> None:
+    """From save to verified."""
+    if not options.json:
+        options.note(f"live and verified {seconds:.2f} s after the save")
+        return
+    from homeport.cli.show.json import encode
+
+    newest = next(iter(site.store.history(1)), None)
+    click.echo(encode({"type": "try.live", "deployId": newest.id if newest else None,
+                       "saveToVerifiedMs": int(seconds * 1000)}))  # fmt: skip
+    sys.stdout.flush()
 
 
 def author(options: Options) -> Person:

@@ -6,21 +6,24 @@ is a copy. The person's own attributes, filters and ignore rules hold here: what
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from msgspec import Struct
 
 from homeport.doors.gitcmd import network_environment
+from homeport.doors.inotify import Inotify
 from homeport.model.edits import Person
 from homeport.model.errors import InfrastructureFault, Refused, UsageFault
 from homeport.model.paths import from_bytes, printable, to_bytes
 from homeport.model.ports import Completed, Shell
 from homeport.model.trying import Snapshot
+from homeport.model.watching import FolderWatch
 
 _OPTIONS = ("core.hooksPath=/dev/null", "core.fsmonitor=false", "core.splitIndex=false", "core.quotePath=false",
             "core.untrackedCache=false", "core.fsync=none", "advice.addEmbeddedRepo=false")  # fmt: skip
@@ -80,7 +83,7 @@ class Checkout:
             tree = self._tree(changed)
             if tree is not None and self._stats(changed) == before:
                 sha = self._commit(tree, base, person, message)
-                return Snapshot(sha=sha, base=base, changed=changed, left_out=left_out, nested=nested)
+                return Snapshot(sha=sha, tree=tree, base=base, changed=changed, left_out=left_out, nested=nested)
         raise Refused("files change again and again while they are read", where=self.top, code="changing",
                       next="homeport try, once whatever writes there is done")  # fmt: skip
 
@@ -99,6 +102,38 @@ class Checkout:
                          f"{commit}:{ref}", ok=range(256), timeout=PUSH_TIMEOUT, env=network_environment())  # fmt: skip
         if done.code:
             raise _fault("the try cannot be pushed to the host", done, address, "push")
+
+    def watch(self) -> FolderWatch:
+        """As `WorkingTree.watch`."""
+        raw = self._git("ls-files", "-z", "-o", "-i", "--exclude-standard", "--directory", timeout=600).stdout
+        ignored = {from_bytes(path[:-1]) for path in raw.split(b"\0") if path.endswith(b"/")}
+        begun = False
+
+        def skip(folder: str) -> bool:
+            if folder.rpartition("/")[2] == ".git" or folder in ignored:
+                return True
+            return begun and not self.concerns([f"{folder}/x"])
+
+        watch = Inotify(self.top, skip)
+        begun = True
+        return watch
+
+    def concerns(self, paths: Iterable[str]) -> bool:
+        """As `WorkingTree.concerns`."""
+        asked = {path for path in paths if path.split("/")[0] != ".git"}
+        if not asked:
+            return False
+        lines = b"".join(to_bytes(path) + b"\0" for path in asked)
+        done = self._git("check-ignore", "-z", "--stdin", input=lines, ok=(0, 1, 128))
+        return bool(done.code == 128 or asked - {from_bytes(path) for path in done.stdout.split(b"\0")})
+
+    def written(self, paths: Iterable[str]) -> float | None:
+        """As `WorkingTree.written`."""
+        found = []
+        for path in paths:
+            with contextlib.suppress(OSError):
+                found.append(os.lstat(os.path.join(to_bytes(self.top), to_bytes(path))).st_mtime)
+        return max(found, default=None)
 
     # What lies there
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 
 from homeport.decide import layout, trying
 from homeport.flow import tries
@@ -12,6 +13,12 @@ from homeport.model.edits import Person
 from homeport.model.errors import Refused
 from homeport.model.paths import printable
 from homeport.model.trying import Reverted, Snapshot, WorkingTree
+from homeport.model.watching import FolderWatch, Stir
+
+QUIET = 0.03
+"""Seconds in which nothing more has to be saved before a try."""
+LONGEST = 0.5
+"""Seconds after the first save at which it is tried in any case."""
 
 Confirm = Callable[[str], bool]
 """Shows a person what would be taken away and asks; False: no."""
@@ -24,10 +31,30 @@ def request_of(site: Site, tree: WorkingTree, services: Sequence[str], person: P
     Raises Refused (codes `no-try`, `try-base`, `nested`, and those of `WorkingTree.take`).
     """
     tries.refuse_untried(site)
-    snapshot = tree.take(person, _message(services, site), trying.Hidden(site.config))
-    _refuse_nested(site, snapshot, services)
+    snapshot = taken(site, tree, services, person)
     site.tries.bring(tree, snapshot)
     return asked(site, snapshot.sha, services, by, confirm)
+
+
+def taken(site: Site, tree: WorkingTree, services: Sequence[str], person: Person) -> Snapshot:
+    """The working tree as a commit; raises as `request_of`."""
+    snapshot = tree.take(person, _message(services, site), trying.Hidden(site.config))
+    _refuse_nested(site, snapshot, services)
+    return snapshot
+
+
+def saves(tree: WorkingTree, watch: FolderWatch) -> Iterator[float]:
+    """The time of each save that git would take, as Unix time; what is saved in one go is one. Never ends by itself."""
+    while True:
+        stir = watch.wait(3600)
+        if not stir:
+            continue
+        seen, began = time.time(), time.monotonic()
+        while time.monotonic() - began < LONGEST and (more := watch.wait(QUIET)):
+            stir = Stir(stir.paths | more.paths, stir.lost or more.lost)
+        if stir.lost or tree.concerns(stir.paths):
+            written = tree.written(stir.paths)
+            yield written if written is not None and seen - 600 < written <= seen else seen
 
 
 def asked(site: Site, sha: str, services: Sequence[str], by: str, confirm: Confirm | None) -> Request:

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
 
 from homeport.model.edits import Person
 from homeport.model.live import TreeChange
+from homeport.model.watching import FolderWatch
 
 
 class Snapshot(Struct, frozen=True, kw_only=True):
     """A working tree as it was at one moment, as a commit that no branch knows."""
 
     sha: str
+    tree: str
     base: str
     """What was checked out; the parent of the commit."""
     changed: tuple[str, ...] = ()
@@ -59,6 +61,18 @@ class WorkingTree(Protocol):
 
     def push(self, commit: str, address: str, ref: str) -> None:
         """The same for a mirror on another machine: `git push` with the person's own ssh; only what it lacks travels."""
+        ...
+
+    def watch(self) -> FolderWatch:
+        """Watches every folder that git does not ignore."""
+        ...
+
+    def concerns(self, paths: Iterable[str]) -> bool:
+        """Whether git would take any of these paths: false for what is ignored, such as what a build makes."""
+        ...
+
+    def written(self, paths: Iterable[str]) -> float | None:
+        """When the newest of these files was written, in Unix time; None when none is there."""
         ...
 
     def close(self) -> None: ...
