@@ -286,8 +286,11 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
         return LiveWatches(TargetBook(state, project, environment, git, store), git, store)
 
 
+    from homeport.doors.runtimes.supervisor import SupervisorRuntime
+
     return Site(
-        project=project, environment=environment, host=host_name(host_config), state=state, config=config, env=env,
+        project=project, supervisor=SupervisorRuntime(f"{state}/supervisor.sock"),
+        environment=environment, host=host_name(host_config), state=state, config=config, env=env,
         host_config=host_config, store=store, git=git, rescues=rescues, clock=clock,
         targets=LiveTargets(state, project, environment, git, store, rescues, clock, permits),
         tries=TryBox(git, environment), watches=watches, builds=BuildFolders(git, shell=shell, clock=clock), lock=FileLock(os.path.join(state, "lock")),

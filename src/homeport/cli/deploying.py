@@ -130,15 +130,19 @@ def rebuild(options: Options, services: tuple[str, ...], confirm: tuple[str, ...
 @confirm_options
 @pass_options
 def restart(options: Options, services: tuple[str, ...], confirm: tuple[str, ...], because: str) -> None:
-    """Restart services and verify them, as any deploy would.
+    """Restart services and verify them, as any deploy would. `all` is every service, and the supervisor itself.
 
     \b
     Example:
       homeport restart api
+      homeport restart all
     """
     with options.site() as site:
-        _known(site, services)
-        request = msgspec.structs.replace(_request("restart", None, services), force=True)
+        everything = services == ("all",) and "all" not in site.config.services
+        if not everything:
+            _known(site, services)
+        request = _request("restart", None, () if everything else services)
+        request = msgspec.structs.replace(request, force=True, itself=everything and site.supervisor.run() is not None)
         ask_and_follow(options, site, request, confirm, because)
 
 

@@ -17,6 +17,7 @@ from homeport.flow.stages import (
     fetching,
     gating,
     inspecting,
+    itself,
     restarting,
     stamping,
     syncing,
@@ -67,6 +68,17 @@ RESTART = (
     Stage("verify", verifying.verify_services),
     Stage("stamp", stamping.record_success),
 )
+
+
+RESUME = (
+    Stage("fetch", fetching.fetch_commit),
+    Stage("inspect", inspecting.read_live),
+    Stage("restarting-self", itself.come_back),       # everything was started again, this runner too
+    Stage("verify", verifying.verify_services),
+    Stage("stamp", stamping.record_success),
+)
+
+RESUME_RESTART = (Stage("fetch", fetching.find_running), *RESUME[2:])
 
 
 class StageFailed(Exception):

@@ -18,7 +18,7 @@ def after_failure(failure: pipeline.StageFailed, tools: Tools) -> Deploy:
     work, fault = failure.work, failure.cause
     if not work.deploy.changed_live:
         return _finish(work, tools, _plain_status(fault), fault)
-    if work.deploy.request.kind == "restart":
+    if work.deploy.request.kind == "restart" or fault.code == "supervisor-gone":
         return _finish(work, tools, "failed", fault)
     if not any(state.sha for state in work.deploy.before.values()):
         return _nothing_before(work, tools, fault)

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from homeport.flow import pipeline, rollback
 from homeport.flow.ending import ended, tell_end
 from homeport.flow.site import Site
+from homeport.flow.stages import itself
 from homeport.flow.work import Tools, Work, tools_for
 from homeport.model.deploys import Deploy, ServiceState
 from homeport.model.errors import Failed, HomeportError, InfrastructureFault, Refused
@@ -24,8 +25,9 @@ def drain(site: Site) -> None:
                 carry_out(site, site.store.begin(waiting.id, os.getpid()))
 
 
-def carry_out(site: Site, deploy: Deploy) -> Deploy:
-    """One deploy from beginning to its final row and last event; never raises for a failed deploy."""
+def carry_out(site: Site, deploy: Deploy, *, resume: bool = False) -> Deploy:
+    """One deploy from beginning to its final row and last event; never raises for a failed deploy. `resume`: it had
+    restarted everything, this process included, and goes on from there."""
     tools = tools_for(site, deploy.id)
     try:
         deploy = replace(deploy, previous_sha=_previous(site, deploy))
@@ -34,7 +36,7 @@ def carry_out(site: Site, deploy: Deploy) -> Deploy:
             targets=deploy.request.services, sha=deploy.sha, environment=site.environment, host=site.host,
             requested_by=deploy.requested_by, session_id=deploy.request.session_id,
         ))  # fmt: skip
-        final = _attempt(site, deploy, tools)
+        final = _attempt(site, deploy, tools, _stages(deploy, resume))
         tell_end(final, tools)
         return final
     finally:
@@ -42,9 +44,14 @@ def carry_out(site: Site, deploy: Deploy) -> Deploy:
         tools.journal.close()
 
 
-def _attempt(site: Site, deploy: Deploy, tools: Tools) -> Deploy:
+def _stages(deploy: Deploy, resume: bool) -> tuple[pipeline.Stage, ...]:
+    if deploy.kind == "restart":
+        return pipeline.RESUME_RESTART if resume else pipeline.RESTART
+    return pipeline.RESUME if resume else pipeline.DEPLOY
+
+
+def _attempt(site: Site, deploy: Deploy, tools: Tools, stages: tuple[pipeline.Stage, ...]) -> Deploy:
     work = Work(deploy=deploy, config=site.config, sha=deploy.sha)
-    stages = pipeline.RESTART if deploy.kind == "restart" else pipeline.DEPLOY
     try:
         if deploy.kind == "rollback":
             work = work.having(deploy=_rollback_goal(site, deploy))
@@ -119,10 +126,11 @@ def recover(site: Site) -> None:
 
 
 def _go_on(site: Site, crashed: Deploy, stage: str, work: Work) -> None:
-    again = crashed.crashed_in == stage or crashed.attempts >= 4
+    resume = stage == itself.STAGE and crashed.attempts <= 8
+    again = (crashed.crashed_in == stage or crashed.attempts >= 4) and not resume
     if not again and not stage.startswith("rollback:"):
         site.store.update(replace(crashed, crashed_in=stage))
-        carry_out(site, site.store.begin(crashed.id, os.getpid()))
+        carry_out(site, site.store.begin(crashed.id, os.getpid()), resume=resume)
         return
     tools = tools_for(site, crashed.id)
     try:

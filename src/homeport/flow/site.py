@@ -12,7 +12,7 @@ from homeport.model.forge import Forge, NewRequest
 from homeport.model.hostfiles import HostFiles, HostHistory
 from homeport.model.ports import Builds, Clock, Git, HostLists, Journal, LiveCheckouts, Lock, Rescues, Shell, Store, Targets
 from homeport.model.rules import Actor
-from homeport.model.running import Prober, Runtime
+from homeport.model.running import Overseer, Prober, Runtime
 from homeport.model.tokens import Tokens
 from homeport.model.trying import Tries
 from homeport.model.watching import Watches
@@ -45,6 +45,7 @@ class Site:
     watches: Callable[[], Watches]
     tokens: Tokens
     permits: HostLists
+    supervisor: Overseer
     forge: Callable[[Config], Forge | None]
     """The forge that `[forge]` names, ready to be asked; None without one, or without its token."""
     request_page: Callable[[NewRequest], str | None]

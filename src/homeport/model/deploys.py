@@ -43,6 +43,8 @@ class Request(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=T
     """The CI run that asks: the gate never waits for it. No part of `key`."""
     force: bool = False
     """Restart although nothing differs (`homeport restart`)."""
+    itself: bool = False
+    """Restart the supervisor too, after everything else."""
     over: tuple[str, ...] = ()
     """Commits that may be taken away knowingly: what a try's base lacks, or the live tries that a deploy ends."""
     actor: ActorKind = "person"
@@ -56,7 +58,7 @@ class Request(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=T
     def key(self) -> tuple[object, ...]:
         return (
             self.kind, self.ref, self.sha, tuple(sorted(self.services)), self.on_drift,
-            self.allow_mass_delete, self.from_deploy, self.force, self.over,
+            self.allow_mass_delete, self.from_deploy, self.force, self.itself, self.over,
             tuple(sorted(one.rule for one in self.confirmed)),
         )  # fmt: skip
 

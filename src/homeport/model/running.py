@@ -133,6 +133,18 @@ class ImageRuntime(Runtime, Protocol):
         ...
 
 
+class Overseer(Protocol):
+    """The built-in supervisor itself."""
+
+    def run(self) -> str | None:
+        """Names the process that answers now; None when none does."""
+        ...
+
+    def leave(self) -> None:
+        """Asks it to leave so that its keeper starts it again; its children run on, except as PID 1."""
+        ...
+
+
 class Probe(Struct, frozen=True, kw_only=True):
     ok: bool
     detail: str = ""

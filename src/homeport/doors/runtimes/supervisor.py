@@ -6,9 +6,11 @@ configuration of its own; until the new process is ready, the old configuration 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from types import TracebackType
 from typing import Any, cast
@@ -24,12 +26,15 @@ QUICK = 10.0
 """Seconds an answer may take that needs no process to start or stop."""
 MARGIN = 30.0
 """Seconds beyond its own deadlines that a restart may take."""
+RETURN = 15.0
+"""Seconds in which a supervisor that ended while it was asked has to be started again."""
+EVERY = 0.05
 LONGEST_ANSWER = 4 * 1024 * 1024
 STATES = {"running", "stopped", "failed", "restarting"}
 
 
 class SupervisorRuntime:
-    """Satisfies Runtime. `path` is the socket of the supervisor that serves this project."""
+    """Satisfies Runtime and Overseer. `path` is the socket of the supervisor that serves this project."""
 
     name = "supervisor"
 
@@ -60,6 +65,31 @@ class SupervisorRuntime:
                 f"{unit.service} has no command for the supervisor to run", where=f"services.{unit.service}.command",
                 next="homeport check", code="unregistered",
             )  # fmt: skip
+        done, answer = self._started(unit)
+        if not done.get("ok"):
+            for text in done.get("tail", []):
+                on_line("stderr", text)
+            raise Failed(
+                f"{unit.service} did not come up: {done.get('why') or answer.get('message') or 'no reason was given'}",
+                where=unit.cwd, next=f"homeport logs {unit.service}", code="not-ready",
+            )  # fmt: skip
+        return Restarted(pid=done.get("pid"), registered=bool(done.get("registered")))
+
+    def _started(self, unit: Unit) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The answer for this unit, and the last answer. One that ends in between is waited for, and
+        asked again: what it had begun, its successor has ended."""
+        before = self.run()
+        try:
+            return self._start(unit)
+        except InfrastructureFault:
+            ends = time.monotonic() + RETURN
+            while before is not None and time.monotonic() < ends:
+                time.sleep(EVERY)
+                if self.run() not in (None, before):
+                    return self._start(unit)
+            raise
+
+    def _start(self, unit: Unit) -> tuple[dict[str, Any], dict[str, Any]]:
         with _Line(self._path, _patience(unit)) as line:
             answer = line.ask({"op": "configure", "units": [spec_of(unit)]})
             if answer.get("type") == "error":
@@ -71,14 +101,20 @@ class SupervisorRuntime:
             for answer in line.each({"op": op, "scope": unit.name}):
                 if answer.get("type") == f"{op}.done":
                     done = answer
-        if not done.get("ok"):
-            for text in done.get("tail", []):
-                on_line("stderr", text)
-            raise Failed(
-                f"{unit.service} did not come up: {done.get('why') or answer.get('message') or 'no reason was given'}",
-                where=unit.cwd, next=f"homeport logs {unit.service}", code="not-ready",
-            )  # fmt: skip
-        return Restarted(pid=done.get("pid"), registered=bool(done.get("registered")))
+        return done, answer
+
+    def run(self) -> str | None:
+        """As `Overseer.run`."""
+        try:
+            with _Line(self._path, QUICK) as line:
+                return str(line.ask({"op": "status"}).get("run") or "") or None
+        except InfrastructureFault:
+            return None
+
+    def leave(self) -> None:
+        """As `Overseer.leave`; one that is gone before it has answered has left too."""
+        with contextlib.suppress(InfrastructureFault), _Line(self._path, QUICK) as line:
+            line.ask({"op": "restart", "scope": "supervisor"})
 
     def forget(self, unit: Unit) -> None:
         """Stops and removes it; nothing to do when it is not known."""

@@ -10,6 +10,7 @@ from homeport.decide.levels import levels
 from homeport.flow.goals import unit_of
 from homeport.flow.images import runtime_of, unit_to_start
 from homeport.flow.stages.building import run_command
+from homeport.flow.stages.itself import restart_itself
 from homeport.flow.stages.reaching import forced
 from homeport.flow.stages.syncing import mark_changed
 from homeport.flow.work import ServiceWork, Tools, Work
@@ -30,7 +31,7 @@ def restart_services(work: Work, tools: Tools) -> Work:
             service = done.result()
             if service is not None:
                 work = work.with_service(service)
-    return work
+    return restart_itself(work, tools)
 
 
 def restart(service: ServiceWork, work: Work, tools: Tools) -> ServiceWork | None:

@@ -1,0 +1,251 @@
+"""Services under the built-in supervisor: no failed request through deploys, bad versions, kills and restarts of all."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import supervisor_servers as servers
+from tests.scenarios.conftest import PROGRAM, World, eventually
+from tests.supervisor_rig import Client, Load, alive
+
+KEEPER = 'while :; do "$@"; [ $? = 75 ] || exit; done'
+"""Starts it again when it leaves to be started again, as systemd or a container engine would."""
+SERVERS = {
+    "web": ("shim", ["node", "web.js"]),
+    "page": ("shim", [servers.python(), "web.py"]),
+    "raw": ("fd", ["node", "fd.js"]),
+    "job": ("stop-first", [servers.python(), "fds.py"]),
+}  # fmt: skip
+
+
+class Supervised:
+    """A world whose supervisor runs under a keeper."""
+
+    def __init__(self, world: World) -> None:
+        self.world, self.ports = world, dict[str, int]()
+        self.state = world.state / "shop" / "production"
+        self.socket = self.state / "supervisor.sock"
+        self.keeper: subprocess.Popen[bytes] | None = None
+
+    def project(self, *names: str) -> None:
+        servers.write(self.world.clone)
+        files: dict[str, str | None] = {}
+        text = ""
+        for name in names:
+            handoff, command = SERVERS[name]
+            self.ports[name] = self.world.free_port()
+            if command[0] == "node":
+                command = [servers.node(), *command[1:]]
+            text += (
+                f'[services.{name}]\nsource = "{name}"\ntarget = "{{live}}/{name}"\nruntime = "supervisor"\n'
+                f'command = {command}\nlisten = "127.0.0.1:{self.ports[name]}"\nhandoff = "{handoff}"\n'
+                f'env = {{ PORT = "{self.ports[name]}" }}\n'
+            )
+            for file in (self.world.clone / command[1], self.world.clone / "version"):
+                files[f"{name}/{file.name}"] = file.read_text()
+        self.world.project(text, files)
+
+    def version(self, version: str) -> str:
+        return self.world.publish({f"{name}/version": version for name in self.ports}, version)
+
+    def start(self, *before: str) -> None:
+        words = ["sh", "-c", KEEPER, "keeper", *before, str(PROGRAM), "supervise"]
+        with open(self.world.root / "supervisor.out", "ab") as out:
+            self.keeper = subprocess.Popen(
+                words, cwd=self.world.clone, env=self.world.env, stdin=subprocess.DEVNULL, stdout=out, stderr=out,
+                start_new_session=True,
+            )  # fmt: skip
+        self.until_it_answers()
+
+    def until_it_answers(self) -> None:
+        eventually(lambda: self.run() is not None, "the supervisor answers")
+
+    def run(self) -> str | None:
+        """Names the supervisor process that answers."""
+        try:
+            client = Client(self.socket)
+        except OSError:
+            return None
+        try:
+            return str(client.ask("status")[-1]["run"])
+        except (AssertionError, OSError):
+            return None
+        finally:
+            client.close()
+
+    def pid(self) -> int:
+        client = Client(self.socket)
+        try:
+            return int(client.ask("status")[-1]["pid"])
+        finally:
+            client.close()
+
+    def processes(self) -> list[int]:
+        """Every process that was started as one of the services."""
+        found = []
+        for folder in Path("/proc").iterdir():
+            try:
+                if folder.name.isdigit() and os.readlink(folder / "cwd").startswith(f"{self.world.live}/"):
+                    found.append(int(folder.name))
+            except OSError:
+                continue
+        return sorted(pid for pid in found if alive(pid))
+
+    def answers(self, version: str) -> None:
+        for port in self.ports.values():
+            assert self.world.get(port) == (200, version)
+
+    def end(self) -> None:
+        if self.keeper is None or self.keeper.poll() is not None:
+            return
+        self.until_it_answers()
+        client = Client(self.socket)
+        client.ask("shutdown")
+        client.close()
+        self.keeper.wait(30)
+
+
+@pytest.fixture
+def supervised(world: World) -> Iterator[Supervised]:
+    made = Supervised(world)
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+def during(ports: list[int], work: threading.Thread) -> dict[int, Load]:
+    """Requests at all of these ports while the thread runs."""
+    loads = {port: Load(port, rate=100) for port in ports}
+
+    async def all_of_them() -> None:
+        work.start()
+        await asyncio.gather(*(load.during(work.join) for load in loads.values()))
+
+    asyncio.run(all_of_them())
+    return loads
+
+
+def test_no_request_fails_while_versions_are_deployed_and_a_bad_one_is_rolled_back(supervised: Supervised) -> None:
+    world = supervised.world
+    supervised.project(*SERVERS)
+    refused = world.deploy(ok=(1,))
+    assert (refused["status"], refused["services"]) == ("failed", [])
+    assert "supervisor" in refused["errorSummary"] and not (world.live / "web").exists()
+    told = world.homeport("deploy", ok=(1,))
+    assert "homeport -p shop -e production supervise" in told.stdout + told.stderr
+
+    supervised.start()
+    assert world.deploy()["status"] == "deployed"
+    supervised.answers("one")
+    assert {row["state"] for row in world.json("status")["services"]} == {"running"}
+    outcomes: list[str] = []
+
+    def deploys() -> None:
+        supervised.version("two")
+        outcomes.append(world.deploy()["status"])
+        supervised.answers("two")
+        world.publish({"web/web.js": "console.log('not this one'); process.exit(3)\n", "page/version": "three"})
+        outcomes.append(world.deploy(ok=(1,))["status"])
+
+    loads = during(list(supervised.ports.values()), threading.Thread(target=deploys))
+    assert outcomes == ["deployed", "rolled_back"]
+    for name, port in supervised.ports.items():
+        assert loads[port].failures == [], name
+        assert len(loads[port].answers) > 50 and {"one", "two"} <= set(loads[port].answers), name
+    supervised.answers("two")
+    eventually(lambda: len(supervised.processes()) == len(SERVERS), "one process of each service is left")
+    assert "not this one" in world.homeport("logs", "web").stdout
+    assert world.homeport("check").code == 0
+
+
+def test_all_is_restarted_with_the_supervisor_itself_and_a_killed_one_is_followed_by_the_next(
+    supervised: Supervised,
+) -> None:
+    world = supervised.world
+    supervised.project("web")
+    supervised.start()
+    world.deploy()
+    before, run = supervised.processes(), supervised.run()
+
+    def restart() -> None:
+        done = world.json("restart", "all")
+        assert done["status"] == "deployed"
+
+    loads = during([supervised.ports["web"]], threading.Thread(target=restart))
+    assert loads[supervised.ports["web"]].failures == []
+    again = supervised.run()
+    assert again not in (None, run)
+    eventually(lambda: len(supervised.processes()) == 1, "one process is left")
+    assert supervised.processes() != before
+    stages = [row["stage"] for row in world.json("show", str(world.json("history")["deploys"][0]["id"]))["stages"]]
+    assert "restarting-self" in stages and stages[-1] == "stamp"
+
+    # killed alone while a deploy restarts: its children run on, the next one finds them, the deploy ends truly
+    supervised.version("two")
+    ended: list[str] = []
+    deploy = threading.Thread(target=lambda: ended.append(world.deploy(ok=(0, 1))["status"]))
+    deploy.start()
+    eventually(lambda: len(supervised.processes()) > 1 or not deploy.is_alive(), "the new process is started")
+    os.kill(supervised.pid(), signal.SIGKILL)
+    assert supervised.keeper is not None
+    supervised.keeper.wait(20)
+    supervised.start()
+    deploy.join()
+    assert ended == ["deployed"]
+    supervised.answers("two")
+    eventually(lambda: len(supervised.processes()) == 1, "exactly one process is left")
+
+
+def test_as_pid_1_of_a_container_all_ends_with_it_and_the_deploy_that_asked_still_ends_truly(
+    supervised: Supervised,
+) -> None:
+    words = ["unshare", "--pid", "--fork", "--mount-proc", "--kill-child"]
+    if shutil.which("unshare") is None or subprocess.run([*words, "true"], capture_output=True).returncode != 0:
+        pytest.skip("no process namespace can be made here")
+    world = supervised.world
+    if os.stat("/dev/shm").st_dev == os.stat("/").st_dev:
+        pytest.skip("no second file system to keep the state on")
+    world.state = Path(tempfile.mkdtemp(dir="/dev/shm"))
+    supervised.state = world.state / "shop" / "production"
+    supervised.socket = supervised.state / "supervisor.sock"
+    try:
+        supervised.project("web")
+        supervised.start(*words)
+        inner = ["nsenter", "-t", str(_init_of(supervised)), "--pid", "--mount", f"--wd={world.clone}", "--"]
+        world.enter = lambda cwd: inner
+        assert world.deploy()["status"] == "deployed"
+        run = supervised.run()
+        asked = world.homeport("--json", "restart", "all", ok=None)
+        assert asked.code != 0, "whoever asked ended with the container"
+        eventually(lambda: supervised.run() not in (None, run), "the container was started again")
+        world.enter = lambda cwd: []
+        eventually(lambda: world.json("history")["deploys"][0]["state"] == "done", "the deploy has an outcome")
+        row = world.json("history")["deploys"][0]
+        assert (row["kind"], row["status"], row["stage"]) == ("restart", "deployed", "stamp")
+        supervised.answers("one")
+        eventually(lambda: len(supervised.processes()) == 1, "exactly one process is left")
+    finally:
+        supervised.end()
+        shutil.rmtree(world.state, ignore_errors=True)
+
+
+def _init_of(supervised: Supervised) -> int:
+    """The supervisor's process id outside of its namespace: the child of the keeper's unshare."""
+    assert supervised.keeper is not None
+    outer = _child_of(supervised.keeper.pid)
+    return _child_of(outer)
+
+
+def _child_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/task/{pid}/children").read_text().split()[0])
