@@ -12,6 +12,7 @@ import pytest
 
 from homeport.doors.contact import CONSIDERED
 from homeport.doors.git_read import EMPTY_TREE
+from homeport.model.deploys import TargetRecord
 from homeport.model.live import FirstContact
 from tests.targets.conftest import Host, git, git_env, link, refused
 from tests.targets.test_moments import Crash, crash, right_before_the_first_change, start_again
@@ -247,6 +248,28 @@ def test_a_gc_in_the_middle_of_a_sync_keeps_both_sides(host: Host) -> None:
     record = host.store.target("api")
     assert record is not None and record.syncing is not None
     assert all(host.mirror.has(tree) for tree in record.syncing[1:])
+
+
+def test_a_gc_right_after_the_record_keeps_the_commit_that_it_names(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ref used to be set after the row."""
+    host.put({"a.txt": "one", "key.pem": "x"})
+    sha = host.commit({"a.txt": "two"})
+    end = host.store.end_sync
+
+    def ends_and_dies(record: TargetRecord) -> None:
+        end(record)
+        raise Crash
+
+    monkeypatch.setattr(host.store, "end_sync", ends_and_dies)
+    with pytest.raises(Crash):
+        host.deploy(sha)
+    monkeypatch.undo()
+    host.commit({"a.txt": "another history"}, anew=True)
+    gc(host)
+    record = host.store.target("api")
+    assert record is not None and record.commit == sha and host.mirror.has(sha) and host.mirror.has(record.tree)
+    host.deploy(host.commit({"a.txt": "three"}))
+    assert [ref for ref in host.mirror.kept("state/") if "next" in ref] == []
 
 
 def test_a_gc_keeps_what_was_recorded_by_hand_and_after_patterns_changed(host: Host) -> None:

@@ -123,16 +123,21 @@ class Mirror(MirrorReader):
 
     def keep(self, ref: str, oid: str | None) -> None:
         """As `Git.keep`."""
-        full = f"refs/homeport/{ref}"
+        self.keep_all({ref: oid})
+
+    def keep_all(self, refs: Mapping[str, str | None]) -> None:
+        """As `keep` for several refs, with one git: all of them, or none."""
+        orders = [f"delete refs/homeport/{ref}\0\0" if oid is None
+                  else f"update refs/homeport/{ref}\0{self._object(oid)}\0\0" for ref, oid in refs.items()]  # fmt: skip
+        said = to_bytes("".join(orders))
         with self._writing():
-            args = ("-d", full) if oid is None else (full, self._object(oid))
-            done = self.cmd.code("update-ref", "--no-deref", *args, ok=(0, 1, 128))
+            done = self.cmd.code("update-ref", "--no-deref", "--stdin", "-z", input=said, ok=(0, 1, 128))
             if done.code and b".lock" in done.stderr:
                 self._clear_stale_locks()
-                done = self.cmd.code("update-ref", "--no-deref", *args, ok=(0,))
+                done = self.cmd.code("update-ref", "--no-deref", "--stdin", "-z", input=said, ok=(0,))
         if done.code:
-            said = printable(done.stderr.decode("utf-8", "replace").strip())
-            raise InfrastructureFault(f"{full} cannot be written: {said}", where=self.path,
+            why = printable(done.stderr.decode("utf-8", "replace").strip())
+            raise InfrastructureFault(f"refs/homeport/{next(iter(refs))} cannot be written: {why}", where=self.path,
                                       next="homeport doctor", code="ref")  # fmt: skip
 
     def kept(self, prefix: str = "") -> dict[str, str]:

@@ -115,7 +115,7 @@ class LiveTargets:
             record = self._book.record(target)
             if not refuse_foreign_claim(root, target.path, self._book.claim(target)):
                 write_claim(root, target.path, self._book.claim(target))
-            self._git.keep(self._book.ref(target, "next"), plan.to_tree)
+            self._book.coming(target, plan.to_tree, commit)
 
             def begin() -> None:
                 if record.syncing is None or plan.from_tree != plan.to_tree:
@@ -132,8 +132,7 @@ class LiveTargets:
             found = os.fstat(root)
             self._book.end(target, replace(record, path=target.path, source=target.source, tree=plan.to_tree, commit=commit,
                                       device=found.st_dev, inode=found.st_ino, patterns=self._book.digest(target),
-                                      syncing=None))  # fmt: skip
-            self._git.keep(self._book.ref(target, "next"), None)
+                                      syncing=None), came=True)  # fmt: skip
         return _result(target, applied)
 
     def take(self, target: Target, to_tree: str, commit: str | None, paths: Sequence[str] | None = None) -> None:

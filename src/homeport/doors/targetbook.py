@@ -52,12 +52,22 @@ class TargetBook:
                              code="no-record")  # fmt: skip
         return found
 
-    def end(self, target: Target, record: TargetRecord) -> None:
-        """Records what is there now and drops the row `syncing`; both sides stay safe from a gc all the time."""
+    def coming(self, target: Target, tree: str, commit: str | None) -> None:
+        """Keeps what is about to be recorded safe from a gc, beside what is recorded."""
+        self._git.keep_all({self.ref(target, "next"): tree, self.ref(target, "next-commit"): commit})
+
+    def end(self, target: Target, record: TargetRecord, *, came: bool = False) -> None:
+        """Records what is there now and drops the row `syncing`; both sides stay safe from a gc all the time.
+
+        `came`: `coming` was told of exactly this tree and commit.
+        """
+        if not came:
+            self.coming(target, record.tree, record.commit)
         self._store.end_sync(record)
-        self._git.keep(self.ref(target, "tree"), record.tree)
-        if record.commit is not None:
-            self._git.keep(self.ref(target, "commit"), record.commit)
+        kept = {"tree": record.tree, "commit": record.commit, "next": None, "next-commit": None}
+        if record.commit is None:
+            del kept["commit"]
+        self._git.keep_all({self.ref(target, what): oid for what, oid in kept.items()})
 
     def ref(self, target: Target, what: str) -> str:
         return f"state/{self._environment}/{target.name}/{what}"
