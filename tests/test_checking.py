@@ -43,8 +43,7 @@ def test_a_deploy_must_refuse_what_this_version_would_leave_out(text: str, where
     [
         ("[notify]\non = ['failure']", "notify"),
         ("[checks.unit]\nrun = 'x'", "checks"),
-        ("[scopes.a]\nservices = []", "scopes"),
-        ("[environments.b]\nbranch = 'b'\nconverge = '1m'", "environments.b.converge"),
+        ("[scopes.a]\nservices = []\nbuild = ['make']", "scopes.a.build"),
     ],
 )
 def test_what_only_has_no_effect_yet_does_not_stop_a_deploy(text: str, where: str) -> None:

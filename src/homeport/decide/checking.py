@@ -66,18 +66,20 @@ def _top(config: Config) -> Iterator[Note]:
     if config.migrate is not None and config.migrate.undo is not None:
         yield _lacking(("migrate", "undo"), "undo of migrations")
     for key, what in (
-        ("scopes", "scopes"), ("checks", "CI checks of its own"),
+        ("checks", "CI checks of its own"),
         ("notify", "notifications"),
     ):  # fmt: skip
         if getattr(config, key):
             yield _lacking((key,), what, fatal=False)
+    for name, scope in config.scopes.items():
+        if scope.build is not None:
+            yield _lacking(("scopes", name, "build"), "builds of a whole scope", fatal=False)
 
 
 def _environment(environment: Environment, path: Path) -> Iterator[Note]:
     fresh = Environment(branch=environment.branch)
     for key, what in (
         ("strategy", "strategies for several hosts"),
-        ("converge", "converging by itself"),
     ):  # fmt: skip
         if getattr(environment, key) != getattr(fresh, key):
             yield _lacking((*path, key.rstrip("_")), what, fatal=False)
