@@ -36,8 +36,9 @@ from homeport.model.edits import Person
 from homeport.model.errors import ConfigFault, HomeportError, StateFault, UsageFault
 from homeport.model.ports import Journal, Shell
 from homeport.model.remote import Caller, Elsewhere
-from homeport.model.rules import Actor
+from homeport.model.rules import Actor, ActorKind
 from homeport.model.running import Unit
+from homeport.model.tokens import Token
 from homeport.model.trying import WorkingTree
 from homeport.model.watching import Watches
 
@@ -107,6 +108,10 @@ def open_site(folder: str = ".", project: str | None = None, environment: str | 
 
 def _known_site(project: str | None, environment: str | None) -> Site:
     root = state_root()
+    for named in (project, environment):
+        if named is not None and (not named or named.startswith(".") or "/" in named):
+            raise UsageFault(f"{named!r} names no project or environment", where=root, next="homeport -p PROJECT ...",
+                             code="no-project")  # fmt: skip
     known = sorted(p for p in (os.listdir(root) if os.path.isdir(root) else []) if not p.startswith("."))
     if project is None and len(known) != 1:
         raise UsageFault(
@@ -191,7 +196,7 @@ def own_name() -> str:
 def _placed(config: Config, environment: str, host_config: HostConfig | None, host: str | None) -> None:
     """Raises Elsewhere when the work belongs on other machines, Refused when this one is not who it should be (A2)."""
     here = host_name(host_config)
-    if caller() is None:
+    if caller() is None and not _bound:
         places = placing.elsewhere(config, environment, here, host_config is not None, host, owns_address)
         if places:
             raise Elsewhere(places)
@@ -216,6 +221,14 @@ _callers: list[Caller] = []
 def called_by(asking: Caller) -> None:
     """This process works for somebody on another machine from now on."""
     _callers.append(asking)
+
+
+_bound: list[Token | None] = []
+
+
+def acting_as(token: Token | None) -> None:
+    """This process works for an ssh key from now on, on this machine only, and with a token as that token."""
+    _bound.append(token)
 
 
 def caller() -> Caller | None:
@@ -385,12 +398,19 @@ def at_terminal(argv: list[str]) -> int:
 def actor() -> Actor:
     """Who asks, of what kind and from where; an agent stays one over ssh."""
     found = asker(person())
+    bound = _bound[-1] if _bound else None
+    if bound is not None:
+        kind: ActorKind = "trigger" if bound.kind == "forge" else bound.kind
+        return msgspec.structs.replace(found, kind=kind, confirms=bound.may("confirm"))
     asking = caller()
     return found if asking is None or asking.kind == "person" else msgspec.structs.replace(found, kind=asking.kind)
 
 
 def person() -> str:
-    """Who asks: the person at the other machine, else the login behind sudo, else the user."""
+    """Who asks: the token of the key, else the person at the other machine, the login behind sudo, the user."""
+    bound = _bound[-1] if _bound else None
+    if bound is not None:
+        return bound.name
     asking = caller()
     if asking is not None:
         return asking.by

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Callable
 
 import click
 
@@ -21,7 +22,8 @@ VERBS = {
     "try": "trying", "adopt": "adopting", "accept": "adopting", "edits": "adopting",
     "hostfile": "hosting", "rules": "ruling", "audit": "ruling",
     "block": "guarding", "unblock": "guarding", "hold": "guarding", "unhold": "guarding", "db": "guarding",
-    "token": "tokens", "serve": "serving", "supervise": "supervising", "converge": "serving",
+    "token": "tokens", "ssh-entry": "entering", "serve": "serving", "supervise": "supervising",
+    "converge": "serving",
 }  # fmt: skip
 """Each verb and the module that has it."""
 HELP_OF = {
@@ -59,6 +61,7 @@ HELP_OF = {
     "hold": "Pause deploys by triggers.",
     "unhold": "End the pause.",
     "token": "Make, list and revoke tokens.",
+    "ssh-entry": "Let a key do what its token may.",
     "serve": "Listen: API, events, webhooks, timer.",
     "converge": "Deploy what is new, once.",
     "db": "Check or copy the state database.",
@@ -83,7 +86,7 @@ class Verbs(click.Group):
         if cmd_name not in VERBS:
             return None
         module = importlib.import_module(f"homeport.cli.{VERBS[cmd_name]}")
-        command: click.Command = getattr(module, cmd_name)
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -139,12 +142,16 @@ def cli(ctx: click.Context, folder: str, project: str | None, environment: str |
 
 def main() -> None:
     """The program. Exit codes are those of DESIGN section 9; no traceback reaches a person."""
-    sys.exit(_run(sys.argv[1:]))
+    sys.exit(run(sys.argv[1:]))
 
 
-def _run(argv: list[str]) -> int:
+def run(argv: list[str], before: Callable[[], None] | None = None) -> int:
+    """Carries out one command line, after `before` had nothing against it; the exit code. Errors are told, none is
+    raised."""
     json = "--json" in argv
     try:
+        if before is not None:
+            before()
         return _carried_out(argv)
     except click.exceptions.Exit as ended:
         return ended.exit_code

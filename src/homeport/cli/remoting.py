@@ -188,6 +188,9 @@ class _Hearing:
             self.answer(said, line)
 
     def _greet(self, line: bytes, kind: object) -> None:
+        if kind == "error":
+            self._act("error", msgspec.json.decode(line), line)
+            return
         if kind != "hello":
             self._heard.noise = [*self._heard.noise, line.decode("utf-8", "replace").strip()][-3:]
             return
