@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import socket
 import sys
 from collections.abc import Callable
@@ -12,8 +11,7 @@ from typing import Any
 
 import msgspec
 
-from homeport.decide import adopting, layout, loading, placing
-from homeport.doors.asker import asker
+from homeport.decide import layout, loading, placing
 from homeport.doors.clock import SystemClock
 from homeport.doors.git import Mirror
 from homeport.doors.hostfiles import HostFileDoor
@@ -32,16 +30,15 @@ from homeport.doors.store import SqliteStore
 from homeport.doors.tokenbook import TokenBook
 from homeport.flow.site import Site
 from homeport.model.config import Config, Environment, HostConfig, Project, Secret
-from homeport.model.edits import Person
 from homeport.model.errors import ConfigFault, HomeportError, StateFault, UsageFault
 from homeport.model.ports import Journal, Shell
-from homeport.model.remote import Caller, Elsewhere
-from homeport.model.rules import Actor, ActorKind
+from homeport.model.remote import Elsewhere
 from homeport.model.running import Unit
-from homeport.model.tokens import Token
 from homeport.model.trying import WorkingTree
 from homeport.model.watching import Watches
+from homeport.wiring_person import actor, caller, for_a_key, identity, person
 
+__all__ = ["actor", "identity", "person"]
 ETC_HOST_FILE = "/etc/homeport/host.toml"
 
 
@@ -196,7 +193,7 @@ def own_name() -> str:
 def _placed(config: Config, environment: str, host_config: HostConfig | None, host: str | None) -> None:
     """Raises Elsewhere when the work belongs on other machines, Refused when this one is not who it should be (A2)."""
     here = host_name(host_config)
-    if caller() is None and not _bound:
+    if caller() is None and not for_a_key():
         places = placing.elsewhere(config, environment, here, host_config is not None, host, owns_address)
         if places:
             raise Elsewhere(places)
@@ -213,27 +210,6 @@ def owns_address(address: str) -> bool:
     except OSError:
         return False
     return True
-
-
-_callers: list[Caller] = []
-
-
-def called_by(asking: Caller) -> None:
-    """This process works for somebody on another machine from now on."""
-    _callers.append(asking)
-
-
-_bound: list[Token | None] = []
-
-
-def acting_as(token: Token | None) -> None:
-    """This process works for an ssh key from now on, on this machine only, and with a token as that token."""
-    _bound.append(token)
-
-
-def caller() -> Caller | None:
-    """Who asked from another machine; None for a person at this one."""
-    return _callers[-1] if _callers else None
 
 
 def checkout_origin(folder: str) -> str:
@@ -348,22 +324,6 @@ def become_supervisor(state: str, units: list[Unit], scopes: dict[str, list[str]
     become(state, units, scopes, **how)
 
 
-def identity(folder: str) -> Person | None:
-    """Who commits: `user.name` and `user.email` as git knows them in the checkout around the folder, else
-    GIT_AUTHOR_NAME and GIT_AUTHOR_EMAIL; None when neither says. For a caller, what it said."""
-    asking = caller()
-    if asking is not None:
-        return adopting.person_of(*asking.author) if asking.author else None
-    here = LocalShell().run(["git", "-C", folder, "rev-parse", "--git-dir"], ok=(0, 128)).code == 0
-    if here:
-        told = [LocalShell().run(["git", "-C", folder, "config", "--get", f"user.{key}"], ok=(0, 1, 128)).stdout
-                for key in ("name", "email")]  # fmt: skip
-        found = adopting.person_of(*(raw.decode("utf-8", "replace") for raw in told))
-        if found is not None:
-            return found
-    return adopting.person_of(os.environ.get("GIT_AUTHOR_NAME", ""), os.environ.get("GIT_AUTHOR_EMAIL", ""))
-
-
 _started: dict[str, int] = {}
 """The runner that this process started last, by state folder."""
 
@@ -393,28 +353,3 @@ def at_terminal(argv: list[str]) -> int:
     from homeport.doors.shell import attached
 
     return attached(argv)
-
-
-def actor() -> Actor:
-    """Who asks, of what kind and from where; an agent stays one over ssh."""
-    found = asker(person())
-    bound = _bound[-1] if _bound else None
-    if bound is not None:
-        kind: ActorKind = "trigger" if bound.kind == "forge" else bound.kind
-        return msgspec.structs.replace(found, kind=kind, confirms=bound.may("confirm"))
-    asking = caller()
-    return found if asking is None or asking.kind == "person" else msgspec.structs.replace(found, kind=asking.kind)
-
-
-def person() -> str:
-    """Who asks: the token of the key, else the person at the other machine, the login behind sudo, the user."""
-    bound = _bound[-1] if _bound else None
-    if bound is not None:
-        return bound.name
-    asking = caller()
-    if asking is not None:
-        return asking.by
-    try:
-        return os.environ.get("SUDO_USER") or pwd.getpwuid(os.geteuid()).pw_name
-    except KeyError:
-        return str(os.geteuid())

@@ -40,7 +40,8 @@ def test_a_bound_key_does_what_its_token_may_and_no_more(entered: Fleet) -> None
     mark = fleet.laptop.root / "ran"
     for command, code in (
         ("", "entry"), (f"touch {mark}", "entry"), ("homeport token list", "entry"),
-        ("homeport hold --because x", "no-right"), ("homeport -C /tmp status", "entry"), ("homeport -p ../../x status", "no-project"),
+        ("homeport hold --because x", "no-right"),
+        ("homeport -C /tmp status", "entry"), ("homeport -p ../../x status", "no-project"),
         (f"homeport status; touch {mark}", "usage"),
     ):  # fmt: skip
         done = ssh(fleet, command.replace("homeport ", "homeport --json ", 1) if "--json" not in command else command)

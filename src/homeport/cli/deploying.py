@@ -238,7 +238,7 @@ def _request(kind: Kind, ref: str | None, services: tuple[str, ...], on_drift: s
 
 def own_run() -> str | None:
     """The CI run that this command is part of, as its forge numbers it."""
-    from homeport.wiring import caller
+    from homeport.wiring_person import caller
 
     asking = caller()
     if asking is not None:

@@ -35,7 +35,8 @@ def _allow(words: list[str], name: str, options: Options) -> None:
     acts as the token."""
     from homeport.decide import entering
     from homeport.flow.tokens import named, require
-    from homeport.wiring import acting_as, open_site
+    from homeport.wiring import open_site
+    from homeport.wiring_person import acting_as
 
     before, verb, given = _parsed(words)
     right = entering.right_for(verb)

@@ -132,7 +132,8 @@ def cli(ctx: click.Context, folder: str, project: str | None, environment: str |
                       verbose=verbose, words=ctx.meta.get(WORDS, ()))  # fmt: skip
     if caller is not None:
         from homeport.cli.calling import Call, read_caller
-        from homeport.wiring import called_by, own_name
+        from homeport.wiring import own_name
+        from homeport.wiring_person import called_by
 
         options.call = Call(read_caller(caller))
         called_by(options.call.caller)
