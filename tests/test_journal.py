@@ -236,3 +236,28 @@ def test_a_link_in_the_place_of_a_journal_is_not_followed(path: str, tmp_path: P
 def test_redaction(text: str, safe: str) -> None:
     redactor = Redactor(["hunter2hunter2", "hunter2", "a/b/c/d", "short", "-----KEY-----\nQUJDREVGR0g\n"])
     assert redactor.redact(text) == safe
+
+
+def test_lines_that_come_at_once_are_kept_as_if_one_by_one(path: str) -> None:
+    given = ["plain", "the password is hunter2hunter2", "", "tab\tand \x1b[31mred", "Größe \U0001f600", "lone \udc80"]
+    together, apart = opened(path), opened(f"{path}.2")
+    together.lines("stderr", given, "api")
+    for line in given:
+        apart.line("stderr", line, "api")
+    together.close()
+    apart.close()
+    found, wanted = events(path), events(f"{path}.2")
+    assert [{**e, "at": ""} for e in found] == [{**e, "at": ""} for e in wanted]
+    assert b"hunter2" not in Path(path).read_bytes()
+
+
+def test_lines_that_come_at_once_stop_at_the_bound_like_others(path: str) -> None:
+    journal = opened(path, largest=2000)
+    for _ in range(50):
+        journal.lines("stdout", ["x" * 100] * 5)
+    journal.write(done())
+    journal.close()
+    found = events(path)
+    kept = sum(e["type"] == "deploy.log" for e in found)
+    assert 0 < kept < 20
+    assert found[-2]["message"] == f"{250 - kept} lines of output were not kept"

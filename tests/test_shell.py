@@ -10,13 +10,16 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from homeport.doors import leftovers, shell
-from homeport.doors.shell import LocalShell
+from homeport.doors.shell import LocalShell, _Lines
 from homeport.model.errors import Cancelled, Failed, InfrastructureFault
 from homeport.model.ports import Completed, Job
 
@@ -184,7 +187,7 @@ def test_a_reader_that_fails_leaves_no_job_behind(tmp_path: Path) -> None:
 
 RUNNER = """
 import sys
-from homeport.doors.shell import LocalShell
+from homeport.doors.shell import LocalShell, _Lines
 from homeport.model.ports import Job
 LocalShell(sys.argv[1]).job(Job(command=sys.argv[2], cwd=sys.argv[3], env={"PATH": sys.argv[4]}, label="x", timeout=600),
                             lambda stream, line: None)
@@ -267,3 +270,32 @@ def test_jobs_in_parallel_threads_do_not_disturb_each_other(tmp_path: Path) -> N
     for thread in threads:
         thread.join()
     assert results == {n: [("stdout", f"{n}-{i}") for i in (1, 2, 3)] for n in range(16)}
+
+
+@dataclass
+class Together:
+    """A reader that takes many lines in one call."""
+
+    found: list[str]
+
+    def __call__(self, stream: str, line: str) -> None:
+        self.found.append(line)
+
+    def many(self, stream: str, lines: list[str]) -> None:
+        self.found += lines
+
+
+ODD = [b"\n", b"a\r\n", b"\0\n", "ß€😀".encode(), b"x" * 70_000]
+
+
+@given(st.lists(st.one_of(st.binary(max_size=60), st.sampled_from(ODD)),
+                max_size=12))  # fmt: skip
+def test_lines_handed_on_together_are_the_lines_handed_on_one_by_one(chunks: list[bytes]) -> None:
+    single: list[str] = []
+    together = Together([])
+    for take in (lambda _, line: single.append(line), together):
+        lines = _Lines("stdout", take)
+        for chunk in chunks:
+            lines.feed(chunk)
+        lines.end()
+    assert together.found == single

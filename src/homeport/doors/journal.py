@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import msgspec
@@ -16,11 +16,12 @@ from homeport.model.errors import InfrastructureFault
 from homeport.model.events import DeployDone, Event, LogLine, Notice
 from homeport.model.ports import Clock
 
-LARGEST = 64 * 1024 * 1024
+LARGEST = 256 * 1024 * 1024
 """Bytes of output lines that are kept; events are always written."""
 POLL = 0.02
 """Seconds between two looks of a follower."""
 CHUNK = 1024 * 1024
+_encoder = msgspec.json.Encoder()
 _whole_line = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _LAST = b'{"type":"deploy.done"'
 
@@ -66,6 +67,23 @@ class FileJournal:
                 self._put(self._notice("there is too much output: from here on lines are counted, not kept"))
             self._dropped += 1
 
+    def lines(self, stream: Literal["stdout", "stderr"], lines: Sequence[str], service: str | None = None) -> None:
+        whole = "\n".join(lines)
+        plain = self._redact(whole) == whole
+        at = self._clock.now()
+        safe = lines if plain else [self._redact(line) for line in lines]
+        events = [LogLine(deploy_id=self._deploy, stream=stream, line=line, service=service, at=at) for line in safe]
+        with self._guard:
+            try:
+                raw = _encoder.encode_lines(events)
+            except UnicodeEncodeError:
+                raw = b""
+            if not raw or self._torn or self._size + len(raw) > self._largest:
+                for line in lines:
+                    self.line(stream, line, service)
+                return
+            self._append(raw)
+
     def sync(self) -> None:
         try:
             os.fdatasync(self._file)
@@ -84,8 +102,9 @@ class FileJournal:
 
     def _put(self, event: Event) -> None:
         raw = encode(self._told(event)) + b"\n"
-        if self._torn:
-            raw = b"\n" + raw
+        self._append(b"\n" + raw if self._torn else raw)
+
+    def _append(self, raw: bytes) -> None:
         try:
             written = os.write(self._file, raw)
         except OSError as fault:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import pwd
 import selectors
@@ -23,6 +24,8 @@ from homeport.model.ports import Completed, Job, OnLine
 
 LONGEST_LINE = 64 * 1024
 """Bytes; a longer line is handed on in pieces."""
+PIPE = 256 * 1024
+"""Bytes of output that wait in the kernel, and that are taken at once."""
 GRACE = 5.0
 """Seconds between SIGTERM and SIGKILL."""
 LINGER = 1.0
@@ -200,6 +203,8 @@ class _Watch:
         self._selector.register(self._ended, selectors.EVENT_READ)
         for stream, pipe in (("stdout", child.stdout), ("stderr", child.stderr)):
             assert pipe is not None
+            with contextlib.suppress(OSError):
+                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE)
             self._selector.register(pipe, selectors.EVENT_READ, _Lines(cast("Stream", stream), on_line))
         self.leftovers = True
         """Something may still run: false only after a clean end."""
@@ -233,7 +238,7 @@ class _Watch:
             self._selector.unregister(self._ended)
             self._deadline = min(self._deadline, time.monotonic() + LINGER)
             return
-        chunk = os.read(key.fd, LONGEST_LINE)
+        chunk = os.read(key.fd, PIPE)
         if chunk:
             key.data.feed(chunk)
         else:
@@ -265,9 +270,12 @@ class _Lines:
     def __init__(self, stream: Stream, on_line: OnLine) -> None:
         self._stream = stream
         self._on_line = on_line
+        self._many = getattr(on_line, "many", None)
         self._rest = b""
 
     def feed(self, chunk: bytes) -> None:
+        if self._many is not None and self._at_once(self._rest + chunk):
+            return
         *whole, self._rest = (self._rest + chunk).split(b"\n")
         for line in whole:
             self._hand_on(line)
@@ -275,6 +283,24 @@ class _Lines:
             cut = _between_characters(self._rest)
             self._hand_on(self._rest[:cut])
             self._rest = self._rest[cut:]
+
+    def _at_once(self, known: bytes) -> bool:
+        """Hands all whole lines on in one call; False, with nothing done, when one of them needs a closer look."""
+        cut = known.rfind(b"\n")
+        try:
+            text = known[:max(cut, 0)].decode("utf-8")
+        except UnicodeDecodeError:
+            return False
+        lines = text.split("\n")
+        longest = LONGEST_LINE // 4
+        if cut < 0 or "\0" in text or max(len(known) - cut, *map(len, lines)) > longest:
+            return False
+        if "\r" in text:
+            lines = [line.removesuffix("\r") for line in lines]
+        assert self._many is not None
+        self._many(self._stream, lines)
+        self._rest = known[cut + 1 :]
+        return True
 
     def end(self) -> None:
         if self._rest:

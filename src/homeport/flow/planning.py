@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 from msgspec.structs import replace
@@ -27,6 +28,9 @@ class SilentJournal:
 
     def line(self, stream: Literal["stdout", "stderr", "homeport"], line: str, service: str | None = None) -> None:
         del stream, line, service
+
+    def lines(self, stream: Literal["stdout", "stderr"], lines: Sequence[str], service: str | None = None) -> None:
+        del stream, lines, service
 
     def sync(self) -> None:
         return

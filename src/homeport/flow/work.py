@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from homeport.flow.site import Site
 from homeport.model.config import Config, OnChange, Service
@@ -72,6 +73,20 @@ class Work:
         return replace(self, services={**self.services, service.name: service})
 
 
+@dataclass(frozen=True)
+class OutputLines:
+    """Satisfies `OnLine`: what a command prints goes into the journal."""
+
+    journal: Journal
+    service: str | None
+
+    def __call__(self, stream: Literal["stdout", "stderr"], line: str) -> None:
+        self.journal.line(stream, line, self.service)
+
+    def many(self, stream: Literal["stdout", "stderr"], lines: Sequence[str]) -> None:
+        self.journal.lines(stream, lines, self.service)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Tools:
     site: Site
@@ -88,10 +103,7 @@ class Tools:
         )
 
     def lines_of(self, service: str | None) -> OnLine:
-        def on_line(stream: str, line: str) -> None:
-            self.journal.line("stderr" if stream == "stderr" else "stdout", line, service)
-
-        return on_line
+        return OutputLines(self.journal, service)
 
 
 def tools_for(site: Site, deploy: str) -> Tools:
