@@ -135,6 +135,9 @@ def db_backup(options: Options, path: str) -> None:
     Example:
       homeport db backup /root/homeport.db
     """
+    from homeport.wiring import person
+
     with options.site() as site:
         site.store.backup(path)
+        site.store.audit(person(), "db backup", path)
     options.tell({"path": path}, lambda _: f"copied to {path}")

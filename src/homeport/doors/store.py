@@ -304,9 +304,10 @@ class SqliteStore:
     def hold(self, hold: Hold) -> None:
         self._db.write("INSERT INTO holds (until, body) VALUES (?, ?)", hold.until, encode(hold).decode())
 
-    def release(self) -> int:
-        """Ends every hold; how many there were."""
-        return self._db.write("DELETE FROM holds WHERE until > ?", self._clock.now())
+    def release(self, *, by_hand: bool = True) -> int:
+        """As `Store.release`."""
+        mine = "" if by_hand else " AND json_extract(body, '$.deployId') IS NOT NULL"
+        return self._db.write(f"DELETE FROM holds WHERE until > ?{mine}", self._clock.now())  # noqa: S608  # ours, above
 
     def cached(self, key: str) -> str | None:
         row = self._db.one("SELECT value FROM cached WHERE key = ?", key)

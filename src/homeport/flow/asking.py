@@ -39,7 +39,8 @@ def ask(site: Site, request: Request) -> str:
     request = stamped(site, request)
     deploy, joined = site.store.enqueue(request)
     if not joined:
-        site.store.audit(request.requested_by, f"ask {request.kind}", deploy)
+        site.store.audit(request.requested_by, f"ask {request.kind}", deploy, outcome="asked", actor=request.actor,
+                         origin=request.origin)  # fmt: skip
     if not joined or site.lock.free():
         site.start_runner()
     return deploy

@@ -11,7 +11,7 @@ from homeport.flow import editing, guarding
 from homeport.flow.goals import build_target, service_now, unit_of
 from homeport.flow.site import Site
 from homeport.flow.work import tools_for
-from homeport.model.deploys import ServiceRecord
+from homeport.model.deploys import Deploy, ServiceRecord
 from homeport.model.errors import HomeportError, Refused, UsageFault
 from homeport.model.live import Difference, Entry, Scan, Target
 from homeport.model.paths import printable
@@ -22,7 +22,7 @@ def status_of(site: Site) -> dict[str, Any]:
     records = site.store.services()
     newest = next((d for d in site.store.history(50) if d.status in ("deployed", "unchanged")), None)
     services = [_service_status(site, name, records) for name in layout.services_of(site.config, site.environment)]
-    hold = next(iter(site.store.holds()), None)
+    hold = max(site.store.holds(), key=lambda one: one.until, default=None)
     running = site.store.running()
     return {
         "project": site.project, "environment": site.environment, "host": site.host,
@@ -33,8 +33,27 @@ def status_of(site: Site) -> dict[str, Any]:
                                                                     float(site.env.edit_warning)),
         "oldEdits": editing.old_edits(site),
         "running": {"deployId": running.id, "stage": running.stage} if running else None,
-        "hostfiles": _hostfiles(site),
+        "hostfiles": _hostfiles(site), "idle": _idle(site, records, running),
     }  # fmt: skip
+
+
+def _idle(site: Site, records: dict[str, ServiceRecord], running: Deploy | None) -> dict[str, str] | None:
+    """Why no trigger deploys now, as far as it is known without asking the origin; None when nothing stops one."""
+    from homeport.decide import converging
+
+    last = [d for d in site.store.history(50) if d.state == "done"]
+    stopped = any(d.status in ("refused", "cancelled") for d in last[:10])
+    if not (stopped or site.env.observe or site.store.holds() or site.store.blocks()):
+        return None
+    if not site.git.has(f"refs/heads/{site.env.branch}"):
+        return None
+    names = layout.services_of(site.config, site.environment)
+    found = converging.decide(converging.Look(
+        tip=site.git.tip(site.env.branch), services=[records[n].sha if n in records else None for n in names],
+        last=last, blocks=site.store.blocks(), holds=site.store.holds(), running=running, observe=site.env.observe,
+    ))  # fmt: skip
+    told = found.code in ("observes", "held", "blocked", "refused", "cancelled")
+    return {"code": found.code, "because": found.because} if told else None
 
 
 def _hostfiles(site: Site) -> list[dict[str, Any]]:

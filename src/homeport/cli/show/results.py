@@ -163,6 +163,9 @@ def _in_the_way(said: dict[str, Any], ink: Ink) -> list[str]:
         since = min(row["since"] for row in late)
         lines.append(f"{ink('warn', 'undecided')} {count(len(late), 'edit')}, the oldest {ago(since) or text(since)}: "
                      f"{_fitted([row['path'] for row in late], 48)}")  # fmt: skip
+    idle = said.get("idle")
+    if idle and idle["code"] != "held":
+        lines.append(f"{ink('warn', 'nothing is deployed by itself')}: {text(idle['because'])}")
     outside = said.get("hostfiles", ())
     for row in outside:
         lines.append(f"{ink('warn', HOSTFILES.get(row['state'], row['state']))}: {text(row['path'])}"

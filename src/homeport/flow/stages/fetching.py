@@ -98,6 +98,15 @@ def in_scope(work: Work, tools: Tools) -> Work:
     return work.having(services=services)
 
 
+def _refuse_held(work: Work, tools: Tools) -> None:
+    """A trigger's deploy that was asked for before the hold began waits it out too; the next tick asks again."""
+    holds = tools.site.store.holds() if work.deploy.request.actor == "trigger" else []
+    if holds and work.deploy.attempts <= 1:
+        hold = max(holds, key=lambda one: one.until)
+        raise Refused(f"triggers are on hold until {hold.until}: {hold.because}", where=f"by {hold.by}, {hold.at}",
+                      next="homeport unhold, or homeport deploy by hand", code="held")  # fmt: skip
+
+
 def pass_gate(work: Work, tools: Tools) -> Work:
     """Blocks, observation and what this version cannot do: said before anything is touched."""
     site = tools.site
@@ -107,6 +116,7 @@ def pass_gate(work: Work, tools: Tools) -> Work:
     if site.env.observe:
         raise Refused(f"environment {site.environment} only observes", where="observe = true",
                       next="homeport drift", code="observe")  # fmt: skip
+    _refuse_held(work, tools)
     if work.deploy.request.kind != "live":
         for block in site.store.blocks():
             if block.sha == work.sha:

@@ -30,7 +30,8 @@ def record_success(work: Work, tools: Tools) -> Work:
     tools.journal.sync()
     tools.site.store.finish(deploy, Stamp(deploy=deploy.id, services=tuple(records)), block=_left_behind(work, tools))
     if work.deploy.kind in ("commit", "rollback"):
-        tools.site.store.release()
+        if tools.site.store.release(by_hand=False):
+            tools.site.store.audit("homeport", "unhold", f"deploy {deploy.id} succeeded")
         if work.sha is not None:
             unblock_passed(tools.site, work.sha)
     editing.note_deployed(work, tools)
