@@ -41,7 +41,6 @@ def test_a_deploy_must_refuse_what_this_version_would_leave_out(text: str, where
 @pytest.mark.parametrize(
     ("text", "where"),
     [
-        ("[notify]\non = ['failure']", "notify"),
         ("[checks.unit]\nrun = 'x'", "checks"),
         ("[scopes.a]\nservices = []\nbuild = ['make']", "scopes.a.build"),
     ],

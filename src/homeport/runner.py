@@ -1,4 +1,4 @@
-"""Process entry of the runner: `python -m homeport.runner STATE_ROOT PROJECT ENVIRONMENT`."""
+"""Process entry of the runner: `python -m homeport.runner STATE_ROOT PROJECT ENVIRONMENT [send]`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ def main(argv: list[str]) -> int:
     from homeport.wiring import site_from_state
 
     os.chdir("/")
-    root, project, environment = argv
+    root, project, environment, *rest = argv
+    if rest:
+        return send(root, project, environment)
     try:
         with site_from_state(root, project, environment) as site:
 
@@ -27,6 +29,21 @@ def main(argv: list[str]) -> int:
             signal.signal(signal.SIGINT, cancel)
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
             drain(site)
+    except HomeportError as fault:
+        sys.stderr.write(f"{fault} next: {fault.next}\n")
+        return fault.exit_code
+    return 0
+
+
+def send(root: str, project: str, environment: str) -> int:
+    """Empties the outbox, in a process that no deploy waits for."""
+    from homeport.flow.notifying import deliver
+    from homeport.model.errors import HomeportError
+    from homeport.wiring import site_from_state
+
+    try:
+        with site_from_state(root, project, environment) as site:
+            deliver(site)
     except HomeportError as fault:
         sys.stderr.write(f"{fault} next: {fault.next}\n")
         return fault.exit_code

@@ -265,9 +265,11 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
 
     from homeport.doors.builds import BuildFolders
     from homeport.doors.checkouts import Checkouts
+    from homeport.doors.notifier import AppriseChannel
+    from homeport.doors.outbox import OutboxTable
     from homeport.doors.targetbook import TargetBook
     from homeport.doors.tries import TryBox
-    from homeport.wiring_runtimes import forge, page, prober, runtimes
+    from homeport.wiring_runtimes import commit_page, forge, page, prober, runtimes
 
     def watches() -> Watches:
         from homeport.doors.watching import LiveWatches
@@ -294,6 +296,9 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
         merging=Branches(git, permits), secret_scan=SecretLook(state), tokens=TokenBook(store.database),
         permits=permits, forge=lambda its: forge(its, store, origin, redactor),
         request_page=lambda asked: page(config, origin, asked),
+        outbox=OutboxTable(store.database), outbox_lock=FileLock(os.path.join(state, "notify.lock")),
+        channel=AppriseChannel(), start_sending=lambda: start_sending(root, project, environment, state),
+        commit_page=lambda its, sha: commit_page(its, origin, sha),
     )  # fmt: skip
 
 
@@ -322,6 +327,12 @@ def become_supervisor(state: str, units: list[Unit], scopes: dict[str, list[str]
     from homeport.doors.supervising import become
 
     become(state, units, scopes, **how)
+
+
+def start_sending(root: str, project: str, environment: str, state: str) -> None:
+    """Starts a process in its own session that empties the outbox."""
+    argv = [sys.executable, "-m", "homeport.runner", root, project, environment, "send"]
+    detach(argv, {**os.environ, "HOMEPORT_STATE": root}, os.path.join(state, "notify.log"))
 
 
 _started: dict[str, int] = {}

@@ -44,3 +44,9 @@ def page(config: Config, origin: str, asked: NewRequest) -> str | None:
     from homeport.doors.forges import connect
 
     return connect.page(config.forge, origin, asked)
+
+
+def commit_page(config: Config, origin: str, sha: str) -> str | None:
+    from homeport.doors.forges.connect import commit_page
+
+    return commit_page(config.forge, origin, sha)

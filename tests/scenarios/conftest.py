@@ -10,12 +10,14 @@ import os
 import random
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -234,6 +236,11 @@ class World:
                 return fault.code, fault.read().decode()
         except OSError as fault:
             return 0, str(fault)
+
+    def sql(self, statement: str) -> None:
+        """Changes homeport's own database, as time or a fault would."""
+        with closing(sqlite3.connect(self.state / "shop" / "production" / "homeport.db")) as database, database:
+            database.execute(statement)
 
     def text(self, name: str) -> str:
         """A live file."""

@@ -67,7 +67,6 @@ def _top(config: Config) -> Iterator[Note]:
         yield _lacking(("migrate", "undo"), "undo of migrations")
     for key, what in (
         ("checks", "CI checks of its own"),
-        ("notify", "notifications"),
     ):  # fmt: skip
         if getattr(config, key):
             yield _lacking((key,), what, fatal=False)

@@ -205,6 +205,10 @@ class MirrorReader:
         raw = self.cmd.run("log", "-1", "--no-walk", "--encoding=UTF-8", "--format=%s", self._object(sha))
         return raw.decode("utf-8", "replace").rstrip("\n")
 
+    def author(self, sha: str) -> str:
+        raw = self.cmd.run("log", "-1", "--no-walk", "--encoding=UTF-8", "--format=%an", self._object(sha))
+        return raw.decode("utf-8", "replace").rstrip("\n")
+
     def log(self, sha: str, limit: int, path: str = "") -> list[str]:
         """Newest first; `sha` may be a branch; with `path` only the commits that touched it."""
         below = ("--", _folder(path)) if _folder(path) else ()

@@ -6,7 +6,7 @@ import os
 
 from msgspec.structs import replace
 
-from homeport.flow import pipeline, rollback
+from homeport.flow import notifying, pipeline, rollback
 from homeport.flow.ending import ended, tell_end
 from homeport.flow.site import Site
 from homeport.flow.stages import itself
@@ -37,7 +37,7 @@ def carry_out(site: Site, deploy: Deploy, *, resume: bool = False) -> Deploy:
             requested_by=deploy.requested_by, session_id=deploy.request.session_id,
         ))  # fmt: skip
         final = _attempt(site, deploy, tools, _stages(deploy, resume))
-        tell_end(final, tools)
+        _end(site, final, tools)
         return final
     finally:
         tools.shell.end_jobs_of(deploy.id)
@@ -48,6 +48,12 @@ def _stages(deploy: Deploy, resume: bool) -> tuple[pipeline.Stage, ...]:
     if deploy.kind == "restart":
         return pipeline.RESUME_RESTART if resume else pipeline.RESTART
     return pipeline.RESUME if resume else pipeline.DEPLOY
+
+
+def _end(site: Site, final: Deploy, tools: Tools) -> None:
+    """The last event first: whoever waits is answered before anybody is told."""
+    tell_end(final, tools)
+    notifying.after(site, final)
 
 
 def _attempt(site: Site, deploy: Deploy, tools: Tools, stages: tuple[pipeline.Stage, ...]) -> Deploy:
@@ -118,7 +124,7 @@ def recover(site: Site) -> None:
             fault = InfrastructureFault(f"interrupted in {stage}, before anything live changed", where=crashed.id,
                                         next="homeport deploy", code="interrupted")  # fmt: skip
             final = rollback.after_failure(pipeline.StageFailed(work, stage, fault), tools)
-            tell_end(final, tools)
+            _end(site, final, tools)
             return
     finally:
         tools.journal.close()
@@ -143,7 +149,7 @@ def _go_on(site: Site, crashed: Deploy, stage: str, work: Work) -> None:
             fault = InfrastructureFault(f"interrupted in {stage}", where=crashed.id, code="interrupted",
                                         next="homeport status")  # fmt: skip
             final = rollback.after_failure(pipeline.StageFailed(work, stage, fault), tools)
-        tell_end(final, tools)
+        _end(site, final, tools)
     finally:
         tools.journal.close()
 

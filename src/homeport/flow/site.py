@@ -10,6 +10,7 @@ from homeport.model.config import Config, Environment, HostConfig, Secret
 from homeport.model.edits import Ledger, Merging, SecretScan
 from homeport.model.forge import Forge, NewRequest
 from homeport.model.hostfiles import HostFiles, HostHistory
+from homeport.model.notices import Channel, Outbox
 from homeport.model.ports import Builds, Clock, Git, HostLists, Journal, LiveCheckouts, Lock, Rescues, Shell, Store, Targets
 from homeport.model.rules import Actor
 from homeport.model.running import Overseer, Prober, Runtime
@@ -64,6 +65,13 @@ class Site:
     load_config: Callable[[bytes, str], Config]
     migration_lock: Callable[[Secret | str, float, Callable[[], bool]], AbstractContextManager[None]]
     """(database URL, seconds to wait, is a cancel asked) -> held while a migration runs."""
+    outbox: Outbox
+    outbox_lock: Lock
+    channel: Channel
+    start_sending: Callable[[], None]
+    """Starts a process that empties the outbox, and does not wait for it."""
+    commit_page: Callable[[Config, str], str | None]
+    """Of a commit on the forge; None when the forge is not known."""
     hostfiles: HostFiles
     host_history: HostHistory
     hostfile_lock: Lock

@@ -77,6 +77,17 @@ def address(config: ForgeConfig, remote: str | None) -> tuple[str, str]:
     return web, repo
 
 
+def commit_page(config: ForgeConfig | None, remote: str, sha: str) -> str | None:
+    """Where the forge shows a commit; None when it cannot be told."""
+    if config is None:
+        return None
+    try:
+        web, repo = address(config, remote)
+    except ConfigFault:
+        return None
+    return f"{web}/{repo}/{'-/' if config.kind == 'gitlab' else ''}commit/{sha}"
+
+
 def _web(kind: str, host: str) -> str:
     """Of a git host; names without a dot are aliases in somebody's ssh configuration, `ssh.github.com` is GitHub."""
     hosted = _HOSTED[kind]

@@ -1,0 +1,42 @@
+"""The outbox, in the environment's database: messages survive a crash and a channel that is down."""
+
+from __future__ import annotations
+
+import msgspec
+from msgspec.structs import replace
+
+from homeport.doors.database import Database
+from homeport.doors.encoding import encode
+from homeport.model.notices import Letter
+
+
+class OutboxTable:
+    """Satisfies `Outbox`, over the connection of the store."""
+
+    def __init__(self, database: Database) -> None:
+        self._db = database
+
+    def put(self, letters: list[Letter], now: float) -> None:
+        with self._db.writing() as connection:
+            for letter in letters:
+                connection.execute("INSERT INTO outbox (body, since, due) VALUES (?, ?, ?)",
+                                   (encode(letter).decode(), now, now))  # fmt: skip
+
+    def due(self, now: float) -> list[Letter]:
+        rows = self._db.rows("SELECT id, body, attempts, since FROM outbox WHERE due <= ? ORDER BY id", now)
+        try:
+            return [replace(msgspec.json.decode(body, type=Letter), id=id, attempts=attempts, since=since)
+                    for id, body, attempts, since in rows]  # fmt: skip
+        except (msgspec.MsgspecError, UnicodeError) as fault:
+            raise self._db.corrupt(f"a waiting message cannot be read: {fault}") from fault
+
+    def waiting(self) -> int:
+        return int(self._db.rows("SELECT count(*) FROM outbox")[0][0])
+
+    def sent(self, letter: Letter) -> None:
+        with self._db.writing() as connection:
+            connection.execute("DELETE FROM outbox WHERE id = ?", (letter.id,))
+
+    def failed(self, letter: Letter, again_at: float) -> None:
+        with self._db.writing() as connection:
+            connection.execute("UPDATE outbox SET attempts = attempts + 1, due = ? WHERE id = ?", (again_at, letter.id))
