@@ -19,7 +19,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from homeport.doors import leftovers, shell
-from homeport.doors.shell import LocalShell, _Lines
+from homeport.doors.lines import LONGEST_LINE, Lines
+from homeport.doors.shell import LocalShell
 from homeport.model.errors import Cancelled, Failed, InfrastructureFault
 from homeport.model.ports import Completed, Job
 
@@ -126,7 +127,7 @@ def test_what_is_not_text_is_made_printable(tmp_path: Path) -> None:
 def test_a_line_without_end_comes_in_pieces_and_loses_nothing(tmp_path: Path) -> None:
     program = "import sys; sys.stdout.write('x' + 'é' * 150_000 + '\\nshort\\n')"
     _, seen = lines_of([sys.executable, "-c", program], tmp_path, env={**ENV, "PYTHONUTF8": "1"})
-    assert max(len(line.encode()) for _, line in seen) <= shell.LONGEST_LINE
+    assert max(len(line.encode()) for _, line in seen) <= LONGEST_LINE
     assert "".join(line for _, line in seen) == "x" + "é" * 150_000 + "short"
 
 
@@ -187,7 +188,7 @@ def test_a_reader_that_fails_leaves_no_job_behind(tmp_path: Path) -> None:
 
 RUNNER = """
 import sys
-from homeport.doors.shell import LocalShell, _Lines
+from homeport.doors.shell import LocalShell
 from homeport.model.ports import Job
 LocalShell(sys.argv[1]).job(Job(command=sys.argv[2], cwd=sys.argv[3], env={"PATH": sys.argv[4]}, label="x", timeout=600),
                             lambda stream, line: None)
@@ -294,7 +295,7 @@ def test_lines_handed_on_together_are_the_lines_handed_on_one_by_one(chunks: lis
     single: list[str] = []
     together = Together([])
     for take in (lambda _, line: single.append(line), together):
-        lines = _Lines("stdout", take)
+        lines = Lines("stdout", take)
         for chunk in chunks:
             lines.feed(chunk)
         lines.end()

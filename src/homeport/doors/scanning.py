@@ -14,7 +14,8 @@ from homeport.doors.targetindex import TargetIndex
 from homeport.model.live import Difference, DriftState, Entry, Target
 from homeport.model.patterns import Matcher
 
-_A, _B = TypeVar("_A"), TypeVar("_B")
+_A = TypeVar("_A")
+_B = TypeVar("_B")
 HISTORY = 200
 """Commits of the branch in which foreign content is looked for."""
 FOREIGN_AT_MOST = 2000

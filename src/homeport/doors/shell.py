@@ -18,12 +18,11 @@ from typing import IO, Literal, cast
 from homeport.doors import namespaces
 from homeport.doors.accounts import owner_of
 from homeport.doors.leftovers import MARK, kill_marked
+from homeport.doors.lines import LONGEST_LINE, Lines, Stream, printable
 from homeport.doors.permits import Permits
 from homeport.model.errors import Cancelled, Failed, InfrastructureFault
 from homeport.model.ports import Completed, Job, OnLine
 
-LONGEST_LINE = 64 * 1024
-"""Bytes; a longer line is handed on in pieces."""
 PIPE = 256 * 1024
 """Bytes of output that wait in the kernel, and that are taken at once."""
 GRACE = 5.0
@@ -205,7 +204,7 @@ class _Watch:
             assert pipe is not None
             with contextlib.suppress(OSError):
                 fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE)
-            self._selector.register(pipe, selectors.EVENT_READ, _Lines(cast("Stream", stream), on_line))
+            self._selector.register(pipe, selectors.EVENT_READ, Lines(cast("Stream", stream), on_line))
         self.leftovers = True
         """Something may still run: false only after a clean end."""
         self.why: Literal["timeout", "cancelled"] | None = None
@@ -229,12 +228,12 @@ class _Watch:
                 break
         self.leftovers = self.why is not None or bool(self._selector.get_map())
         for key in list(self._selector.get_map().values()):
-            if isinstance(key.data, _Lines):
+            if isinstance(key.data, Lines):
                 key.data.end()
         return self.why
 
     def _take(self, key: selectors.SelectorKey) -> None:
-        if not isinstance(key.data, _Lines):
+        if not isinstance(key.data, Lines):
             self._selector.unregister(self._ended)
             self._deadline = min(self._deadline, time.monotonic() + LINGER)
             return
@@ -259,72 +258,6 @@ class _Watch:
         self._child.wait()
         for pipe in (self._child.stdout, self._child.stderr):
             cast("IO[bytes]", pipe).close()
-
-
-Stream = Literal["stdout", "stderr"]
-
-
-class _Lines:
-    """Cuts one stream into lines; a line without end is handed on in pieces of `LONGEST_LINE` bytes."""
-
-    def __init__(self, stream: Stream, on_line: OnLine) -> None:
-        self._stream = stream
-        self._on_line = on_line
-        self._many = getattr(on_line, "many", None)
-        self._rest = b""
-
-    def feed(self, chunk: bytes) -> None:
-        if self._many is not None and self._at_once(self._rest + chunk):
-            return
-        *whole, self._rest = (self._rest + chunk).split(b"\n")
-        for line in whole:
-            self._hand_on(line)
-        if len(self._rest) >= LONGEST_LINE:
-            cut = _between_characters(self._rest)
-            self._hand_on(self._rest[:cut])
-            self._rest = self._rest[cut:]
-
-    def _at_once(self, known: bytes) -> bool:
-        """Hands all whole lines on in one call; False, with nothing done, when one of them needs a closer look."""
-        cut = known.rfind(b"\n")
-        try:
-            text = known[:max(cut, 0)].decode("utf-8")
-        except UnicodeDecodeError:
-            return False
-        lines = text.split("\n")
-        longest = LONGEST_LINE // 4
-        if cut < 0 or "\0" in text or max(len(known) - cut, *map(len, lines)) > longest:
-            return False
-        if "\r" in text:
-            lines = [line.removesuffix("\r") for line in lines]
-        assert self._many is not None
-        self._many(self._stream, lines)
-        self._rest = known[cut + 1 :]
-        return True
-
-    def end(self) -> None:
-        if self._rest:
-            self._hand_on(self._rest)
-        self._rest = b""
-
-    def _hand_on(self, line: bytes) -> None:
-        while len(line) > LONGEST_LINE:
-            cut = _between_characters(line)
-            self._on_line(self._stream, printable(line[:cut]))
-            line = line[cut:]
-        self._on_line(self._stream, printable(line.removesuffix(b"\r")))
-
-
-def _between_characters(line: bytes) -> int:
-    """Where to cut a long line so that no UTF-8 character is torn."""
-    cut = min(len(line), LONGEST_LINE)
-    start = next((at for at in range(cut - 1, max(cut - 4, 0), -1) if line[at] & 0xC0 != 0x80), cut)
-    return start if start > 0 and line[start:start + 1] >= b"\xc0" else cut
-
-
-def printable(raw: bytes) -> str:
-    """Text that can be encoded again: what is not UTF-8 is shown as `\\xNN`, NUL as `\\x00`."""
-    return raw.decode("utf-8", "backslashreplace").replace("\0", "\\x00")
 
 
 def attached(argv: Sequence[str]) -> int:
@@ -395,13 +328,13 @@ def still_runs(child: int) -> bool:
         return False
 
 
-def detach(argv: Sequence[str], env: Mapping[str, str], log: str) -> int:
+def detach(argv: Sequence[str], env: Mapping[str, str], log: str, stdin: int | None = None) -> int:
     """Starts a process of homeport's own in its own session, so that it outlives the terminal; returns its pid.
 
     Its output is appended to `log` (0600). Raises InfrastructureFault when it cannot be started.
     """
     actions = [
-        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+        (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0) if stdin is None else (os.POSIX_SPAWN_DUP2, stdin, 0),
         (os.POSIX_SPAWN_OPEN, 1, log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600),
         (os.POSIX_SPAWN_DUP2, 1, 2),
     ]
