@@ -193,13 +193,23 @@ def test_a_full_disk_under_the_state_ends_the_command_and_leaves_whole_files(
 
 @as_root
 @pytest.mark.root
-def test_a_read_only_state_folder_is_called_so(world: World, small_disk: Path) -> None:
-    deployed(world)
-    world.publish({"site/a.txt": "two\n"})
+@pytest.mark.parametrize("how", ["full", "read-only"])
+def test_a_state_disk_that_takes_no_writes_still_lets_look(world: World, small_disk: Path, how: str) -> None:
+    """Looking used to fail with the database, when it was needed most."""
+    sha = deployed(world)
+    (world.live / "site/a.txt").write_text("by hand\n")
+    world.publish({"site/b.txt": "two\n"})
     before = picture(world.live)
-    remount(small_disk, "ro")
-    for verb in ("deploy", "status"):
-        assert "read-only" in fault(world, verb, code=1)
+    fill(small_disk, 0) if how == "full" else remount(small_disk, "ro")
+    status = world.json("status")
+    assert (status["sha"], status["services"][0]["drift"], status["services"][0]["state"]) == (sha, 1, "files")
+    assert [row["status"] for row in world.json("history")["deploys"]] == ["deployed"]
+    assert [p["path"] for p in world.json("drift", ok=(3,))["services"][0]["paths"]] == ["a.txt"]
+    assert "takes no writes" in world.homeport("status").stderr
+    assert world.homeport("doctor", ok=None).stdout
+    assert how in fault(world, "deploy", code=1)
     assert picture(world.live) == before
-    remount(small_disk, "rw")
+    (small_disk / "fill").unlink() if how == "full" else remount(small_disk, "rw")
+    world.homeport("discard", "a.txt")
     mended(world)
+

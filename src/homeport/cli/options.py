@@ -41,7 +41,9 @@ class Options:
             site = open_site(self.folder, self.project, self.environment, self.host)
         except Elsewhere as there:
             raise Away(self, there.places) from None
-        if recover:
+        if site.store.looks_only:
+            self.note(f"the disk of the state takes no writes, so nothing can be deployed: df -h {site.state}")
+        elif recover:
             from homeport.flow.asking import recover_if_needed
 
             ended = recover_if_needed(site)

@@ -34,7 +34,8 @@ class Database:
     """A connection that threads may share.
 
     Raises StateFault (codes `no-state`, `corrupt`, `newer`, `older`) when the file cannot be trusted, and
-    InfrastructureFault (code `database`) when the disk is full or another writer does not let go.
+    InfrastructureFault (code `database`) when the disk is full or another writer does not let go. Where the disk takes
+    no writes at all a copy in memory is opened (`looks_only`): looking works, every write raises.
     """
 
     def __init__(self, path: str, clock: Clock, *, readonly: bool = False) -> None:
@@ -42,6 +43,7 @@ class Database:
         self._clock = clock
         self._guard = threading.RLock()
         self._connection: sqlite3.Connection | None = None
+        self.looks_only = False
         with self.told():
             orphaned = os.path.lexists(f"{path}-wal")
             if not os.path.lexists(path):
@@ -74,7 +76,45 @@ class Database:
         size = os.stat(path).st_size
         if size == 0:
             raise self.corrupt("the file is empty")
-        connection = _connect(path, readonly=readonly)
+        with contextlib.suppress(OSError):
+            self.looks_only = bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+        try:
+            return self._checked(_connect(path, readonly=readonly), size, readonly)
+        except sqlite3.OperationalError:
+            copy = self._in_memory() if self._takes_no_writes() else None
+            if copy is None:
+                raise
+            self.looks_only = True
+            return self._checked(copy, size, readonly=True)
+
+    def _takes_no_writes(self) -> bool:
+        with contextlib.suppress(OSError):
+            disk = os.statvfs(os.path.dirname(self.path))
+            full = disk.f_bavail * disk.f_frsize < SMALL or bool(disk.f_files and not disk.f_favail)
+            return full or bool(disk.f_flag & os.ST_RDONLY)
+        return False
+
+    def _in_memory(self) -> sqlite3.Connection | None:
+        """All that is written, the log beside the file included; None when there is no room for it anywhere."""
+        import shutil
+        import tempfile
+
+        try:
+            with tempfile.TemporaryDirectory(prefix="homeport-") as folder:
+                beside = os.path.join(folder, "copy.db")
+                for end in ("", "-wal"):
+                    with contextlib.suppress(FileNotFoundError):
+                        shutil.copyfile(self.path + end, beside + end)
+                with contextlib.closing(_connect(beside, readonly=False)) as copy:
+                    memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
+                    copy.backup(memory)
+            memory.execute("PRAGMA query_only = ON")
+        except (OSError, sqlite3.Error):
+            return None
+        return memory
+
+    def _checked(self, connection: sqlite3.Connection, size: int, readonly: bool) -> sqlite3.Connection:
+        path = self.path
         try:
             if size <= SMALL:
                 said = connection.execute("PRAGMA quick_check(1)").fetchone()[0]

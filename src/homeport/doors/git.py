@@ -318,7 +318,11 @@ class Mirror(MirrorReader):
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
         """Held by every writer of refs: another environment of the project may fetch at the same moment."""
-        handle = os.open(os.path.join(self.path, "homeport.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            handle = os.open(os.path.join(self.path, "homeport.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as fault:
+            raise InfrastructureFault(f"the mirror cannot be locked: {fault.strerror}", where=self.path,
+                                      next=f"df -h {self.path}; findmnt -T {self.path}", code="lock") from fault  # fmt: skip
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from msgspec.structs import replace
 
@@ -52,7 +52,7 @@ class LiveTargets:
         record = self._store.target(target.name)
         if record is not None and record.syncing is not None and not observe:
             self._settle(target, wait=False)
-        with self._root(target.path) as root, self._book.index(target).hold():
+        with self._root(target.path) as root, self._book.index(target).hold(looks=observe):
             record = self._store.target(target.name)
             claimed = root is not None and refuse_foreign_claim(root, target.path, self._book.claim(target))
             first = None
@@ -85,13 +85,14 @@ class LiveTargets:
             if root is None:
                 return Scan(target=target.name, recorded_tree=record.tree)
             usable = index.usable()
-            with index.hold(wait=not usable) as held:
+            with index.hold(wait=not usable, looks=usable) as held:
                 if held and (record.syncing is not None or not usable):
                     index.read_tree(record.tree)
                 found, stale = scanning.differences(target, root, index, self._book.ignored(target, record, branch),
                                                     self._book.hidden(target))  # fmt: skip
                 if held and stale:
-                    index.refresh(target.path)
+                    with suppress(InfrastructureFault):  # a full disk: the next look reads these files again
+                        index.refresh(target.path)
         mutable = Matcher(target.mutable, dir_only_matches_files=True)
         mutated = [d for d in found if mutable.match(d.path) and d.state != "added"]
         drift = [d for d in found if not mutable.match(d.path)]

@@ -51,6 +51,10 @@ class SqliteStore:
         """For records that have a file of their own beside this one."""
         return self._db
 
+    @property
+    def looks_only(self) -> bool:
+        return self._db.looks_only
+
     def meta(self, key: str) -> str | None:
         row = self._db.one("SELECT value FROM meta WHERE key = ?", key)
         return row[0] if row else None
@@ -314,6 +318,8 @@ class SqliteStore:
         return row[0] if row else None
 
     def cache(self, key: str, value: str) -> None:
+        if self.looks_only:
+            return
         self._db.write("INSERT OR REPLACE INTO cached VALUES (?, ?, ?)", key, encodable(value), self._clock.now())
 
     def audit(self, who: str, action: str, detail: str, *, outcome: str = "done", actor: str | None = None,

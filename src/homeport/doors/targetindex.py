@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -30,14 +31,18 @@ class TargetIndex:
         self._command = command
 
     @contextmanager
-    def hold(self, *, wait: bool = True) -> Iterator[bool]:
-        """Our own lock on this target (git does not wait for another writer); False when not waiting and it is taken.
+    def hold(self, *, wait: bool = True, looks: bool = False) -> Iterator[bool]:
+        """Our own lock on this target (git does not wait for another writer); False when not waiting and it is taken,
+        and, for who only `looks`, when the disk takes no lock.
 
         A `.lock` that a killed git left behind is removed while holding it.
         """
         try:
             fd = os.open(f"{self.path}.held", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as fault:
+            if looks and fault.errno in (errno.EROFS, errno.ENOSPC):
+                yield False
+                return
             raise InfrastructureFault(f"the target cannot be locked: {fault.strerror}", where=self.path,
                                       next="homeport doctor", code="lock") from fault  # fmt: skip
         try:
@@ -119,15 +124,12 @@ class TargetIndex:
 
     def others(self, work_tree: str, patterns: Sequence[str]) -> list[str]:
         """Untracked paths that no pattern takes; a folder without any recorded file is one path with `/` at its end."""
-        rules = os.path.join(os.path.dirname(self.path), f".ignore-{os.getpid()}-{os.urandom(4).hex()}")
-        fd = os.open(rules, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with os.fdopen(fd, "wb") as file:
-                file.write(b"\n".join(to_bytes(p) for p in patterns) + b"\n")
+        with os.fdopen(os.memfd_create("ignored"), "wb") as file:
+            file.write(b"\n".join(to_bytes(p) for p in patterns) + b"\n")
+            file.flush()
+            rules = f"/proc/{os.getpid()}/fd/{file.fileno()}"
             raw = self._run("ls-files", "-z", "-o", "-X", rules, "--directory", "--no-empty-directory",
                             work_tree=work_tree)  # fmt: skip
-        finally:
-            os.unlink(rules)
         return [from_bytes(path) for path in raw.split(b"\0") if path]
 
     def _run(self, *args: str, input: bytes | None = None, work_tree: str | None = None, ok: Iterable[int] = (0,)) -> bytes:

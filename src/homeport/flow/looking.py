@@ -82,7 +82,8 @@ def _service_status(site: Site, name: str, records: dict[str, ServiceRecord]) ->
     if target is not None and site.store.target(target.name) is not None:
         try:
             scan = site.targets.scan(target, site.env.branch)
-            editing.note(site, target, scan)
+            if not site.store.looks_only:
+                editing.note(site, target, scan)
             drift = len(_mine(site, name, target, scan))
         except HomeportError as fault:
             state = f"{state}; {fault.what}"
@@ -124,7 +125,8 @@ def met(site: Site, target: Target) -> Scan:
         site.git.fetch()
     site.targets.meet(target, site.env.branch, observe=True)
     scan = site.targets.scan(target, site.env.branch)
-    editing.note(site, target, scan)
+    if not site.store.looks_only:
+        editing.note(site, target, scan)
     return scan
 
 

@@ -272,6 +272,11 @@ class Builds(Protocol):
 class Store(Protocol):
     """SQLite, one database per environment (DESIGN section 7)."""
 
+    @property
+    def looks_only(self) -> bool:
+        """The state disk takes no writes: what was written can be read, and every write raises InfrastructureFault."""
+        ...
+
     def meta(self, key: str) -> str | None: ...
     def set_meta(self, key: str, value: str) -> None: ...
 
