@@ -13,9 +13,10 @@ from homeport.doors.look import Blocked, blob_id, folder_at, look_in, read_at, r
 from homeport.doors.swap import BEGUN, IN_PLACE
 from homeport.doors.writing import write_all
 from homeport.model.errors import InfrastructureFault
+from homeport.model.folders import Rescues
 from homeport.model.live import Target
 from homeport.model.paths import to_bytes
-from homeport.model.ports import Git, Rescues
+from homeport.model.ports import Git
 
 INTERRUPTED = "left by an interrupted sync"
 

@@ -19,6 +19,7 @@ from homeport.doors.swap import Applied, Save, apply
 from homeport.doors.targetbook import TargetBook, never_there, not_the_folder, refuse_unowned
 from homeport.doors.targetindex import TargetIndex
 from homeport.model.errors import InfrastructureFault, Refused
+from homeport.model.folders import Rescues
 from homeport.model.live import (
     Difference,
     Entry,
@@ -31,7 +32,7 @@ from homeport.model.live import (
     Target,
 )
 from homeport.model.patterns import Matcher
-from homeport.model.ports import Clock, Rescues, Store
+from homeport.model.ports import Clock, Store
 
 BATCH = 256
 """Blobs read from the mirror at once."""

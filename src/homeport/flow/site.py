@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 
 from homeport.model.config import Config, Environment, HostConfig, Secret
 from homeport.model.edits import Ledger, Merging, SecretScan
+from homeport.model.folders import Builds, LiveCheckouts, Rescues
 from homeport.model.forge import Forge, NewRequest
 from homeport.model.hostfiles import HostFiles, HostHistory
 from homeport.model.notices import Channel, Outbox
-from homeport.model.ports import Builds, Clock, Git, HostLists, Journal, LiveCheckouts, Lock, Rescues, Shell, Store, Targets
+from homeport.model.ports import Clock, Git, HostLists, Journal, Lock, Shell, Store, Targets
 from homeport.model.rules import Actor
 from homeport.model.running import Overseer, Prober, Runtime
 from homeport.model.tokens import Tokens

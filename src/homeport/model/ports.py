@@ -19,7 +19,6 @@ from homeport.model.events import Event
 from homeport.model.live import (
     Difference,
     Entry,
-    Outputs,
     Recorded,
     Rescue,
     Scan,
@@ -218,57 +217,6 @@ class Targets(Protocol):
         ...
 
 
-class LiveCheckouts(Protocol):
-    """Live folders that are git checkouts themselves (`checkout = true`)."""
-
-    def move(self, target: Target, commit: str, branch: str, *, attach: bool) -> None:
-        """HEAD and index become those of the commit: on the environment's branch, or (`attach` false) detached.
-
-        No file of the folder is touched. A commit or a staged change that only the checkout has stays reachable below
-        refs/homeport/kept/. Raises Refused for a folder that is no checkout, belongs to another, or is in the middle
-        of a merge (codes `checkout`, `checkout-owner`, `checkout-busy`), InfrastructureFault when git fails.
-        """
-        ...
-
-
-class Rescues(Protocol):
-    def save(self, service: str, path: str, mode: str, content: bytes | str, because: str, deploy: str | None) -> Rescue:
-        """Saves bytes (or the file of that absolute path, when `content` is str) into the object store."""
-        ...
-
-    def listing(self) -> list[Rescue]: ...
-    def find(self, id: str) -> Rescue: ...
-    def read(self, rescue: Rescue) -> bytes: ...
-
-
-class Builds(Protocol):
-    """Build folders and kept outputs, beside the live folder (DESIGN section 5)."""
-
-    def prepare(self, target: Target, tree: str, inherit: Sequence[str], user: str | None) -> str:
-        """Brings the build folder to exactly that tree, caches kept; returns its path."""
-        ...
-
-    def collect(self, target: Target, key: str, outputs: Sequence[str]) -> Outputs:
-        """Moves or copies what the build made into the kept set `key`. Raises Failed when one is missing."""
-        ...
-
-    def kept(self, target: Target) -> list[Outputs]: ...
-    def swap_in(self, target: Target, key: str, previous: str | None) -> None:
-        """Exchanges the live outputs with the kept set; the old ones become the kept set `previous`.
-        Idempotent: already in is done."""
-        ...
-
-    def live_key(self, target: Target) -> str | None:
-        """Which set is live by homeport's own mark; None when there is none."""
-        ...
-
-    def prune(self, target: Target, keep: int, budget: int | None = None) -> int:
-        """Removes the oldest sets beyond `keep` (what is live counts), and more while all of them together take more
-        than `budget` bytes; never what is live. How many went."""
-        ...
-
-
-
 class Store(Protocol):
     """SQLite, one database per environment (DESIGN section 7)."""
 
@@ -311,7 +259,10 @@ class Store(Protocol):
         ...
 
     def running(self) -> Deploy | None: ...
-    def update(self, deploy: Deploy) -> None: ...
+    def update(self, deploy: Deploy, *, lasting: bool = True) -> None:
+        """Saves the row; when not `lasting` a power cut may bring the row before it back."""
+        ...
+
     def finish(self, deploy: Deploy, stamp: Stamp | None = None, block: Block | None = None,
                hold: Hold | None = None) -> None:
         """The final row, with the stamp, block or hold it brings, in one transaction."""
@@ -382,13 +333,13 @@ class Journal(Protocol):
 
     def write(self, event: Event) -> None: ...
     def line(self, stream: Literal["stdout", "stderr", "homeport"], line: str, service: str | None = None) -> None: ...
-    def sync(self) -> None:
-        """fsync: for events that must survive a power cut."""
-        ...
     def lines(self, stream: Literal["stdout", "stderr"], lines: Sequence[str], service: str | None = None) -> None:
         """As `line`, for lines that came at once."""
         ...
 
+    def sync(self) -> None:
+        """fsync: for events that must survive a power cut."""
+        ...
 
     def close(self) -> None: ...
 
