@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from homeport.decide import layout, loading, placing
 from homeport.doors.remote import SshHost
 from homeport.doors.shell import LocalShell
 from homeport.flow.site import Site
 from homeport.model.remote import Place, SetupStep
+from homeport.model.trying import WorkingTree
 from homeport.wiring import (
     build_site,
     checkout_origin,
@@ -55,6 +56,13 @@ def bring_program(place: Place, note: Callable[[str], None]) -> SetupStep:
     from homeport.doors.sending import bring
 
     return bring(ssh_host(place), place.host, note)
+
+
+def sent_tree(ask: Callable[[str, Any], Any]) -> WorkingTree:
+    """The working tree of the person who asked from another machine."""
+    from homeport.doors.senttree import SentTree
+
+    return SentTree(ask, LocalShell())
 
 
 def schedules() -> tuple[list[tuple[str, str]], Callable[[str], str]]:

@@ -67,14 +67,22 @@ class Call:
                             code="interrupted")  # fmt: skip
         return said.answer
 
+    def asked_for_tree(self, what: str, given: Any) -> Any:
+        """About the working tree on the other side: `take` or `pack`."""
+        return self.ask(f"the working tree: {what}", tree=what, **{"with": given})
+
+
 
 def _lines(source: int) -> Iterator[bytes]:
     """Lines of a descriptor until its end, without a buffer that the end of the program would have to wait for."""
-    rest = b""
+    rest: list[bytes] = []
     with contextlib.suppress(OSError):
         while chunk := os.read(source, 65536):
-            *whole, rest = (rest + chunk).split(b"\n")
-            yield from whole
+            first, *others = chunk.split(b"\n")
+            rest.append(first)
+            for line in others:
+                yield b"".join(rest)
+                rest = [line]
 
 
 def tell(said: Any) -> None:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
@@ -19,6 +19,9 @@ from homeport.cli.options import Options
 from homeport.cli.show.events import Shown
 from homeport.model.errors import ConfigFault, Failed, HomeportError, InfrastructureFault, UsageFault
 from homeport.model.remote import OWN_TYPES, PROTOCOL, Caller, Hello, Place, Spoken, ToldFault
+
+if TYPE_CHECKING:
+    from homeport.cli.sending import TreeAnswers
 
 HERE_ONLY = frozenset({"serve", "supervise", "mcp", "demo", "ssh-entry"})
 """Verbs of a machine itself."""
@@ -48,6 +51,10 @@ def run_there(options: Options, places: tuple[Place, ...]) -> int:
     if verb in HERE_ONLY:
         raise UsageFault(f"{verb} works on the machine itself", where=f"environment {places[0].environment}",
                          next=f"ssh {places[0].destination}", code="usage")  # fmt: skip
+    if verb == "try" and "--watch" in options.words:
+        from homeport.cli.sending import watch_there
+
+        return watch_there(options, places)
     words, worst = list(options.words), 0
     for number, place in enumerate(places):
         if len(places) > 1 and not options.json and not options.quiet:
@@ -81,12 +88,14 @@ def _on(options: Options, place: Place, words: list[str]) -> tuple[int, str | No
     host = ssh_host(place)
     host.connect()
     heard = Heard()
+    tree = _tree_answers(options) if words[0] == "try" else None
     shown = Shown(options.json, options.quiet, options.verbose, sys.stdout, sys.stderr)
     asked = [*_before(options, place), *words]
     try:
         for program in host.places():
             with host.talk(asked, program) as there:
                 hear = _Hearing(options, place, heard, shown, there.say)
+                hear.answered = tree
                 with _interruptible(heard, there.say, stops=words[0] not in LOOKING):
                     for line in there.lines():
                         hear(line)
@@ -101,6 +110,8 @@ def _on(options: Options, place: Place, words: list[str]) -> tuple[int, str | No
         return 6, None
     finally:
         shown.close()
+        if tree is not None:
+            tree.close()
     if heard.fault is not None:
         return _told(options, heard.fault), None
     if not heard.greeted or (code == 255 and shown.done is None):
@@ -108,6 +119,12 @@ def _on(options: Options, place: Place, words: list[str]) -> tuple[int, str | No
     if said:
         click.echo(f"{place.host}: {said}", err=True)
     return code, shown.done.sha if shown.done else None
+
+
+def _tree_answers(options: Options) -> TreeAnswers:
+    from homeport.cli.sending import TreeAnswers
+
+    return TreeAnswers(options)
 
 
 def ask_there(options: Options, place: Place, words: list[str],

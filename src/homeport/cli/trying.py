@@ -46,12 +46,13 @@ def try_now(options: Options, services: tuple[str, ...], yes: bool, watch: bool,
       homeport try api --watch
     """
     from homeport.wiring import working_tree
+    from homeport.wiring_hosts import sent_tree
 
     wish = Wish(services=services, yes=yes, on_drift=on_drift, allow_mass_delete=allow_mass_delete, confirm=confirm,
                 because=because)  # fmt: skip
     with options.site(recover=True) as site:
         known(site, services)
-        tree = working_tree(options.folder)
+        tree = sent_tree(options.call.asked_for_tree) if options.call is not None else working_tree(options.folder)
         try:
             if watch:
                 _watch(options, site, tree, wish)

@@ -1,0 +1,106 @@
+"""The near side of a try on another machine: the working tree is taken here, and only what the host lacks is sent."""
+
+from __future__ import annotations
+
+import base64
+import os
+import tempfile
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from homeport.cli.options import Options
+from homeport.model.edits import Person
+from homeport.model.errors import Refused, UsageFault
+from homeport.model.paths import printable
+from homeport.model.remote import Place
+
+if TYPE_CHECKING:
+    from homeport.model.trying import WorkingTree
+
+MOST = 256 * 1024 * 1024
+"""Bytes that a try sends at once."""
+
+
+class TreeAnswers:
+    """Answers what a host asks about the working tree; everything else is asked of the person."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+        self._tree: WorkingTree | None = None
+
+    def __call__(self, said: dict[str, Any]) -> Any:
+        asked, given = said.get("tree"), said.get("with") or {}
+        if asked == "take":
+            return self._take(given)
+        if asked == "pack":
+            return self._pack(given)
+        from homeport.cli.questions import answered
+
+        return answered(said)
+
+    def close(self) -> None:
+        if self._tree is not None:
+            self._tree.close()
+
+    @property
+    def tree(self) -> WorkingTree:
+        from homeport.wiring import working_tree
+
+        if self._tree is None:
+            self._tree = working_tree(self._options.folder)
+        return self._tree
+
+    def _take(self, given: dict[str, Any]) -> Any:
+        from homeport.decide.trying import Hidden
+        from homeport.wiring import find_config, read_config
+
+        path = find_config(self._options.folder)
+        if path is None:
+            raise UsageFault("a try needs the project's checkout", where=self._options.folder, code="no-checkout",
+                             next="homeport -C CHECKOUT try")  # fmt: skip
+        person = Person(name=str(given.get("name", "")), email=str(given.get("email", "")))
+        taken = self.tree.take(person, str(given.get("message", "")), Hidden(read_config(path)))
+        told = msgspec.structs.replace(taken, changed=(), left_out=(), nested=tuple(map(printable, taken.nested)))
+        return msgspec.to_builtins(told)
+
+    def _pack(self, given: dict[str, Any]) -> str:
+        """Raises Refused (code `too-long`) for more than `MOST` bytes."""
+        with tempfile.TemporaryDirectory(prefix="homeport-pack-") as folder:
+            packs = os.path.join(folder, "objects", "pack")
+            os.makedirs(packs)
+            self.tree.pack(str(given.get("commit")), [str(sha) for sha in given.get("have", ())], folder)
+            (name,) = (name for name in os.listdir(packs) if name.endswith(".pack"))
+            path = os.path.join(packs, name)
+            if os.path.getsize(path) > MOST:
+                raise Refused("the working tree differs by more than can be sent", where=self.tree.top, code="too-long",
+                              next="commit and push, then deploy a branch")  # fmt: skip
+            with open(path, "rb") as file:
+                return base64.b64encode(file.read()).decode("ascii")
+
+
+def watch_there(options: Options, places: tuple[Place, ...]) -> int:
+    """A try now and one at every save, on every host; Ctrl-C ends it. Ends with the first try's code when that one is
+    refused."""
+    from homeport.cli.remoting import run_there
+    from homeport.flow.trying import saves
+
+    options.words = tuple(word for word in options.words if word != "--watch")
+    answers = TreeAnswers(options)
+    watch = answers.tree.watch()
+    try:
+        code = run_there(options, places)
+        if code == 3:
+            return code
+        options.note(f"watching {watch.folders} folders (Ctrl-C ends it)")
+        for saved in saves(answers.tree, watch):
+            if run_there(options, places) == 0:
+                options.note(f"live and verified {time.time() - saved:.2f} s after the save")
+    except KeyboardInterrupt:
+        click.echo("", err=True)
+    finally:
+        watch.close()
+        answers.close()
+    return 0

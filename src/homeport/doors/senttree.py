@@ -1,0 +1,70 @@
+"""A working tree on another machine, as `homeport try` needs it there: what it holds is asked for over the connection."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import msgspec
+
+from homeport.doors.gitcmd import GitCommand
+from homeport.model.edits import Person
+from homeport.model.errors import InfrastructureFault, UsageFault
+from homeport.model.ports import Shell
+from homeport.model.trying import Snapshot
+from homeport.model.watching import FolderWatch
+
+UNPACK_TIMEOUT = 900.0
+"""Seconds."""
+
+
+class SentTree:
+    """Satisfies `WorkingTree` but for watching, which the person's own side does."""
+
+    top = "the working tree of the person who tries"
+
+    def __init__(self, ask: Callable[[str, Any], Any], shell: Shell) -> None:
+        """`ask(what, with)`: the answer of the other side, about `take` or `pack`."""
+        self._ask, self._shell = ask, shell
+
+    def take(self, person: Person, message: str, hidden: Callable[[str], bool]) -> Snapshot:
+        """As `WorkingTree.take`; what is hidden is decided by the checkout's own configuration."""
+        del hidden
+        said = self._ask("take", {"name": person.name, "email": person.email, "message": message})
+        try:
+            return msgspec.convert(said, Snapshot)
+        except msgspec.ValidationError as fault:
+            raise _garbled(str(fault)) from fault
+
+    def pack(self, commit: str, have: Sequence[str], into: str) -> None:
+        """As `WorkingTree.pack`: every object is checked before it is taken into the mirror."""
+        said = self._ask("pack", {"commit": commit, "have": list(have)})
+        try:
+            raw = base64.b64decode(said, validate=True)
+        except (binascii.Error, TypeError, ValueError) as fault:
+            raise _garbled(str(fault)) from fault
+        git = GitCommand(into, self._shell)
+        git.run("index-pack", "--stdin", "--strict", input=raw, timeout=UNPACK_TIMEOUT)
+
+    def push(self, commit: str, address: str, ref: str) -> None:
+        raise _garbled(f"{commit} {address} {ref}")
+
+    def watch(self) -> FolderWatch:
+        raise UsageFault("the working tree is watched where it lies", next="homeport try --watch", code="usage")
+
+    def concerns(self, paths: Iterable[str]) -> bool:
+        return bool(list(paths))
+
+    def written(self, paths: Iterable[str]) -> float | None:
+        del paths
+        return None
+
+    def close(self) -> None:
+        return
+
+
+def _garbled(said: str) -> InfrastructureFault:
+    return InfrastructureFault(f"the working tree did not arrive as it should: {said[:200]}", where="over ssh",
+                               next="homeport try", code="no-answer")  # fmt: skip
