@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import OrderedDict
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 import msgspec
@@ -15,6 +16,7 @@ from litestar.params import FromQuery, QueryParameter
 from homeport.daemon.access import Denied, as_websocket
 from homeport.daemon.deploying import find
 from homeport.daemon.served import Environment, Served
+from homeport.daemon.serving import Framed, framed
 from homeport.flow.ending import done_event
 from homeport.model.deploys import Deploy
 from homeport.model.errors import HomeportError, UsageFault
@@ -42,25 +44,48 @@ class Tails:
 
     def __init__(self, served: Served) -> None:
         self._served = served
-        self._read: OrderedDict[tuple[str, int], tuple[bytes, int]] = OrderedDict()
+        self._read: OrderedDict[tuple[str, int], Piece] = OrderedDict()
         self.clients = 0
 
-    async def piece(self, environment: Environment, path: str, offset: int) -> tuple[bytes, int]:
-        """Whole lines from that byte on, and where to go on; (b"", offset) when there is nothing more yet."""
+    async def piece(self, environment: Environment, deploy: str, offset: int) -> Piece:
+        """Whole lines from that byte on. Pieces end at the same bytes whoever reads, so that clients which fall behind
+        by different amounts meet again."""
+        path = environment.site.journal_path(deploy)
         key = (path, offset)
         if key in self._read:
             return self._read[key]
         try:
             if os.stat(path).st_size <= offset:
-                return b"", offset
+                return Piece(None, False, offset)
         except FileNotFoundError:
-            return b"", offset
-        found = await self._served.quickly(environment.site.read_journal, path, offset, FRAME)
-        if found[1] > offset:
+            return Piece(None, False, offset)
+        most = FRAME - offset % FRAME
+        lines, after = await self._served.quickly(environment.site.read_journal, path, offset,
+                                                  most if most > FRAME // 8 else most + FRAME)  # fmt: skip
+        found = _piece(deploy, lines, after)
+        if after > offset:
             self._read[key] = found
             if len(self._read) > 32:
                 self._read.popitem(last=False)
         return found
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Some lines of a journal, ready to be sent, with the one that says where to go on."""
+
+    message: Framed | None
+    """None: there is nothing more yet."""
+    last: bool
+    """It ends with `deploy.done`."""
+    after: int
+
+
+def _piece(deploy: str, lines: bytes, after: int) -> Piece:
+    if not lines:
+        return Piece(None, False, after)
+    mark = msgspec.json.encode({"type": "events.offset", "deployId": deploy, "next": after})
+    return Piece(framed(lines + mark), lines[lines.rfind(b"\n", 0, -1) + 1 :].startswith(_LAST), after)
 
 
 @websocket("/events", opt={"right": "read"})
@@ -170,33 +195,32 @@ class _Stream:
             await asyncio.sleep(QUIET)
 
     async def _follow(self, deploy: str, offset: int) -> None:
-        path = self._environment.site.journal_path(deploy)
         pause, quiet = LIVE, 0.0
         while True:
-            piece, after = await self._tails.piece(self._environment, path, offset)
-            if piece:
-                await self._send(deploy, piece, offset, after)
-                if piece[piece.rfind(b"\n", 0, -1) + 1 :].startswith(_LAST):
-                    return
-            if after > offset:
-                offset, pause, quiet = after, LIVE, 0.0
+            piece = await self._tails.piece(self._environment, deploy, offset)
+            await self._send(piece, offset)
+            if piece.last:
+                return
+            if piece.after > offset:
+                offset, pause, quiet = piece.after, LIVE, 0.0
                 continue
             if quiet >= ROW:
                 quiet = 0.0
                 row = await self._served.quickly(self._environment.site.store.deploy, deploy)
-                left, _ = await self._tails.piece(self._environment, path, offset)
-                if row is not None and row.state == "done" and not left:
-                    await self._send(deploy, _ended(row), offset, offset)
+                left = await self._tails.piece(self._environment, deploy, offset)
+                if row is not None and row.state == "done" and left.message is None:
+                    await self._send(_piece(deploy, _ended(row), offset), offset)
                     return
             await asyncio.sleep(pause)
             quiet += pause
             pause = min(pause * 1.3, QUIET)
 
-    async def _send(self, deploy: str, piece: bytes, offset: int, after: int) -> None:
-        """One message: the lines as the journal has them, and one that says where to go on."""
-        mark = msgspec.json.encode({"type": "events.offset", "deployId": deploy, "next": after})
+    async def _send(self, piece: Piece, offset: int) -> None:
+        if piece.message is None:
+            return
         try:
-            await asyncio.wait_for(self._socket.send_text((piece + mark).decode("utf-8")), SLOW)
+            async with asyncio.timeout(SLOW):
+                await self._socket.send_bytes(piece.message)
         except TimeoutError:
             raise _TooSlow(offset) from None
 

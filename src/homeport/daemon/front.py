@@ -157,8 +157,10 @@ async def _pump(asked: Any, receive: Any, send: Any) -> None:
 
     async def down() -> None:
         try:
-            async for message in asked:
-                await asyncio.wait_for(send({"type": "websocket.send", "text": message}), SLOW)
+            while True:
+                message = await asked.recv(decode=False)
+                async with asyncio.timeout(SLOW):
+                    await send({"type": "websocket.send", "bytes": serving.framed(message)})
         except (websockets.exceptions.ConnectionClosed, TimeoutError):
             pass
         await send({"type": "websocket.close", "code": asked.close_code or 1013, "reason": asked.close_reason or ""})

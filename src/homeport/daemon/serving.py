@@ -11,6 +11,7 @@ from typing import Any
 
 import uvicorn
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 LOCAL, FRONT = "uid", "front"
@@ -62,6 +63,22 @@ class Http(HttpToolsProtocol):
         super().connection_lost(exc)
 
 
+class Framed(bytes):
+    """A text message of a WebSocket as it goes over the wire: made once, sent to any number of clients as it is."""
+
+    __slots__ = ()
+
+
+def framed(text: bytes) -> Framed:
+    """An unmasked text frame (RFC 6455, 5.2), as a server sends it."""
+    size = len(text)
+    if size < 126:
+        return Framed(bytes((0x81, size)) + text)
+    if size < 1 << 16:
+        return Framed(struct.pack("!BBH", 0x81, 126, size) + text)
+    return Framed(struct.pack("!BBQ", 0x81, 127, size) + text)
+
+
 class Ws(WebSocketsSansIOProtocol):
     """Keeps the peer's name from the connection; closes also for a reader that takes nothing any more."""
 
@@ -72,6 +89,13 @@ class Ws(WebSocketsSansIOProtocol):
         self.client = self.welcome(transport)
 
     async def send(self, message: Any) -> None:
+        ready = message.get("bytes") if message["type"] == "websocket.send" else None
+        if isinstance(ready, Framed):
+            await self.writable.wait()
+            if self.disconnected or self.close_sent or self.transport.is_closing():
+                raise ClientDisconnected
+            self.transport.write(ready)
+            return
         if message["type"] == "websocket.close":
             self.writable.set()
             self.loop.call_later(FLUSH, self.transport.abort)

@@ -23,6 +23,8 @@ POLL = 0.02
 CHUNK = 1024 * 1024
 _encoder = msgspec.json.Encoder()
 _whole_line = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_syntax = msgspec.json.Decoder(msgspec.Raw)
+"""Enough for what this file wrote itself: the beginning of an object is no JSON."""
 _LAST = b'{"type":"deploy.done"'
 
 
@@ -174,7 +176,7 @@ def chunk_from(path: str, offset: int, most: int = CHUNK) -> tuple[bytes, int]:
     if inside:
         whole = whole[whole.find(b"\n") + 1 :]
     try:
-        _whole_line.decode_lines(whole)
+        _syntax.decode_lines(whole)
     except (msgspec.DecodeError, UnicodeDecodeError):
         whole = b"".join(line + b"\n" for line in whole.split(b"\n") if _is_whole(line))
     return whole, after
