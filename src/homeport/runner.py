@@ -1,4 +1,4 @@
-"""Process entry of the runner: `python -m homeport.runner STATE_ROOT PROJECT ENVIRONMENT [send]`."""
+"""Process entry of the runner: `python -m homeport.runner STATE_ROOT PROJECT ENVIRONMENT [--wait | send]`."""
 
 from __future__ import annotations
 
@@ -8,15 +8,23 @@ import sys
 
 
 def main(argv: list[str]) -> int:
-    """Empties the queue of one environment. SIGTERM and SIGINT ask the running deploy to cancel."""
+    """Empties the queue of one environment. SIGTERM and SIGINT ask the running deploy to cancel.
+
+    With `--wait` it loads everything first, and begins when its input ends.
+    """
     from homeport.flow.runner import drain
     from homeport.model.errors import HomeportError
     from homeport.wiring import site_from_state
 
     os.chdir("/")
     root, project, environment, *rest = argv
-    if rest:
+    if rest == ["send"]:
         return send(root, project, environment)
+    if rest:
+        from homeport.wiring import load_ahead
+
+        load_ahead()
+        os.read(0, 1)
     try:
         with site_from_state(root, project, environment) as site:
 

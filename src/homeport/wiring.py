@@ -288,6 +288,7 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
         shell_for=shell_for, runtimes_for=lambda shell: runtimes(shell, permits, state), prober_for=prober,
         journal_for=journal_for, follow_journal=follow, read_journal=chunk_from,
         start_runner=lambda: start_runner(root, project, environment, state),
+        ready_runner=lambda: ready_runner(root, project, environment, state),
         checkouts=Checkouts(TargetBook(state, project, environment, git, store), git, shell, permits),
         runner_on_its_way=lambda: state in _started and still_runs(_started[state]),
         load_config=loading.load, actor=asking, migration_lock=migration_lock, closers=[store.close],
@@ -353,10 +354,43 @@ def start_runner(root: str, project: str, environment: str, state: str) -> int:
     """
     if state in _started and still_runs(_started[state]):
         return _started[state]
+    if state in _ready:
+        pid, poke = _ready.pop(state)
+        os.close(poke)
+        if still_runs(pid):
+            _started[state] = pid
+            return pid
     log = os.path.join(state, "runner.log")
     argv = [sys.executable, "-m", "homeport.runner", root, project, environment]
     _started[state] = detach(argv, {**os.environ, "HOMEPORT_STATE": root}, log)
     return _started[state]
+
+
+_ready: dict[str, tuple[int, int]] = {}
+"""A runner that has loaded everything and waits for its word: (pid, the pipe whose end is the word), by state folder."""
+
+
+def ready_runner(root: str, project: str, environment: str, state: str) -> None:
+    """Starts a runner that waits until `start_runner` wants one, or this process has ended; then there may be nothing
+    to do for it."""
+    if state in _ready and still_runs(_ready[state][0]):
+        return
+    word, poke = os.pipe()
+    argv = [sys.executable, "-m", "homeport.runner", root, project, environment, "--wait"]
+    try:
+        pid = detach(argv, {**os.environ, "HOMEPORT_STATE": root}, os.path.join(state, "runner.log"), word)
+    finally:
+        os.close(word)
+    _ready[state] = (pid, poke)
+
+
+def load_ahead() -> None:
+    """Loads what a deploy will need."""
+    from homeport.doors import builds, checkouts, live, probes, tries
+    from homeport.doors.runtimes import pm2
+    from homeport.flow import runner
+
+    del builds, checkouts, live, probes, tries, pm2, runner
 
 
 def at_terminal(argv: list[str]) -> int:

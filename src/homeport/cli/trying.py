@@ -46,13 +46,14 @@ def try_now(options: Options, services: tuple[str, ...], yes: bool, watch: bool,
       homeport try api --watch
     """
     from homeport.wiring import working_tree
-    from homeport.wiring_hosts import sent_tree
 
     wish = Wish(services=services, yes=yes, on_drift=on_drift, allow_mass_delete=allow_mass_delete, confirm=confirm,
                 because=because)  # fmt: skip
     with options.site(recover=True) as site:
         known(site, services)
-        tree = sent_tree(options.call.asked_for_tree) if options.call is not None else working_tree(options.folder)
+        # it loads while the working tree is read
+        site.ready_runner()
+        tree = working_tree(options.folder)
         try:
             if watch:
                 _watch(options, site, tree, wish)
@@ -91,9 +92,11 @@ def _watch(options: Options, site: Site, tree: WorkingTree, wish: Wish) -> None:
     watch = tree.watch()
     try:
         _once(options, site, tree, wish, None)
+        site.ready_runner()
         options.note(f"watching {watch.folders} folders (Ctrl-C ends it)")
         for saved in trying.saves(tree, watch):
             _once(options, site, tree, wish, saved)
+            site.ready_runner()
     except KeyboardInterrupt:
         options.note("")
     finally:

@@ -176,25 +176,33 @@ class Database:
         return found[0] if found else None
 
     @contextlib.contextmanager
-    def writing(self) -> Iterator[sqlite3.Connection]:
-        """One transaction; inside another one of the same thread it is part of that one."""
+    def writing(self, *, lasting: bool = True) -> Iterator[sqlite3.Connection]:
+        """One transaction; inside another one of the same thread it is part of that one.
+
+        When not `lasting` a power cut may take it back, and only then: the next lasting one keeps it too.
+        """
         with self._guard, self.told():
             connection = self._open_connection()
             if connection.in_transaction:
                 yield connection
                 return
-            connection.execute("BEGIN IMMEDIATE")
+            if not lasting:
+                connection.execute("PRAGMA synchronous = NORMAL")
             try:
+                connection.execute("BEGIN IMMEDIATE")
                 yield connection
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
+            finally:
+                if not lasting:
+                    connection.execute("PRAGMA synchronous = FULL")
 
-    def write(self, sql: str, *values: Any) -> int:
+    def write(self, sql: str, *values: Any, lasting: bool = True) -> int:
         """One statement in its transaction; how many rows it changed."""
-        with self.writing() as connection:
+        with self.writing(lasting=lasting) as connection:
             return connection.execute(sql, values).rowcount
 
     def backup(self, path: str) -> None:

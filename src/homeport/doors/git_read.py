@@ -13,6 +13,8 @@ from homeport.model.paths import from_bytes, printable, to_bytes
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 """Known to every git, also where it was never written."""
 _OID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+_LASTING = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64})(?:\^\{(?:tree|commit)\})?")
+"""Names that stand for the same object for good, once it is here."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _PATHS_AT_ONCE = 500
 _NEVER_SUBMODULES = (".gitignore", ".gitattributes")
@@ -33,6 +35,8 @@ class MirrorReader:
         self.cmd = cmd
         self._differences: dict[tuple[str, str], list[TreeChange]] = {}
         self._seen: dict[tuple[str, str], tuple[str, Entry] | None] = {}
+        self._names: dict[str, str] = {}
+        self._related: dict[tuple[str, str], bool] = {}
 
     def tip(self, branch: str) -> str:
         """As `Git.tip`."""
@@ -61,16 +65,23 @@ class MirrorReader:
 
     def reaches(self, branch: str, sha: str) -> bool:
         """Whether the commit is the branch's tip or behind it; False when either is not here."""
-        tip = f"refs/heads/{_spoken(branch, 'branch')}"
-        if not self.has(sha) or not self.has(tip):
-            return False
-        return self.cmd.code("merge-base", "--is-ancestor", sha, tip, ok=(0, 1)).code == 0
+        tip = self._first(f"refs/heads/{_spoken(branch, 'branch')}^{{commit}}")
+        return tip is not None and self.is_ancestor(sha, tip)
 
     def is_ancestor(self, older: str, newer: str) -> bool:
         """Whether a commit is the other or behind it; False when either is not here."""
+        pair = (older, newer)
+        if pair in self._related:
+            return self._related[pair]
         if not self.has(older) or not self.has(newer):
             return False
-        return self.cmd.code("merge-base", "--is-ancestor", self._object(older), self._object(newer), ok=(0, 1)).code == 0
+        whole = (self._object(older), self._object(newer))
+        found = older == newer or self.cmd.code("merge-base", "--is-ancestor", *whole, ok=(0, 1)).code == 0
+        if all(map(_OID.fullmatch, pair)):
+            if len(self._related) >= _REMEMBERED:
+                self._related.clear()
+            self._related[pair] = found
+        return found
 
     def has(self, oid: str) -> bool:
         """Whether an object of that id (or a full reference name) is here."""
@@ -273,12 +284,20 @@ class MirrorReader:
 
     def _first(self, *names: str) -> str | None:
         """The id of the first of these that exists, with one git."""
+        known = self._names.get(names[0]) if len(names) == 1 else None
+        if known is not None:
+            return known
         asked = "".join(f"{name}\n" for name in names)
         raw = self.cmd.run("cat-file", "--batch-check", input=to_bytes(asked))
         for line in raw.split(b"\n"):
             head = line.split(b" ")
             if len(head) == 3 and head[2].isdigit() and _OID.fullmatch(from_bytes(head[0])):
-                return head[0].decode("ascii")
+                found = head[0].decode("ascii")
+                if len(names) == 1 and _LASTING.fullmatch(names[0]):
+                    if len(self._names) >= _REMEMBERED:
+                        self._names.clear()
+                    self._names[names[0]] = found
+                return found
         return None
 
 

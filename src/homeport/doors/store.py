@@ -175,9 +175,9 @@ class SqliteStore:
     def running(self) -> Deploy | None:
         return self._deploy_where("state = 'running'")
 
-    def update(self, deploy: Deploy) -> None:
+    def update(self, deploy: Deploy, *, lasting: bool = True) -> None:
         """Saves the row as it is given."""
-        self._save(deploy)
+        self._save(deploy, lasting=lasting)
 
     def finish(self, deploy: Deploy, stamp: Stamp | None = None, block: Block | None = None,
                hold: Hold | None = None) -> None:  # fmt: skip
@@ -200,17 +200,17 @@ class SqliteStore:
         self.audit(deploy.requested_by, deploy.kind, told + why, outcome=deploy.status or "failed",
                    actor=deploy.request.actor, origin=deploy.request.origin)  # fmt: skip
 
-    def _save(self, deploy: Deploy) -> None:
+    def _save(self, deploy: Deploy, *, lasting: bool = True) -> None:
         changed = self._db.write(
             "UPDATE deploys SET state = ?, status = ?, sha = ?, pid = ?, body = ? WHERE id = ?",
-            deploy.state, deploy.status, deploy.sha, deploy.pid, encode(deploy).decode(), deploy.id,
+            deploy.state, deploy.status, deploy.sha, deploy.pid, encode(deploy).decode(), deploy.id, lasting=lasting,
         )  # fmt: skip
         if not changed:
             raise StateFault("there is no such deploy", where=deploy.id, next="homeport db check", code="no-deploy")
 
     def stage(self, deploy: str, stage: str, state: str, detail: str = "") -> None:
         self._db.write("INSERT INTO stages (deploy, stage, state, detail, at) VALUES (?, ?, ?, ?, ?)",
-                       deploy, stage, state, encodable(detail), self._clock.now())  # fmt: skip
+                       deploy, stage, state, encodable(detail), self._clock.now(), lasting=False)  # fmt: skip
 
     def stages(self, deploy: str) -> list[tuple[str, str, str]]:
         return [(s, t, at) for s, t, at in

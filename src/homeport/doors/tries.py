@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 
 from homeport.doors.git import Mirror
 from homeport.model.live import TreeChange
@@ -59,6 +61,9 @@ class TryBox:
 
     def prune(self, needed: Sequence[str]) -> int:
         """As `Tries.prune`: the newest `KEPT` and those that are needed stay as they are."""
+        with suppress(FileNotFoundError):
+            if len(os.listdir(os.path.join(self._git.path, "refs", "homeport", self._prefix))) < KEPT * 2:
+                return 0
         raw = self._git.cmd.run("for-each-ref", "--sort=-creatordate", "--format=%(refname) %(objectname)",
                                 f"refs/homeport/{self._prefix}")  # fmt: skip
         rows = [line.split(" ") for line in raw.decode("ascii").splitlines()]

@@ -110,7 +110,7 @@ def _run_one(stage: Stage, name: str, work: Work, tools: Tools) -> Work:
     latest = _latest(work, tools)
     site.store.stage(work.deploy.id, name, "start")
     deploy = _staged(latest.deploy, name)
-    site.store.update(deploy)
+    site.store.update(deploy, lasting=False)
     work = latest.having(deploy=deploy)
     _tell(tools, deploy, name, "start")
     began = site.clock.monotonic()

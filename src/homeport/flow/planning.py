@@ -48,8 +48,8 @@ class ReadOnlyStore:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
 
-    def update(self, deploy: Deploy) -> None:
-        del deploy
+    def update(self, deploy: Deploy, *, lasting: bool = True) -> None:
+        del deploy, lasting
 
 
 class UntouchedTargets:

@@ -61,6 +61,8 @@ class Site:
     read_journal: Callable[[str, int, int], tuple[bytes, int]]
     """(path, byte, at most) -> (whole lines from there on, where to go on)."""
     start_runner: Callable[[], int]
+    ready_runner: Callable[[], None]
+    """Starts one that has loaded everything when `start_runner` wants it."""
     runner_on_its_way: Callable[[], bool]
     """Whether the runner that this process started last has not ended yet."""
     load_config: Callable[[bytes, str], Config]
