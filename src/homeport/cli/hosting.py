@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from homeport.flow.hostediting import Source
     from homeport.flow.site import Site
     from homeport.model.edits import Person
-    from homeport.model.hostfiles import Held
 
 
 @click.group()
@@ -138,9 +136,9 @@ def _said(options: Options) -> Callable[[str, str], None]:
     return on_line
 
 
-def _source(options: Options, site: Site, path: str, source: str | None, version: str | None) -> Source:
+def _source(options: Options, site: Site, path: str, given: str | None, version: str | None) -> Source:
     """Where the new content comes from."""
-    if source is not None and version is not None:
+    if given is not None and version is not None:
         raise UsageFault("--from and --version cannot both say what the content is", next="homeport hostfile edit --help",
                          code="usage")  # fmt: skip
     if version is not None:
@@ -148,41 +146,9 @@ def _source(options: Options, site: Site, path: str, source: str | None, version
 
         content = version_named(site, path, version)
         return lambda _held, _copy, _take: content
-    if source is not None:
-        given = _read(source)
-        return lambda _held, _copy, _take: given
-    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or ("vi" if sys.stdin.isatty() else None)
-    if editor is None:
-        raise UsageFault("there is no terminal for an editor", where=path, code="no-terminal",
-                         next=f"homeport hostfile edit {path} --from FILE, or --from - for standard input")  # fmt: skip
-    return _edited_with(editor)
+    from homeport.cli.contents import source_of
 
-
-def _read(source: str) -> bytes:
-    if source == "-":
-        return sys.stdin.buffer.read()
-    try:
-        with open(source, "rb") as file:
-            return file.read()
-    except OSError as fault:
-        raise UsageFault(f"{source}: {fault.strerror}", where="--from", next="homeport hostfile edit --help",
-                         code="usage") from fault  # fmt: skip
-
-
-def _edited_with(editor: str) -> Source:
-    def given(_held: Held | None, copy: Callable[[], str], take: Callable[[str], bytes]) -> bytes:
-        import shlex
-
-        from homeport.wiring import at_terminal
-
-        place = copy()
-        code = at_terminal([*shlex.split(editor), place])
-        if code:
-            raise UsageFault(f"{editor} ended with {code}; nothing was changed", where=place,
-                             next="homeport hostfile list", code="editor")  # fmt: skip
-        return take(place)
-
-    return given
+    return source_of(options, path, given)
 
 
 def _author(options: Options) -> Person:

@@ -27,7 +27,7 @@ HERE_ONLY = frozenset({"serve", "supervise", "mcp", "demo", "ssh-entry"})
 """Verbs of a machine itself."""
 DEPLOYING = frozenset({"deploy", "try", "rollback", "rebuild", "restart", "cancel", "migrate", "converge"})
 """Verbs that show a deploy, which goes on without us."""
-SIGNING = frozenset({"adopt", "try"})
+SIGNING = frozenset({"adopt", "try", "hostfile"})
 """Verbs that make a commit of the person's."""
 
 
@@ -95,7 +95,7 @@ def _on(options: Options, place: Place, words: list[str]) -> tuple[int, str | No
         for program in host.places():
             with host.talk(asked, program) as there:
                 hear = _Hearing(options, place, heard, shown, there.say)
-                hear.answered = tree
+                hear.answered = tree if words[0] != "hostfile" else _contents(words)
                 with _interruptible(heard, there.say, stops=words[0] not in LOOKING):
                     for line in there.lines():
                         hear(line)
@@ -174,6 +174,12 @@ def _before(options: Options, place: Place) -> list[str]:
     )  # fmt: skip
     named = ["-p", place.project, "-e", place.environment, "--host", place.host]
     return ["--caller", msgspec.json.encode(caller).decode(), *named, "--json"]
+
+
+def _contents(words: list[str]) -> Callable[[dict[str, Any]], Any]:
+    from homeport.cli.contents import answerer
+
+    return answerer(words)
 
 
 class _Hearing:

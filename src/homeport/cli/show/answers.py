@@ -83,9 +83,33 @@ def _list(words: list[str]) -> str:
     return ", ".join(text(word) for word in words)
 
 
+def ruled(said: Answer) -> str:
+    from homeport.cli.show import rules
+
+    return rules.listed(said) if "rules" in said else rules.explained(said)
+
+
+def audited(said: Answer) -> str:
+    from homeport.cli.show import rules
+
+    return rules.audited(said)
+
+
+def of_hostfiles(said: Answer) -> str:
+    from homeport.cli.show import hostfiles
+
+    if "versions" in said:
+        return hostfiles.history(said)
+    if "hostfiles" in said:
+        return hostfiles.listed(said)
+    return hostfiles.recorded(said) if "recorded" in said else hostfiles.edited(said)
+
+
 _PLAIN: dict[str, Callable[[Answer], str]] = {
     "discard": discarded, "record": recorded, "rescue restore": restored, "accept": accepted, "block": blocked,
     "unblock": blocked, "hold": held, "unhold": held, "db check": database, "db backup": database,
+    "rules": ruled, "audit": audited, "hostfile list": of_hostfiles, "hostfile edit": of_hostfiles,
+    "hostfile record": of_hostfiles,
 }  # fmt: skip
 _COLOURED: dict[str, Callable[[Answer, bool], str]] = {
     "plan": lambda said, color: results.plan(msgspec.convert(said, Plan), color=color),
@@ -95,6 +119,7 @@ _COLOURED: dict[str, Callable[[Answer, bool], str]] = {
     "show": lambda said, color: one_deploy(said, color=color),
     "doctor": lambda said, color: results.doctor(said["checks"], color=color),
     "diff": lambda said, color: results.diff(said["diff"], color, escaped=sys.stdout.isatty()),
+    "hostfile diff": lambda said, color: results.diff(said["diff"], color, escaped=sys.stdout.isatty()),
     "rescue list": lambda said, color: results.rescues(msgspec.convert(said["rescues"], list[Rescue]), color=color),
     "adopt": lambda said, color: edits.adopted(said, color=color),
     "edits": lambda said, color: edits.edits(said, color=color),
@@ -104,7 +129,7 @@ _COLOURED: dict[str, Callable[[Answer, bool], str]] = {
 def shown(options: Options, said: Answer) -> None:
     """Prints an answer that came from another machine."""
     verb = options.words[0]
-    name = f"{verb} {options.words[1]}" if verb in ("rescue", "db") and len(options.words) > 1 else verb
+    name = f"{verb} {options.words[1]}" if verb in ("rescue", "db", "hostfile") and len(options.words) > 1 else verb
     if name == "rescue show":
         sys.stdout.buffer.write(base64.b64decode(said["base64"]))
         sys.stdout.buffer.flush()
@@ -112,7 +137,7 @@ def shown(options: Options, said: Answer) -> None:
         line = log_line(said)
         if line is not None:
             click.echo(line)
-    elif name == "diff" and not said["diff"]:
+    elif name in ("diff", "hostfile diff") and not said["diff"]:
         return
     else:
         options.tell(said, lambda color: in_words(name, said, color))

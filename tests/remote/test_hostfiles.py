@@ -1,0 +1,49 @@
+"""Host files from a laptop (B11): the file and the editor are the laptop's, validation and reload are the host's."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from tests.remote.conftest import Fleet
+
+P = ("-e", "production")
+
+
+def registered(fleet: Fleet, more: str = "") -> Path:
+    """A host file of production's host, deployed."""
+    conf = fleet.prod.live / "proxy.conf"
+    conf.write_text("timeout 10\n")
+    toml = (fleet.laptop.clone / "homeport.toml").read_text()
+    entry = f'\n[[hostfiles]]\npath = "{conf}"\npurpose = "proxy"\nhosts = ["prod-1"]\n'
+    entry += f'validate = "grep -q timeout $HOMEPORT_FILE"\n{more}'
+    fleet.laptop.publish({"homeport.toml": toml + entry})
+    fleet.homeport(*P, "deploy")
+    return conf
+
+
+def test_a_host_file_is_edited_from_the_laptop(fleet: Fleet) -> None:
+    conf = registered(fleet, f'reload = "cp {fleet.prod.live}/proxy.conf {fleet.prod.root}/reloaded"\n')
+    script = fleet.laptop.root / "editor"
+    script.write_text('#!/bin/sh\ncase "$1" in */proxy.conf) sed -i s/10/20/ "$1";; esac\n')
+    script.chmod(0o755)
+    said = fleet.homeport(*P, "hostfile", "edit", str(conf), "--because", "uploads", env={"EDITOR": str(script)})
+    assert "put in place and reloaded" in said.stdout
+    assert conf.read_text() == (fleet.prod.root / "reloaded").read_text() == "timeout 20\n"
+    new = fleet.laptop.root / "new.conf"
+    new.write_text("timeout 30\n")
+    done = fleet.homeport("--json", *P, "hostfile", "edit", str(conf), "--from", str(new), "--because", "more").last
+    assert conf.read_text() == "timeout 30\n"
+    # the note is the person's own commit
+    fleet.laptop.git("fetch", "-q", "origin", done["note"]["branch"])
+    assert fleet.laptop.git("log", "-1", "--format=%an <%ae>", "FETCH_HEAD") == "Ada Example <ada@example.com>"
+    new.write_text("nonsense\n")
+    refused = fleet.homeport(*P, "hostfile", "edit", str(conf), "--from", str(new), ok=(1,))
+    assert "is not valid" in refused.stderr
+    assert "no such file" in fleet.homeport(*P, "hostfile", "edit", str(conf), "--from", "/none", ok=(2,)).stderr.lower()
+    for words in (["hostfile", "list"], ["hostfile", "list", str(conf)], ["rules"], ["audit", "-n", "2"]):
+        assert fleet.homeport(*P, *words).stdout == fleet.prod.homeport(*words).stdout
+    conf.write_text("by hand\n")
+    assert "+by hand" in fleet.homeport(*P, "hostfile", "diff", ok=(3,)).stdout
+    # staging does not know it
+    assert json.loads(fleet.homeport("--json", "-e", "staging", "hostfile", "list").stdout)["hostfiles"] == []
