@@ -84,7 +84,8 @@ def test_a_live_disk_that_is_full_keeps_the_old_version(world: World, small_disk
     big = {"plain/big.txt": "x" * 6_000_000} if too_much == "bytes" else {f"plain/many/{n}": "x" for n in range(800)}
     world.publish({"plain/a.txt": "two\n", **big})
     done = world.deploy(ok=(1,))
-    assert done["status"] in ("failed", "rolled_back")
+    assert done["status"] == "failed", "nothing was changed, so nothing was rolled back"
+    assert "nothing live was changed" in world.homeport("-v", "deploy", ok=(1,)).stdout
     assert "space" in done["errorSummary"].lower(), done
     assert (world.text("plain/a.txt"), world.text("plain/b.txt")) == ("one\n", "one\n")
     assert world.json("drift")["equal"] is True

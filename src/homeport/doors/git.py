@@ -322,7 +322,7 @@ class Mirror(MirrorReader):
             handle = os.open(os.path.join(self.path, "homeport.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as fault:
             raise InfrastructureFault(f"the mirror cannot be locked: {fault.strerror}", where=self.path,
-                                      next=f"df -h {self.path}; findmnt -T {self.path}", code="lock") from fault  # fmt: skip
+                                      next=f"df -h {self.path}", code="lock") from fault  # fmt: skip
         try:
             fcntl.flock(handle, fcntl.LOCK_EX)
             yield

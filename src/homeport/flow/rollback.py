@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from msgspec.structs import replace
 
 from homeport.flow import pipeline
@@ -18,11 +20,35 @@ def after_failure(failure: pipeline.StageFailed, tools: Tools) -> Deploy:
     work, fault = failure.work, failure.cause
     if not work.deploy.changed_live:
         return _finish(work, tools, _plain_status(fault), fault)
+    if failure.stage == "sync" and _still_untouched(work, tools):
+        _clear_what_was_staged(work, tools)
+        tools.notice(work.deploy.id, "the sync failed before its first change; nothing live was changed", code="untouched")
+        return _finish(work.having(deploy=replace(work.deploy, changed_live=False)), tools, _plain_status(fault), fault)
     if work.deploy.request.kind == "restart" or fault.code == "supervisor-gone":
         return _finish(work, tools, "failed", fault)
     if not any(state.sha for state in work.deploy.before.values()):
         return _nothing_before(work, tools, fault)
     return undo(work, tools, fault)
+
+
+def _still_untouched(work: Work, tools: Tools) -> bool:
+    """Whether the sync failed before its first change (no room to stage the new files, say): there is nothing to undo.
+
+    Outputs are exchanged after the last live folder was synced; with none to sync nobody can tell, so it is undone.
+    """
+    records = {record.name: record for record in tools.site.store.targets()}
+    due = [t for t in work.targets.values() if t.plan is not None and t.plan.steps]
+    return bool(due) and all(
+        (record := records.get(t.target.name)) is not None and record.syncing is None and record.tree == t.recorded.tree
+        for t in due
+    )  # fmt: skip
+
+
+def _clear_what_was_staged(work: Work, tools: Tools) -> None:
+    """A full disk must not stay full. What cannot be cleared now, the next deploy clears."""
+    for target in work.targets.values():
+        with suppress(HomeportError):
+            tools.site.targets.settle(target.target)
 
 
 def undo(work: Work, tools: Tools, fault: HomeportError) -> Deploy:

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from homeport.cli.show.words import Ink, output_line, several, short, text, took
-from homeport.model.events import DeployDone, DeployStart, Event, LogLine, StageEvent
+from homeport.model.events import DeployDone, DeployStart, Event, LogLine, Notice, StageEvent
 
 TAIL = 20
 """Lines of output shown of a deploy that failed."""
@@ -25,6 +25,8 @@ class Story:
     tail: deque[LogLine] = field(default_factory=lambda: deque(maxlen=TAIL))
     frozen: bool = False
     """A stage failed: what comes later in the undo does not explain it."""
+    untouched: bool = False
+    """The sync said that it failed before its first change."""
 
     def hear(self, event: Event) -> None:
         if isinstance(event, DeployStart):
@@ -39,11 +41,13 @@ class Story:
                 self.frozen = True
         elif isinstance(event, LogLine) and not self.frozen:
             self.tail.append(event)
+        elif isinstance(event, Notice) and event.code == "untouched":
+            self.untouched = True
 
     @property
     def touched(self) -> bool:
         """Something live may have been changed."""
-        return any(stage in _LIVE_STAGES for stage in self.stages)
+        return not self.untouched and any(stage in _LIVE_STAGES for stage in self.stages)
 
 
 def labelled(event: LogLine) -> str:
