@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import pexpect
+
 from tests.remote.conftest import Fleet
+from tests.scenarios.conftest import PROGRAM
 
 P = ("-e", "production")
 
@@ -47,3 +50,40 @@ def test_a_host_file_is_edited_from_the_laptop(fleet: Fleet) -> None:
     assert "+by hand" in fleet.homeport(*P, "hostfile", "diff", ok=(3,)).stdout
     # staging does not know it
     assert json.loads(fleet.homeport("--json", "-e", "staging", "hostfile", "list").stdout)["hostfiles"] == []
+
+
+def test_a_rule_of_the_host_asks_the_person_at_the_laptop_and_never_an_agent(fleet: Fleet) -> None:
+    conf = registered(fleet)
+    fleet.prod.identify("prod-1", f'\n[[rules]]\nid = "proxy"\naction = "hostfile"\nmatch = "{conf}"\n'
+                        'effect = "confirm"\n\n[[rules]]\nid = "site"\naction = "deploy"\neffect = "confirm"\nbecause = "friday"\n')  # fmt: skip
+    new = fleet.laptop.root / "new.conf"
+    new.write_text("timeout 30\n")
+    agent = fleet.homeport(*P, "hostfile", "edit", str(conf), "--from", str(new), "--confirm", "proxy", ok=(3,),
+                           env={"HOMEPORT_ACTOR": "agent"})  # fmt: skip
+    assert "an agent has no right to confirm" in agent.stderr
+    confirmed(fleet, ["hostfile", "edit", str(conf), "--from", str(new), "--no-note"], "proxy", "put in place")
+    assert conf.read_text() == "timeout 30\n"
+    fleet.laptop.publish({"site/a.txt": "two\n"})
+    refused = fleet.homeport("--json", *P, "deploy", ok=(3,)).last
+    assert refused["errorCode"] == "confirm"
+    assert refused["unconfirmed"][0][0] == "site"
+    confirmed(fleet, ["deploy"], "site", "deployed")
+    assert fleet.prod.text("site/a.txt") == "two\n"
+    rows = json.loads(fleet.prod.homeport("--json", "audit").stdout)["audit"]
+    exceptions = [row for row in rows if row["action"].startswith("exception")]
+    assert [row["action"] for row in exceptions] == ["exception site", "exception proxy"]
+    assert all("agreed" in row["detail"] and "@" in row["who"] for row in exceptions)
+
+
+def confirmed(fleet: Fleet, words: list[str], rule: str, end: str) -> None:
+    """Runs it at a terminal, and gives the word that is asked for."""
+    talk = pexpect.spawn(str(PROGRAM), [*P, *words], cwd=str(fleet.laptop.clone), env=fleet.laptop.env, encoding="utf-8",
+                         timeout=30, dimensions=(40, 200))  # fmt: skip
+    talk.expect(f"Type {rule} to allow it")
+    talk.sendline(rule)
+    talk.expect("Why")
+    talk.sendline("agreed")
+    talk.expect(end)
+    talk.expect(pexpect.EOF)
+    talk.close()
+    assert talk.exitstatus == 0

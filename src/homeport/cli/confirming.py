@@ -55,15 +55,44 @@ def can_ask(options: Options, site: Site) -> bool:
 
 def asked(site: Site, wanted: Sequence[tuple[str, str]], because: str) -> Site:
     """The site with what the person allowed. Raises Refused (code `not-confirmed`)."""
-    from homeport.cli.show.words import text
     from homeport.flow.guarding import allowing
 
     for rule, message in wanted:
-        click.echo(f"\n{text(message)}\nAllowing it is kept in the audit, as by {text(site.actor.name)}.", err=True)
-        said = click.prompt(f"Type {text(rule)} to allow it", default="", show_default=False, err=True)
-        if said.strip() != rule:
-            raise Refused("not allowed; nothing was changed", where=f"rule {rule}", code="not-confirmed",
-                          next=f"homeport rules   (what {rule} is about)")  # fmt: skip
-        why = because or click.prompt("Why", default="", show_default=False, err=True)
-        site = allowing(site, [rule], why)
+        site = allowing(site, [rule], _word_for(rule, message, site.actor.name, because))
     return site
+
+
+def person_here(options: Options) -> bool:
+    """Whether somebody at this terminal can answer for a host that asks."""
+    from homeport.wiring import actor
+
+    here = sys.stdin.isatty() and sys.stderr.isatty() and not options.json
+    return here and actor().kind == "person"
+
+
+def asked_for(words: Sequence[str], wanted: Sequence[tuple[str, str]]) -> list[str]:
+    """The words of a verb for another machine, with what the person at this one allowed.
+
+    Raises Refused (code `not-confirmed`).
+    """
+    from homeport.wiring import person
+
+    at = 2 if words[0] in ("hostfile", "rescue") else 1
+    has_reason = any(word == "--because" or word.startswith("--because=") for word in words)
+    flags: list[str] = []
+    for rule, message in wanted:
+        why = _word_for(rule, message, person(), "given" if has_reason else "")
+        flags += ["--confirm", rule, *([] if has_reason or "--because" in flags else ["--because", why])]
+    return [*words[:at], *flags, *words[at:]]
+
+
+def _word_for(rule: str, message: str, name: str, because: str) -> str:
+    """Asks the person to type the rule's name; why it is allowed. Raises Refused (code `not-confirmed`)."""
+    from homeport.cli.show.words import text
+
+    click.echo(f"\n{text(message)}\nAllowing it is kept in the audit, as by {text(name)}.", err=True)
+    said = click.prompt(f"Type {text(rule)} to allow it", default="", show_default=False, err=True)
+    if said.strip() != rule:
+        raise Refused("not allowed; nothing was changed", where=f"rule {rule}", code="not-confirmed",
+                      next=f"homeport rules   (what {rule} is about)")  # fmt: skip
+    return because or str(click.prompt("Why", default="", show_default=False, err=True))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import click
 
 from homeport.cli.options import Away, Options
-from homeport.model.errors import Cancelled, Failed, HomeportError, InfrastructureFault, UsageFault
+from homeport.model.errors import Cancelled, Failed, HomeportError, InfrastructureFault, Unconfirmed, UsageFault
 
 VERBS = {
     "init": "project", "check": "project", "schema": "project", "completion": "project", "demo": "project",
@@ -208,7 +208,8 @@ def _told(json: bool, fault: HomeportError, exit_code: int) -> int:
         from homeport.cli.show.json import encode
 
         said = {"type": "error", "code": fault.code, "what": fault.what, "where": fault.where, "next": fault.next}
-        click.echo(encode({**said, "exitCode": exit_code}))
+        wanted = {"unconfirmed": fault.asked} if isinstance(fault, Unconfirmed) else {}
+        click.echo(encode({**said, "exitCode": exit_code, **wanted}))
         if "--caller" in sys.argv:
             return exit_code
     click.echo(error(fault).rstrip("\n"), err=True)

@@ -40,6 +40,8 @@ class Heard:
     fault: ToldFault | None = None
     noise: list[str] = field(default_factory=list)
     cancels: int = 0
+    unconfirmed: tuple[tuple[str, str], ...] = ()
+    """Rules that want a person's word first."""
 
 
 def run_there(options: Options, places: tuple[Place, ...]) -> int:
@@ -59,7 +61,7 @@ def run_there(options: Options, places: tuple[Place, ...]) -> int:
     for number, place in enumerate(places):
         if len(places) > 1 and not options.json and not options.quiet:
             click.echo(f"== {place.host}")
-        code, sha = _on(options, place, words)
+        code, sha = _confirmed_on(options, place, words)
         worst = worst or code
         left = [other.host for other in places[number + 1 :]]
         if code and left and verb not in LOOKING:
@@ -81,13 +83,26 @@ def _pinned(words: list[str], sha: str, options: Options) -> list[str]:
     return words if named and named[0] not in services else [words[0], "--ref", sha, *words[1:]]
 
 
-def _on(options: Options, place: Place, words: list[str]) -> tuple[int, str | None]:
+def _confirmed_on(options: Options, place: Place, words: list[str]) -> tuple[int, str | None]:
+    """As `_on`; what rules of the host want confirmed is asked for at this terminal, and the verb run once more."""
+    while True:
+        heard = Heard()
+        code, sha = _on(options, place, words, heard)
+        if not heard.unconfirmed:
+            return code, sha
+        from homeport.cli.confirming import asked_for, person_here
+
+        if not person_here(options):
+            return code, sha
+        words = asked_for(words, heard.unconfirmed)
+
+
+def _on(options: Options, place: Place, words: list[str], heard: Heard) -> tuple[int, str | None]:
     """(exit code, the deployed commit) of the verb on one host."""
     from homeport.wiring_hosts import ssh_host
 
     host = ssh_host(place)
     host.connect()
-    heard = Heard()
     tree = _tree_answers(options) if words[0] == "try" else None
     shown = Shown(options.json, options.quiet, options.verbose, sys.stdout, sys.stderr)
     asked = [*_before(options, place), *words]
@@ -113,11 +128,13 @@ def _on(options: Options, place: Place, words: list[str]) -> tuple[int, str | No
         if tree is not None:
             tree.close()
     if heard.fault is not None:
+        heard.unconfirmed = heard.fault.unconfirmed
         return _told(options, heard.fault), None
     if not heard.greeted or (code == 255 and shown.done is None):
         raise _broken(host.refused, place, heard, words[0], code, said)
     if said:
         click.echo(f"{place.host}: {said}", err=True)
+    heard.unconfirmed = shown.done.unconfirmed if shown.done else ()
     return code, shown.done.sha if shown.done else None
 
 

@@ -45,6 +45,7 @@ def done_event(deploy: Deploy) -> DeployDone:
         sha=deploy.sha, previous_sha=deploy.previous_sha, services=deploy.services,
         exit_code=deploy.exit_code if deploy.exit_code is not None else 1, duration_ms=deploy.duration_ms or 0,
         error_summary=deploy.error_summary, error_code=deploy.error_code, next=deploy.next,
+        unconfirmed=deploy.unconfirmed,
     )  # fmt: skip
 
 

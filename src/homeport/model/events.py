@@ -93,6 +93,8 @@ class DeployDone(_Event, frozen=True, tag="deploy.done"):
     error_summary: str | None = None
     error_code: str | None = None
     next: str | None = None
+    unconfirmed: tuple[tuple[str, str], ...] = ()
+    """Rules that want a person's word: (id, what is wanted) of each."""
 
 
 Event = (

@@ -68,6 +68,8 @@ class ToldFault(Struct, frozen=True, kw_only=True, rename="camel"):
     next: str = ""
     code: str = ""
     exit_code: int = 1
+    unconfirmed: tuple[tuple[str, str], ...] = ()
+    """Rules that want a person's word: (id, what is wanted) of each."""
 
 
 class Elsewhere(Exception):
