@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 import msgspec
@@ -30,7 +30,7 @@ from homeport.doors.store import SqliteStore
 from homeport.doors.tokenbook import TokenBook
 from homeport.flow.site import Site
 from homeport.model.config import Config, Environment, HostConfig, Project, Secret
-from homeport.model.errors import ConfigFault, HomeportError, StateFault, UsageFault
+from homeport.model.errors import ConfigFault, HomeportError, InfrastructureFault, StateFault, UsageFault
 from homeport.model.ports import Journal, Shell
 from homeport.model.remote import Elsewhere
 from homeport.model.running import Unit
@@ -241,12 +241,15 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
     clock, shell = SystemClock(), LocalShell()
     asking = actor()
     store = SqliteStore(os.path.join(state, "homeport.db"), clock, actor=asking)
-    if origin and store.meta("repo") != origin:
+    before = store.meta("repo")
+    if origin and before is None:
         store.set_meta("repo", origin)
     if store.meta("branch") != env.branch:
         store.set_meta("branch", env.branch)
-    origin = origin or store.meta("repo") or ""
-    git = Mirror.open_or_create(os.path.join(root, project, "repo.git"), origin, shell)
+    git = Mirror.open_or_create(os.path.join(root, project, "repo.git"), origin or before or "", shell)
+    if origin and before not in (None, origin):
+        _follow(git, store, origin)
+    origin = origin or before or ""
     rescues = RescueBox(git, store, clock)
     permits = Permits(host_config)
     redactor = Redactor([v for k, v in os.environ.items() if k.endswith(("TOKEN", "SECRET", "PASSWORD"))])
@@ -301,6 +304,21 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
         channel=AppriseChannel(), start_sending=lambda: start_sending(root, project, environment, state),
         commit_page=lambda its, sha: commit_page(its, origin, sha),
     )  # fmt: skip
+
+
+def _follow(git: Mirror, store: SqliteStore, origin: str) -> None:
+    """The checkout names another origin than before: it may have moved, but another project of the same name must not
+    be shown, or deploy, what is this one's. One that cannot be reached now is tried again by whoever fetches.
+
+    Raises StateFault (code `other-origin`).
+    """
+    try:
+        with suppress(InfrastructureFault):
+            git.fetch()
+    except HomeportError:
+        store.close()
+        raise
+    store.set_meta("repo", origin)
 
 
 def _private(*folders: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import subprocess
 
 import pytest
@@ -302,9 +303,12 @@ def test_two_projects_of_one_name_do_not_share_a_state(world: World) -> None:
     world.git("add", "-A", cwd=work)
     world.git("-c", "user.name=B", "-c", "user.email=b@example.com", "commit", "-qm", "one", cwd=work)
     world.git("push", "-q", "origin", "main", cwd=work)
-    for verb in ("deploy", "plan"):
+    for verb in ("deploy", "plan", "status", "history"):
         said = fault(world, verb, code=2, cwd=work)
         assert str(world.origin) in said and str(other) in said
+    with sqlite3.connect(world.state / "shop/production/homeport.db") as state:
+        assert state.execute("SELECT value FROM meta WHERE key = 'repo'").fetchone() == (str(world.origin),)
+    state.close()
     assert picture(world.live) == before
     assert world.json("status")["sha"] == sha
     mended(world)
