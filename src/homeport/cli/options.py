@@ -29,6 +29,8 @@ class Options:
     verbose: bool = False
     words: tuple[str, ...] = ()
     """The verb and what follows it."""
+    interrupted: bool = False
+    """Ctrl-C was pressed while a host worked for us."""
     call: Call | None = None
     """The connection to whoever asked from another machine."""
 

@@ -111,7 +111,7 @@ def _on(options: Options, place: Place, words: list[str], heard: Heard) -> tuple
             with host.talk(asked, program) as there:
                 hear = _Hearing(options, place, heard, shown, there.say)
                 hear.answered = tree if words[0] != "hostfile" else _contents(words)
-                with _interruptible(heard, there.say, stops=words[0] not in LOOKING):
+                with _interruptible(options, heard, there.say, stops=words[0] not in LOOKING):
                     for line in there.lines():
                         hear(line)
                     code, said = there.ended()
@@ -264,12 +264,13 @@ class _Hearing:
 
 
 @contextmanager
-def _interruptible(heard: Heard, say: Callable[[bytes], None], *, stops: bool) -> Iterator[None]:
+def _interruptible(options: Options, heard: Heard, say: Callable[[bytes], None], *, stops: bool) -> Iterator[None]:
     """Ctrl-C asks the host to cancel; a second one leaves. A verb that only looks ends at once."""
 
     def interrupted(number: int, frame: object) -> None:
         del number, frame
         heard.cancels += 1
+        options.interrupted = True
         if not stops or heard.cancels > 1:
             raise KeyboardInterrupt
         say(msgspec.json.encode(Spoken(cancel=True)))

@@ -92,12 +92,14 @@ def watch_there(options: Options, places: tuple[Place, ...]) -> int:
     watch = answers.tree.watch()
     try:
         code = run_there(options, places)
-        if code == 3:
+        if code == 3 or options.interrupted:
             return code
         options.note(f"watching {watch.folders} folders (Ctrl-C ends it)")
         for saved in saves(answers.tree, watch):
             if run_there(options, places) == 0:
                 options.note(f"live and verified {time.time() - saved:.2f} s after the save")
+            if options.interrupted:
+                break
     except KeyboardInterrupt:
         click.echo("", err=True)
     finally:

@@ -53,7 +53,12 @@ def try_now(options: Options, services: tuple[str, ...], yes: bool, watch: bool,
         known(site, services)
         # it loads while the working tree is read
         site.ready_runner()
-        tree = working_tree(options.folder)
+        if options.call is not None:
+            from homeport.wiring_hosts import sent_tree
+
+            tree = sent_tree(options.call.asked_for_tree)
+        else:
+            tree = working_tree(options.folder)
         try:
             if watch:
                 _watch(options, site, tree, wish)
