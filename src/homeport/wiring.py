@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import Any
 
@@ -416,3 +416,17 @@ def at_terminal(argv: list[str]) -> int:
     from homeport.doors.shell import attached
 
     return attached(argv)
+
+
+def inside(site: Site, unit: Unit, runtime: str, command: Sequence[str], terminal: bool) -> int:
+    """Runs a command (none: a shell) where the service runs, at this terminal; its exit status."""
+    from homeport.doors.runtimes.surroundings import inside as beside
+    from homeport.doors.shell import attached
+    from homeport.model.running import ImageRuntime
+
+    site.permits.unit(unit.name)
+    if unit.user is not None:
+        site.permits.user(unit.user)
+    found = site.runtimes_for(site.shell_for(None, lambda: False)).get(runtime)
+    how = found.inside(unit, command, terminal) if isinstance(found, ImageRuntime) else beside(unit, command)
+    return attached(how.argv, how.cwd, how.env)

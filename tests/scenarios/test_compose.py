@@ -114,6 +114,7 @@ def test_only_what_changed_is_built_and_made_anew_and_a_rollback_builds_nothing(
     world, first = stack.world, stack.containers()
     sha = world.git("rev-parse", "HEAD")
     assert world.deploy()["status"] == "unchanged"
+    assert world.homeport("run", "-s", "web", "--", "cat", "/www/version.txt").stdout == "one\n"
     world.publish({"web/version.txt": "two\n", "README.md": "words\n"})
     lines = world.homeport("--json", "deploy").lines
     assert (lines[-1]["status"], lines[-1]["services"], built(lines)) == ("deployed", ["web"], True)

@@ -15,7 +15,7 @@ from homeport.model.errors import Cancelled, Failed, HomeportError, Infrastructu
 VERBS = {
     "init": "project", "check": "project", "schema": "project", "completion": "project", "demo": "project",
     "plan": "deploying", "deploy": "deploying", "rollback": "deploying", "rebuild": "deploying",
-    "restart": "deploying", "cancel": "deploying",
+    "restart": "deploying", "migrate": "operating", "shell": "operating", "run": "operating", "cancel": "deploying",
     "status": "looking", "history": "looking", "show": "looking", "logs": "looking", "doctor": "doctoring",
     "setup": "settingup",
     "drift": "drifting", "diff": "drifting", "discard": "drifting", "record": "drifting", "rescue": "drifting",
@@ -39,6 +39,9 @@ HELP_OF = {
     "rollback": "Go back to an earlier deploy.",
     "rebuild": "Build and restart what was edited live.",
     "restart": "Restart services.",
+    "migrate": "Run the migrations alone.",
+    "shell": "Open a shell where a service runs.",
+    "run": "Run a command where a service runs.",
     "cancel": "Stop and undo the running deploy.",
     "status": "Show what runs.",
     "history": "List deploys.",

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 HERE_ONLY = frozenset({"serve", "supervise", "mcp", "demo", "ssh-entry"})
 """Verbs of a machine itself."""
+AT_TERMINAL = frozenset({"shell", "run"})
+"""Verbs that are a conversation of the person with a program there."""
 DEPLOYING = frozenset({"deploy", "try", "rollback", "rebuild", "restart", "cancel", "migrate", "converge"})
 """Verbs that show a deploy, which goes on without us."""
 SIGNING = frozenset({"adopt", "try", "hostfile"})
@@ -50,6 +52,8 @@ def run_there(options: Options, places: tuple[Place, ...]) -> int:
     A verb that changes something stops at the first host where it does not succeed.
     """
     verb = options.words[0]
+    if verb in AT_TERMINAL:
+        return _at_terminal(options, places)
     if verb in HERE_ONLY:
         raise UsageFault(f"{verb} works on the machine itself", where=f"environment {places[0].environment}",
                          next=f"ssh {places[0].destination}", code="usage")  # fmt: skip
@@ -71,6 +75,21 @@ def run_there(options: Options, places: tuple[Place, ...]) -> int:
         if verb == "deploy" and sha and "--ref" not in words and not any(w.startswith("--ref=") for w in words):
             words = _pinned(words, sha, options)
     return worst
+
+
+def _at_terminal(options: Options, places: tuple[Place, ...]) -> int:
+    """Over ssh with the person's own terminal; on the first host, where none is named."""
+    from homeport.wiring import actor, at_terminal
+    from homeport.wiring_hosts import ssh_host
+
+    if actor().kind != "person":
+        raise UsageFault(f"{options.words[0]} is for a person", where=places[0].host, code="person-only",
+                         next="write what is needed into homeport.toml as an action or a migration")  # fmt: skip
+    place = places[0]
+    host = ssh_host(place)
+    host.connect()
+    words = ["-p", place.project, "-e", place.environment, "--host", place.host, *options.words]
+    return at_terminal(host.at_terminal(words))
 
 
 def _pinned(words: list[str], sha: str, options: Options) -> list[str]:

@@ -24,7 +24,7 @@ def outcome(facts: Facts, quiet_paths: Sequence[str]) -> Outcome:
     CONDENSED: routine. SUPPRESSED: nothing to tell, or only documentation, tests and workflows changed."""
     if facts.status in BADLY:
         return "suppressed" if facts.repeated else "failure"
-    if facts.status != "deployed" or facts.kind == "restart":
+    if facts.status != "deployed" or facts.kind in ("restart", "migrate"):
         return "suppressed"
     if facts.recovered or facts.kind == "rollback":
         return "full"

@@ -11,7 +11,7 @@ from homeport.model.config import Command, HostConfig
 from homeport.model.errors import Refused
 from homeport.model.paths import printable
 from homeport.model.ports import OnLine
-from homeport.model.running import ImageRuntime, Restarted, Runtime, Unit, UnitState
+from homeport.model.running import ImageRuntime, Inside, Restarted, Runtime, Unit, UnitState
 
 
 class Permits:
@@ -114,6 +114,10 @@ class PermittedImages(PermittedRuntime):
     def validate(self, unit: Unit, command: Command, on_line: OnLine) -> None:
         self.check(unit)
         self._images.validate(unit, command, on_line)
+
+    def inside(self, unit: Unit, command: Sequence[str], terminal: bool) -> Inside:
+        self.check(unit)
+        return self._images.inside(unit, command, terminal)
 
     def prune(self, unit: Unit, keep: int) -> None:
         self.check(unit)

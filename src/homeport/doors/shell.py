@@ -260,12 +260,18 @@ class _Watch:
             cast("IO[bytes]", pipe).close()
 
 
-def attached(argv: Sequence[str]) -> int:
-    """Runs a program with our own terminal and environment; its exit status, 127 when it cannot be started."""
+def attached(argv: Sequence[str], cwd: str | None = None, env: Mapping[str, str] | None = None) -> int:
+    """Runs a program with our own terminal and (unless `env` is given) environment; its exit status, as a shell counts
+    it, 127 when it cannot be started. Ctrl-C is the program's own."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        return subprocess.run(list(argv), check=False).returncode
+        child = subprocess.Popen(list(argv), cwd=cwd, env=env, preexec_fn=lambda: signal.signal(signal.SIGINT, before))  # noqa: PLW1509
+        code = child.wait()
     except OSError:
         return 127
+    finally:
+        signal.signal(signal.SIGINT, before)
+    return code if code >= 0 else 128 - code
 
 
 def scrubbed() -> dict[str, str]:

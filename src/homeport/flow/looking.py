@@ -15,6 +15,7 @@ from homeport.model.deploys import Deploy, ServiceRecord
 from homeport.model.errors import HomeportError, Refused, UsageFault
 from homeport.model.live import Difference, Entry, Scan, Target
 from homeport.model.paths import printable
+from homeport.model.running import Unit
 
 
 def status_of(site: Site) -> dict[str, Any]:
@@ -247,9 +248,14 @@ def service_log(site: Site, name: str, lines: int, follow: bool) -> Iterator[str
     if runtime is None:
         raise Refused(f"{name} has no process whose lines could be shown", where=f"services.{name}.runtime",
                       next="homeport logs (the newest deploy)", code="no-logs")  # fmt: skip
+    return runtime.logs(unit_for(site, name), lines, follow)
+
+
+def unit_for(site: Site, name: str) -> Unit:
+    """A service as its runtime knows it, as it was last deployed."""
     record = site.store.services().get(name, ServiceRecord(service=name))
-    work = service_now(name, service, layout.target_of(site.config, name), record)
-    return runtime.logs(unit_of(work, tools, record.sha, "logs"), lines, follow)
+    work = service_now(name, site.config.services[name], layout.target_of(site.config, name), record)
+    return unit_of(work, tools_for(_silent(site), "logs"), record.sha, record.deploy_id or "")
 
 
 def doctor_of_host() -> list[dict[str, Any]]:

@@ -39,8 +39,7 @@ def note(site: Site, deploy: Deploy, config: Config) -> int:
 
 
 def facts_of(site: Site, deploy: Deploy, config: Config) -> Facts:
-    before = next((d for d in site.store.history(20) if d.id != deploy.id and d.state == "done"
-                   and d.status not in ("unchanged", "superseded", "cancelled") and d.kind != "restart"), None)  # fmt: skip
+    before = next((d for d in site.store.history(20) if d.id != deploy.id and d.state == "done" and _counts(d)), None)
     subject, author = ("", "")
     if deploy.sha is not None and site.git.has(deploy.sha):
         subject, author = site.git.subject(deploy.sha), site.git.author(deploy.sha)
@@ -55,6 +54,11 @@ def facts_of(site: Site, deploy: Deploy, config: Config) -> Facts:
         tail=tuple(log_tail(site.journal_path(deploy.id)).splitlines()[-TAIL:]), repeated=same,
         recovered=before is not None and before.status in ("failed", "rolled_back"), migrates=config.migrate is not None,
     )  # fmt: skip
+
+
+def _counts(deploy: Deploy) -> bool:
+    """It says whether the environment was well before."""
+    return deploy.kind not in ("restart", "migrate") and deploy.status not in ("unchanged", "superseded", "cancelled")
 
 
 def _paths(site: Site, deploy: Deploy) -> tuple[str, ...]:

@@ -81,6 +81,13 @@ RESUME = (
 RESUME_RESTART = (Stage("fetch", fetching.find_running), *RESUME[2:])
 
 
+MIGRATE = (
+    Stage("fetch", fetching.find_running),
+    Stage("migrate", building.migrate_alone),
+    Stage("stamp", stamping.record_alone),
+)
+
+
 class StageFailed(Exception):
     """Carries the work as it was before the failing stage, for the undo."""
 

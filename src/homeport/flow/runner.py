@@ -45,6 +45,8 @@ def carry_out(site: Site, deploy: Deploy, *, resume: bool = False) -> Deploy:
 
 
 def _stages(deploy: Deploy, resume: bool) -> tuple[pipeline.Stage, ...]:
+    if deploy.kind == "migrate":
+        return pipeline.MIGRATE
     if deploy.kind == "restart":
         return pipeline.RESUME_RESTART if resume else pipeline.RESTART
     return pipeline.RESUME if resume else pipeline.DEPLOY

@@ -8,7 +8,7 @@ from msgspec import Struct, field
 
 from homeport.model.rules import ActorKind, Confirmation
 
-Kind = Literal["commit", "try", "live", "rollback", "restart"]
+Kind = Literal["commit", "try", "live", "rollback", "restart", "migrate"]
 Status = Literal["deployed", "unchanged", "rolled_back", "failed", "refused", "cancelled", "superseded"]
 EXIT_CODES: dict[str, int] = {
     "deployed": 0,

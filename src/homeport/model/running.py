@@ -66,6 +66,14 @@ class Container(Struct, frozen=True, kw_only=True):
         return self.state == "running" and self.health in (None, "healthy")
 
 
+class Inside(Struct, frozen=True, kw_only=True):
+    """How to run a command where a service runs: the words, the folder and the whole environment."""
+
+    argv: tuple[str, ...]
+    cwd: str
+    env: Mapping[str, str]
+
+
 class UnitState(Struct, frozen=True, kw_only=True):
     state: Literal["running", "stopped", "failed", "restarting", "missing", "unknown"]
     pid: int | None = None
@@ -126,6 +134,10 @@ class ImageRuntime(Runtime, Protocol):
 
     def validate(self, unit: Unit, command: Command, on_line: OnLine) -> None:
         """Runs a command in a one-off container, which sees the files that are live now. Raises Failed."""
+        ...
+
+    def inside(self, unit: Unit, command: Sequence[str], terminal: bool) -> Inside:
+        """How to run a command in the service's container; without a command, a shell."""
         ...
 
     def prune(self, unit: Unit, keep: int) -> None:

@@ -21,7 +21,7 @@ from homeport.doors.runtimes.surroundings import account, as_user
 from homeport.model.config import Command
 from homeport.model.errors import Failed, InfrastructureFault
 from homeport.model.ports import Job, OnLine, Shell
-from homeport.model.running import Container, Restarted, Unit, UnitState
+from homeport.model.running import Container, Inside, Restarted, Unit, UnitState
 
 LONGEST_BUILD, LONGEST_START = 3600.0, 600.0
 TAIL = 20
@@ -145,6 +145,14 @@ class Compose:
         first, *rest = ["/bin/sh", "-c", command] if isinstance(command, str) else command
         words = ["run", "--rm", "--no-deps", "-T", "--entrypoint", first, *stack.services[:1], *rest]
         self._run(unit, stack, words, on_line, f"validation of {unit.service}", LONGEST_START, code="command")
+
+    def inside(self, unit: Unit, command: Sequence[str], terminal: bool) -> Inside:
+        stack = stack_of(unit)
+        argv = [*as_user(unit), *self._program(unit), "-p", stack.project, "--project-directory", stack.folder,
+                *stack.beside(stack.folder), "exec", *([] if terminal else ["-T"])]  # fmt: skip
+        which = stack.services[0] if stack.services else unit.service
+        return Inside(argv=(*argv, which, *(command or ("/bin/sh",))), cwd=stack.folder,
+                      env=Docker(self._shell, unit).environment())  # fmt: skip
 
     def prune(self, unit: Unit, keep: int) -> None:
         docker, stack = Docker(self._shell, unit), stack_of(unit)

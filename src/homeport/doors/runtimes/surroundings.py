@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import pwd
 import shutil
+from collections.abc import Sequence
+
+from msgspec.structs import replace
 
 from homeport.model.errors import Failed
-from homeport.model.running import Unit
+from homeport.model.running import Inside, Unit
 
 DEFAULT_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
@@ -34,6 +37,18 @@ def environment_of(unit: Unit) -> dict[str, str]:
         "PATH": os.pathsep.join(dict.fromkeys((*unit.path, *DEFAULT_PATH))),
         "HOME": home_of(unit), "USER": name, "LOGNAME": name, "LANG": "C.UTF-8", **unit.env,
     }  # fmt: skip
+
+
+def inside(unit: Unit, command: Sequence[str]) -> Inside:
+    """How to run a command as the service would: in its folder, with its environment, as its user; for root the owner
+    of the folder where it names none. Without a command, a shell."""
+    if unit.user is None and os.geteuid() == 0 and os.path.isdir(unit.cwd):
+        owner = os.stat(unit.cwd).st_uid
+        unit = replace(unit, user=pwd.getpwuid(owner).pw_name if owner else None)
+    shell = account(unit).pw_shell
+    words = tuple(command) or ((shell if os.access(shell, os.X_OK) and not shell.endswith("nologin") else "/bin/sh"),)
+    env = {**environment_of(unit), **({"TERM": os.environ["TERM"]} if "TERM" in os.environ else {})}
+    return Inside(argv=(*as_user(unit), *words), cwd=unit.cwd, env=env)
 
 
 def as_user(unit: Unit) -> list[str]:

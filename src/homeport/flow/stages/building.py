@@ -10,6 +10,7 @@ from homeport.flow.goals import build_target, env_file_of, place_in_target, stan
 from homeport.flow.images import runtime_of
 from homeport.flow.stages.syncing import mark_changed
 from homeport.flow.work import ServiceWork, Tools, Work
+from homeport.model.config import Migrate
 from homeport.model.envfile import parse
 from homeport.model.errors import Failed, Refused
 from homeport.model.ports import Job
@@ -107,8 +108,27 @@ def migrate(work: Work, tools: Tools) -> Work:
     if len(hosts) > 1 and tools.site.host != hosts[0]:
         return work
     service = _migrating(work, plan.service)
-    if service is None or service.build_tree is None:
-        return work
+    return work if service is None or service.build_tree is None else _migrate(plan, service, work, tools)
+
+
+def migrate_alone(work: Work, tools: Tools) -> Work:
+    """The migrations of what runs, without a deploy. Raises Refused (code `no-migrate`) when there are none."""
+    plan = work.config.migrate
+    if plan is None:
+        raise Refused("this project has no migrations", where="homeport.toml: migrate", next="write [migrate]",
+                      code="no-migrate")  # fmt: skip
+    placed = [s for s in work.services.values() if s.target is not None and s.record.sha is not None]
+    named = plan.service if plan.service is not None or len(placed) != 1 else placed[0].name
+    service = next((s for s in placed if s.name == named), None)
+    if service is None or service.target is None or service.record.sha is None:
+        raise Refused("the service that has the migrations was not deployed here, or is not named",
+                      where="homeport.toml: migrate.service", next="homeport deploy", code="no-migrate")  # fmt: skip
+    tree = tools.site.targets.wanted(service.target, service.record.sha)
+    return _migrate(plan, replace(service, build_tree=tree), work, tools)
+
+
+def _migrate(plan: Migrate, service: ServiceWork, work: Work, tools: Tools) -> Work:
+    assert service.build_tree is not None
     place = build_target(service)
     raw = env_file_of(service, tools)
     env = parse(raw.decode("utf-8", "replace")) if raw is not None else {}

@@ -42,6 +42,14 @@ def record_success(work: Work, tools: Tools) -> Work:
     return work.having(deploy=deploy)
 
 
+def record_alone(work: Work, tools: Tools) -> Work:
+    """The final row of something that brought no service anything new."""
+    deploy = ended(work, tools, "deployed")
+    tools.journal.sync()
+    tools.site.store.finish(deploy, Stamp(deploy=deploy.id, services=()))
+    return work.having(deploy=deploy)
+
+
 def move_checkouts(work: Work, tools: Tools) -> None:
     """A live folder that is a git checkout says the commit that is there; where it cannot, a warning says why."""
     site = tools.site
