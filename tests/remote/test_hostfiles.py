@@ -55,7 +55,8 @@ def test_a_host_file_is_edited_from_the_laptop(fleet: Fleet) -> None:
 def test_a_rule_of_the_host_asks_the_person_at_the_laptop_and_never_an_agent(fleet: Fleet) -> None:
     conf = registered(fleet)
     fleet.prod.identify("prod-1", f'\n[[rules]]\nid = "proxy"\naction = "hostfile"\nmatch = "{conf}"\n'
-                        'effect = "confirm"\n\n[[rules]]\nid = "site"\naction = "deploy"\neffect = "confirm"\nbecause = "friday"\n')  # fmt: skip
+                        'effect = "confirm"\n\n[[rules]]\nid = "site"\n'
+                        'action = "deploy"\neffect = "confirm"\nbecause = "friday"\n')  # fmt: skip
     new = fleet.laptop.root / "new.conf"
     new.write_text("timeout 30\n")
     agent = fleet.homeport(*P, "hostfile", "edit", str(conf), "--from", str(new), "--confirm", "proxy", ok=(3,),
