@@ -67,7 +67,7 @@ def _measured(here: World, count: int, times: int) -> None:
         _until(here.ports["try"], page)  # type: ignore[attr-defined]
 
     def rsync() -> None:
-        run("rsync", "-a", "--delete", *EXCLUDES, f"{here.clone}/site/", f"{here.root}/copy/")
+        run("rsync", "-a", "--modify-window=-1", "--delete", *EXCLUDES, f"{here.clone}/site/", f"{here.root}/copy/")
         run("pm2", "restart", "copy", env=here.env)
         _until(here.ports["rsync"], page)  # type: ignore[attr-defined]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from homeport.doors.git import Mirror
 from homeport.doors.look import open_root, read_at
@@ -91,6 +91,15 @@ class Branches:
 
     def changes(self, before: str | None, after: str) -> list[TreeChange]:
         return self._git.changes(before, after)
+
+    def forget(self, ended: Collection[str], living: Collection[str]) -> int:
+        """As `Merging.forget`; a conflict goes with both of its sides."""
+        kept = self._git.kept("adopt")
+        over = {ref for ref, commit in kept.items() if commit in ended and commit not in living}
+        over |= {f"{ref.removesuffix('live')}branch" for ref in over if ref.endswith("/live")} & kept.keys()
+        for ref in over:
+            self._git.keep(ref, None)
+        return len(over)
 
     def _made(self, tree: str, parents: Iterable[str]) -> str:
         return self.commit(tree, list(parents), "for a merge\n", _NOBODY)

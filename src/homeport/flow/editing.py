@@ -106,6 +106,18 @@ def note_deployed(work: Work, tools: Tools) -> None:
             # the deploy is stamped: what the ledger misses here, the next look finds
             with contextlib.suppress(HomeportError):
                 _note_deployed(target, work, tools)
+    if work.deploy.kind == "commit":
+        with contextlib.suppress(HomeportError):
+            _forget_adopted(tools.site)
+
+
+def _forget_adopted(site: Site) -> None:
+    """What was adopted and is settled is in the branch: the mirror need not keep it on its own any more."""
+    rows = [edit for edit in site.edits.all() if edit.commit is not None]
+    living = {edit.commit for edit in rows if edit.state in LIVING and edit.commit}
+    ended = {edit.commit for edit in rows if edit.commit} - living
+    if ended:
+        site.merging.forget(ended, living)
 
 
 def _note_deployed(target: TargetWork, work: Work, tools: Tools) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Literal, Protocol
 
 from msgspec import Struct
@@ -121,6 +121,9 @@ class Merging(Protocol):
         ...
 
     def changes(self, before: str | None, after: str) -> list[TreeChange]: ...
+    def forget(self, ended: Collection[str], living: Collection[str]) -> int:
+        """Drops what is kept of adoptions that are over: commits in `ended` and not in `living`; how many."""
+        ...
 
 
 class SecretScan(Protocol):
