@@ -55,6 +55,14 @@ def test_a_failing_migration_leaves_the_old_version_serving(migrated: World) -> 
     assert migrated.text("api.log") == log
 
 
+def test_a_rebuild_of_what_nobody_edited_does_not_migrate_again(migrated: World) -> None:
+    migrated.homeport("rebuild", "api")
+    assert len(migrated.text("database.log").splitlines()) == 1
+    (migrated.live / "api/version.txt").write_text("by hand\n")
+    migrated.homeport("rebuild", "api")
+    assert migrated.text("database.log").splitlines()[1:] == ["shop by hand live=by hand"]
+
+
 def test_a_deploy_of_another_service_does_not_migrate(migrated: World) -> None:
     migrated.publish({"site/i.html": "2\n"})
     migrated.deploy("main", "site")

@@ -72,6 +72,20 @@ def test_services_restart_after_those_they_name(world: World) -> None:
     assert world.text("web.log").split() == ["one", "two"]
 
 
+def test_a_rollback_names_the_services_that_it_leaves_running(world: World) -> None:
+    (world.live / "healthy").touch()
+    whole = SERVICES.partition("[services.web]")
+    world.project(whole[0], {"api/version.txt": "one\n", "web/page.txt": "one\n"})
+    world.deploy()
+    text = (world.clone / "homeport.toml").read_text()
+    world.publish({"homeport.toml": text + (whole[1] + whole[2]).replace("{live}", str(world.live))})
+    world.deploy()
+    said = [e for e in world.homeport("--json", "rollback").lines if e.get("code") == "left-running"]
+    assert len(said) == 1 and "web" in said[0]["message"] and "api" not in said[0]["message"]
+    world.publish({"api/version.txt": "two\n", "homeport.toml": text})
+    assert not [e for e in world.homeport("--json", "deploy").lines if e.get("code") == "left-running"], "said once"
+
+
 def test_going_back_to_a_named_deploy_and_forward_again(world: World) -> None:
     prepared(world)
     shas = []

@@ -108,7 +108,9 @@ def migrate(work: Work, tools: Tools) -> Work:
     if len(hosts) > 1 and tools.site.host != hosts[0]:
         return work
     service = _migrating(work, plan.service)
-    return work if service is None or service.build_tree is None else _migrate(plan, service, work, tools)
+    if service is None or service.build_tree is None or _as_it_was(service, work):
+        return work
+    return _migrate(plan, service, work, tools)
 
 
 def migrate_alone(work: Work, tools: Tools) -> Work:
@@ -143,6 +145,12 @@ def _migrate(plan: Migrate, service: ServiceWork, work: Work, tools: Tools) -> W
                     tools, extra={**env, **service.service.env}, name=service.name)  # fmt: skip
     site.store.audit(work.deploy.requested_by, "migrate", f"{work.deploy.id} {service.name} {work.sha}")
     return work
+
+
+def _as_it_was(service: ServiceWork, work: Work) -> bool:
+    """A rebuild of a live folder that nobody edited: what its migrations are was carried out when it was deployed."""
+    target = work.targets.get(service.target.name) if service.target is not None else None
+    return work.deploy.kind == "live" and target is not None and target.scan is not None and not target.scan.differences
 
 
 def _migrating(work: Work, named: str | None) -> ServiceWork | None:

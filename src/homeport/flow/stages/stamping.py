@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from homeport.decide import sizes
+from homeport.decide import layout, sizes
 from homeport.flow import editing, images, tries
 from homeport.flow.blocking import unblock_passed
 from homeport.flow.ending import ended
@@ -27,6 +27,7 @@ def record_success(work: Work, tools: Tools) -> Work:
     changed = work.deploy.changed_live or any(s.affected for s in work.services.values())
     deploy = ended(work, tools, "deployed" if changed else "unchanged")
     # what was synced must be on the disk before the row that says so
+    _tell_of_those_left(work, tools)
     tools.journal.sync()
     tools.site.store.finish(deploy, Stamp(deploy=deploy.id, services=tuple(records)), block=_left_behind(work, tools))
     if work.deploy.kind in ("commit", "rollback"):
@@ -69,6 +70,19 @@ def _budget(tools: Tools) -> int | None:
     host = tools.site.host_config
     limit = host.limits.get("outputs") if host is not None else None
     return None if limit is None else sizes.parse(limit)
+
+
+def _tell_of_those_left(work: Work, tools: Tools) -> None:
+    """Services that the commit before had and this one has not: nobody stops them, so they are named."""
+    if work.deploy.request.services or work.deploy.kind not in ("commit", "rollback"):
+        return
+    known = layout.services_of(work.config, tools.site.environment)
+    before = {service.record.sha for service in work.services.values() if service.record.sha}
+    left = [name for name, record in tools.site.store.services().items()
+            if name not in known and not name.startswith("_") and record.sha in before]  # fmt: skip
+    if left:
+        tools.notice(work.deploy.id, f"not part of this commit, and left as it is, running: {', '.join(sorted(left))}. "
+                     "Stop it by hand when it is not wanted", level="warning", code="left-running")  # fmt: skip
 
 
 def _left_behind(work: Work, tools: Tools) -> Block | None:
