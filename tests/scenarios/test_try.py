@@ -196,3 +196,55 @@ def test_a_staging_try_becomes_a_merged_request_and_the_next_deploy_ends_it(worl
     assert (status["tries"], status["edits"]) == ([], 0)
     assert world.json("edits")["edits"] == []
     assert (world.text("site/index.html"), world.text("site/other.txt")) == ("tried\n", "and a hand edit on top\n")
+
+
+def test_what_git_has_no_place_for_or_cannot_settle_refuses_and_changes_nothing(deployed: World) -> None:
+    world = deployed
+    os.unlink(world.clone / "site/other.txt")
+    os.mkfifo(world.clone / "site/other.txt")
+    assert world.json("try", ok=(3,))["code"] == "oddity"
+    os.unlink(world.clone / "site/other.txt")
+    world.git("checkout", "-q", "--", "site/other.txt")
+    world.git("init", "-q", str(world.clone / "site/vendor"), cwd=world.root)
+    assert world.json("try", ok=(3,))["code"] == "nested"
+    assert world.json("try", "docs")["status"] == "unchanged", "it does not lie in what is tried"
+    os.rename(world.clone / "site/vendor", world.clone / "vendor")
+    world.git("checkout", "-q", "-b", "side")
+    world.write({"site/index.html": "side\n"})
+    world.git("commit", "-qam", "side")
+    world.git("checkout", "-q", "main")
+    world.write({"site/index.html": "main\n"})
+    world.git("commit", "-qam", "main")
+    with pytest.raises(AssertionError):
+        world.git("merge", "-q", "side")
+    assert world.json("try", ok=(3,))["code"] == "unmerged"
+    world.git("merge", "--abort")
+    (world.root / "outside.txt").write_text("a hard link's content\n")
+    os.unlink(world.clone / "site/other.txt")
+    os.link(world.root / "outside.txt", world.clone / "site/other.txt")
+    assert world.json("try")["status"] == "deployed", "a commit that was never pushed goes along"
+    assert (world.text("site/index.html"), world.text("site/other.txt")) == ("main\n", "a hard link's content\n")
+    assert os.stat(world.live / "site/other.txt").st_nlink == 1
+    assert world.json("status")["tries"][0]["services"] == ["site"]
+
+
+def test_a_try_from_a_branch_that_was_thrown_away_is_still_adopted_on_the_new_one(deployed: World) -> None:
+    world = deployed
+    world.write({"site/index.html": "tried\n"})
+    world.json("try")
+    there = other_clone(world)
+    world.git("commit", "-q", "--amend", "-m", "Another first commit", cwd=there)
+    world.git("push", "-q", "--force", "origin", "HEAD:main", cwd=there)
+    said = world.json("adopt")
+    assert said["base"] == world.git("rev-parse", "main", cwd=world.origin)
+    assert said["paths"] == ["site/index.html"]
+    hook = world.origin / "hooks/pre-receive"
+    hook.write_text("#!/bin/sh\necho no more branches >&2\nexit 1\n")
+    hook.chmod(0o755)
+    (world.live / "site/other.txt").write_text("by hand\n")
+    refused = world.json("adopt", ok=(1,))
+    assert refused["code"] == "push" and "no more branches" in refused["what"]
+    assert {e["path"]: e["state"] for e in world.json("edits")["edits"]}["other.txt"] == "open"
+    hook.unlink()
+    assert world.json("adopt", "--branch", said["branch"], ok=(3,))["code"] == "branch-exists"
+    assert world.json("adopt")["paths"] == ["site/other.txt"]
