@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import stat
 
+import pytest
+
 from tests.scenarios.conftest import World
 
 
@@ -17,3 +19,14 @@ def test_setup_of_this_very_machine_needs_no_ssh(world: World) -> None:
     world.state.chmod(0o755)
     assert [step["name"] for step in world.json("setup")["steps"] if step["changed"]] == ["state folder"]
     assert stat.S_IMODE(world.state.stat().st_mode) == 0o700
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: another user is not limited")
+def test_as_root_nothing_is_deployed_without_a_host_file(world: World) -> None:
+    world.project('[services.site]\nsource = "site"\ntarget = "{live}/site"\n', {"site/a.txt": "one\n"})
+    world.host_file.unlink()
+    refused = world.deploy(ok=(3,))
+    assert (refused["errorCode"], refused["status"]) == ("no-lists", "refused") and "setup" in refused["next"]
+    assert not (world.live / "site").exists()
+    assert world.json("status")["services"], "looking is free"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 from msgspec.structs import replace
 
 from homeport.decide import checking, layout
@@ -110,6 +112,10 @@ def _refuse_held(work: Work, tools: Tools) -> None:
 def pass_gate(work: Work, tools: Tools) -> Work:
     """Blocks, observation and what this version cannot do: said before anything is touched."""
     site = tools.site
+    if site.host_config is None and os.geteuid() == 0:
+        raise Refused("as root, homeport works only within the lists of a host file, and there is none",
+                      where=f"host {site.host}", next=f"homeport -e {site.environment} setup   (writes it, and shows it)",
+                      code="no-lists")  # fmt: skip
     if site.host_config is not None and site.host_config.observe:
         raise Refused(f"host {site.host} only observes", where="host.toml: observe = true",
                       next="homeport setup --no-observe", code="observe")  # fmt: skip
