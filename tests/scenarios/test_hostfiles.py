@@ -256,3 +256,20 @@ def test_sshd_itself_says_whether_its_configuration_is_valid(world: World, etc: 
     assert "2223" in conf.read_text()
     assert edit(world, conf, f"Port 2224\nHostKey {key}\nPermitRootLogon no\n", ok=(1,))["code"] == "validate"
     assert "2223" in conf.read_text()
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: another user owns the folder")
+def test_a_commits_commands_run_as_the_owner_of_the_folder_unless_the_host_lists_the_path(world: World, etc: Path) -> None:
+    conf, log = etc / "proxy.conf", etc / "log"
+    conf.write_text("one\n")
+    for path in (etc, conf):
+        os.chown(path, 65534, 65534)
+    world.host_file.write_text(world.host_file.read_text() + 'users = ["nobody"]\n')
+    # nobody may not walk there from the root, and stands in the folder already
+    registered(world, conf, 'reload = "cd ${HOMEPORT_PATH%/*} 2>/dev/null; id -u >> log"')
+    edit(world, conf, "two\n", "--no-note")
+    listed_too = f'\n[[hostfiles]]\npath = "{conf}"\npurpose = "ours"\n'
+    world.host_file.write_text(world.host_file.read_text() + listed_too)
+    edit(world, conf, "three\n", "--no-note")
+    assert log.read_text() == "65534\n0\n"

@@ -6,6 +6,7 @@ From the exchange to the end of the reload a mark stands in the database; whoeve
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -205,13 +206,16 @@ def digest_of(content: bytes) -> str:
 
 
 def _ran(site: Site, entry: Registered, command: Command, what: str, file: str, on_line: OnLine) -> bool:
-    """Runs a command of the register as homeport's own user, with the file's path in HOMEPORT_FILE."""
+    """Runs a command of the register with the file's path in HOMEPORT_FILE: where the host's own file lists the path, as
+    homeport's user; else as whoever owns the file's folder, for the words are a commit's."""
+    cwd = "/" if entry.source == "host.toml" else os.path.dirname(entry.path)
     shell = site.shell_for(None, lambda: False)
     env = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/", "LANG": "C.UTF-8",
            "HOMEPORT_FILE": file, "HOMEPORT_PATH": entry.path, "HOMEPORT_ENVIRONMENT": site.environment,
            "HOMEPORT_HOST": site.host}  # fmt: skip
     try:
-        return shell.job(Job(command=command, cwd="/", env=env, label=f"{what} of {entry.path}", timeout=TIMEOUT),
+        return shell.job(Job(command=command, cwd=cwd, env=env, label=f"{what} of {entry.path}", timeout=TIMEOUT),
                          on_line).code == 0  # fmt: skip
-    except HomeportError:
+    except HomeportError as fault:
+        on_line("stderr", fault.what)
         return False
