@@ -139,14 +139,14 @@ def _steps(target: TargetWork, work: Work, tools: Tools, judge: Judge) -> Iterat
     unmerged: set[str] | None = None
     if kind == "try" and any(judge.asks(action, "review") for action in ("try", "write", "delete")):
         unmerged = _unmerged(target, tools, judge, {step.path for step in plan.steps})
-    for step in plan.steps:
-        discards = step.rescue == "discarded"
+    asked = {action for action in ("write", "delete", "discard", "try") if judge.asks(action)}
+    for step in plan.steps if asked else ():
         reviewed = kind in GOES_BY_BRANCH or (unmerged is not None and step.path not in unmerged)
         actions: list[Any] = ["delete" if step.after is None else "write"]
         actions += ["try"] if kind == "try" else []
-        for action in actions:
+        for action in actions if asked.intersection(actions) else ():
             yield path_deed(action, target.target, step.path, reviewed)
-        if discards:
+        if step.rescue == "discarded":
             yield path_deed("discard", target.target, step.path, False)
 
 

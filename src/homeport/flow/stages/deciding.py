@@ -25,7 +25,7 @@ def decide_plan(work: Work, tools: Tools) -> Work:
                   services=tuple(s.service for s in plan.services), added=plan.paths.added,
                   modified=plan.paths.modified, deleted=plan.paths.deleted)  # fmt: skip
     )
-    refuse_drift(work, tools)
+    _refuse(list(plan.refusals), tools)
     if work.held and not plan.services:
         raise tries.refused(work.held, tools.site, ())
     tries.newer_than(work, tools)
