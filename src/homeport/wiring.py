@@ -411,13 +411,6 @@ def load_ahead() -> None:
     del builds, checkouts, live, probes, tries, pm2, runner
 
 
-def at_terminal(argv: list[str]) -> int:
-    """Runs a program of the person's own, such as an editor, at this terminal; its exit status."""
-    from homeport.doors.shell import attached
-
-    return attached(argv)
-
-
 def inside(site: Site, unit: Unit, runtime: str, command: Sequence[str], terminal: bool) -> int:
     """Runs a command (none: a shell) where the service runs, at this terminal; its exit status."""
     from homeport.doors.runtimes.surroundings import inside as beside

@@ -43,6 +43,13 @@ def caller() -> Caller | None:
     return _callers[-1] if _callers else None
 
 
+def at_terminal(argv: list[str]) -> int:
+    """Runs a program of the person's own, such as an editor, at this terminal; its exit status."""
+    from homeport.doors.shell import attached
+
+    return attached(argv)
+
+
 def actor() -> Actor:
     """Who asks, of what kind and from where; an agent stays one over ssh."""
     found = asker(person())

@@ -59,7 +59,7 @@ def _edited_with(program: str) -> Source:
 
 
 def _run(program: str, place: str) -> None:
-    from homeport.wiring import at_terminal
+    from homeport.wiring_person import at_terminal
 
     code = at_terminal([*shlex.split(program), place])
     if code:

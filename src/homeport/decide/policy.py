@@ -28,7 +28,7 @@ class Judge:
                    if not rule.environments or environment in rule.environments]  # fmt: skip
         actions = dict.fromkeys(rule.action for rule, _ in holding)
         self._on: dict[Deeds, _Rules] = {
-            action: _Rules([(rule, from_host) for rule, from_host in holding if rule.action == action]) for action in actions
+            action: _Rules([(rule, own) for rule, own in holding if rule.action == action]) for action in actions
         }
 
     def __bool__(self) -> bool:
