@@ -22,6 +22,7 @@ KINDS = {
     "shim, python asyncio": (["python3", "loop.py"], "shim"),
     "fd, node": (["node", "fd.js"], "fd"),
     "fd, LISTEN_FDS": (["python3", "fds.py"], "fd"),
+    "port, node": (["node", "web.js"], "port"),
 }
 
 
@@ -312,3 +313,41 @@ def test_somebody_elses_ready_is_not_believed(rig: Rig) -> None:
     done = rig.restart("job")
     thread.join()
     assert not done["ok"], done
+
+
+def test_behind_a_port_a_killed_supervisor_fails_no_request_and_another_handoff_takes_the_socket(rig: Rig) -> None:
+    port = web(rig, ["node", "web.js"], "port", replicas=2)
+    assert [unit["service"] for unit in rig.one("status")["services"]] == ["web"], "the forwarder is not a service"
+
+    def change() -> None:
+        first = rig.status("web")["pids"]
+        rig.kill()
+        assert get(port) == "one", "it is carried on while no supervisor runs"
+        rig.begin()
+        assert rig.status("web")["pids"] == first
+        (rig.folder / "version").write_text("two")
+        assert rig.restart("web")["ok"]
+        assert get(port) == "two"
+
+    load = Load(port)
+    asyncio.run(load.during(change))
+    assert load.failures == [] and set(load.answers) == {"one", "two"}
+    eventually(lambda: not rig.status("web")["draining"], "the old ones are gone")
+    spec = {"handoff": "shim", "listen": [f"127.0.0.1:{port}"], "env": {"PORT": str(port)}}
+    rig.unit("web", command(["node", "web.js"]), **spec)
+    (rig.folder / "version").write_text("three")
+    assert rig.restart("web")["ok"]
+    assert get(port) == "three", "another way to hand over takes the same socket"
+    eventually(lambda: len(rig.status("web")["pids"]) == 1 and not rig.status("web")["draining"], "the old ones are gone")
+
+
+def test_a_crash_behind_a_port_is_waited_for_and_a_stop_closes_the_door(rig: Rig) -> None:
+    port = web(rig, ["node", "web.js"], "port")
+    pid = rig.status("web")["pid"]
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: not Path(f"/proc/{pid}").exists(), "all of it is gone, its socket too")
+    assert get(port) == "one", "a new connection waits for the next process"
+    assert rig.ask("stop", scope="web")[-1]["ok"]
+    with pytest.raises(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
+        pass
+    assert rig.restart("web")["ok"] and get(port) == "one"

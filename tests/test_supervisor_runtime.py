@@ -108,7 +108,7 @@ def test_following_logs_can_be_left(rig: Rig, runtime: Runtime) -> None:
 def test_what_cannot_be_run_is_said(rig: Rig, runtime: Runtime) -> None:
     for wrong, code in (
         (unit(rig, None), "unregistered"),
-        (unit(rig, ["true"], handoff="port", listen=("127.0.0.1:20000",)), "bad-unit"),
+        (unit(rig, ["true"], handoff="port", listen=("127.0.0.1:20000", "127.0.0.1:20001")), "bad-unit"),
         (unit(rig, ["true"], env={"A": "x" * 70_000}), "bad-unit"),
         (unit(rig, ["/no/such/program"]), "not-ready"),
     ):
@@ -117,7 +117,8 @@ def test_what_cannot_be_run_is_said(rig: Rig, runtime: Runtime) -> None:
         assert failure.value.code == code and failure.value.next.startswith("homeport ")
 
 
-def test_no_supervisor_is_an_infrastructure_fault(tmp_path: Path) -> None:
+def test_no_supervisor_is_an_infrastructure_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("homeport.doors.runtimes.supervisor.RETURN", 0.1)
     runtime = SupervisorRuntime(str(tmp_path / "none.sock"))
     job = Unit(service="api", name="api", target=None, command=["true"], cwd="/", env={})
     assert runtime.inspect(job).state == "unknown"

@@ -253,3 +253,17 @@ def test_records_that_cannot_be_read_are_not_guessed_around(tmp_path: Path) -> N
         (state / "supervisor.json").write_text(text)
         done = subprocess.run(words, capture_output=True, text=True, timeout=20)
         assert done.returncode == 2 and why in done.stderr and "next:" in done.stderr
+
+
+def test_logs_that_nobody_writes_any_more_are_removed_after_a_month(rig: Rig) -> None:
+    rig.unit("talk", "echo begun; exec sleep 1000", ready={"line": "begun"})
+    assert rig.restart("talk")["ok"]
+    logs = rig.state / "logs"
+    for name in ("talk.log.1", "gone.log", "gone.log.2", "fresh.log"):
+        (logs / name).write_text("x")
+    month = time.time() - 31 * 86400
+    for name in ("talk.log", "talk.log.1", "gone.log", "gone.log.2"):
+        os.utime(logs / name, (month, month))
+    rig.kill()
+    rig.begin()
+    assert sorted(path.name for path in logs.iterdir()) == ["fresh.log", "talk.log"]

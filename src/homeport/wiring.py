@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import Any
@@ -282,8 +283,13 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
 
     from homeport.doors.runtimes.supervisor import SupervisorRuntime
 
+    def prune_journals(most: int) -> int:
+        from homeport.doors.journals import prune
+
+        return prune(os.path.join(state, "journal"), most, time.time())
+
     return Site(
-        project=project, supervisor=SupervisorRuntime(f"{state}/supervisor.sock"),
+        project=project, supervisor=SupervisorRuntime(f"{state}/supervisor.sock"), prune_journals=prune_journals,
         environment=environment, host=host_name(host_config), state=state, config=config, env=env,
         host_config=host_config, store=store, git=git, rescues=rescues, clock=clock,
         targets=LiveTargets(state, project, environment, git, store, rescues, clock, permits),

@@ -11,6 +11,7 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,7 @@ SERVERS = {
     "web": ("shim", ["node", "web.js"]),
     "page": ("shim", [servers.python(), "web.py"]),
     "raw": ("fd", ["node", "fd.js"]),
+    "api": ("port", ["node", "web.js"]),
     "job": ("stop-first", [servers.python(), "fds.py"]),
 }  # fmt: skip
 
@@ -193,8 +195,8 @@ def test_all_is_restarted_with_the_supervisor_itself_and_a_killed_one_is_followe
 
     # killed alone while a deploy restarts: its children run on, the next one finds them, the deploy ends truly
     supervised.version("two")
-    ended: list[str] = []
-    deploy = threading.Thread(target=lambda: ended.append(world.deploy(ok=(0, 1))["status"]))
+    ended: list[dict[str, Any]] = []
+    deploy = threading.Thread(target=lambda: ended.append(world.deploy(ok=(0, 1))))
     deploy.start()
     eventually(lambda: len(supervised.processes()) > 1 or not deploy.is_alive(), "the new process is started")
     os.kill(supervised.pid(), signal.SIGKILL)
@@ -202,7 +204,7 @@ def test_all_is_restarted_with_the_supervisor_itself_and_a_killed_one_is_followe
     supervised.keeper.wait(20)
     supervised.start()
     deploy.join()
-    assert ended == ["deployed"]
+    assert ended[0]["status"] == "deployed", ended[0]["errorSummary"]
     supervised.answers("two")
     eventually(lambda: len(supervised.processes()) == 1, "exactly one process is left")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
@@ -94,6 +95,9 @@ def logs(options: Options, name: str | None, follow: bool, lines: int) -> None:
             from homeport.cli.deploying import follow_to_end
 
             follow_to_end(options, site, row.id)
+        if row.state == "done" and not os.path.exists(site.journal_path(row.id)):
+            raise UsageFault(f"the lines of deploy {row.id} are not kept any more", where="host.toml: limits.journals",
+                             next=f"homeport show {row.id}", code="no-logs")  # fmt: skip
         for text in _deploy_lines(options, site.journal_path(row.id)):
             click.echo(text)
 

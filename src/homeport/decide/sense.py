@@ -19,8 +19,8 @@ CHECK_KINDS = ("http", "tcp", "command", "process", "containers", "version")
 NEEDS_TARGET = ("protect", "mutable", "in_place", "build", "checkout")
 """Keys of a service that mean nothing without a live folder, its own or the project's."""
 NEEDS_OWN_TARGET = ("unprotect", "owner")
-LIMITS = ("outputs",)
-"""Keys of `[limits]` in host.toml: the size of all kept build outputs of one service."""
+LIMITS = ("outputs", "journals")
+"""Keys of `[limits]` in host.toml: the size of all kept build outputs of one service; of all journals."""
 
 
 def faults(config: Config) -> Iterator[Fault]:

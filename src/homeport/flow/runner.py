@@ -6,6 +6,7 @@ import os
 
 from msgspec.structs import replace
 
+from homeport.decide import sizes
 from homeport.flow import notifying, pipeline, rollback
 from homeport.flow.ending import ended, tell_end
 from homeport.flow.site import Site
@@ -38,10 +39,17 @@ def carry_out(site: Site, deploy: Deploy, *, resume: bool = False) -> Deploy:
         ))  # fmt: skip
         final = _attempt(site, deploy, tools, _stages(deploy, resume))
         _end(site, final, tools)
+        site.prune_journals(_room_of_journals(site))
         return final
     finally:
         tools.shell.end_jobs_of(deploy.id)
         tools.journal.close()
+
+
+def _room_of_journals(site: Site) -> int:
+    """Bytes that all journals of the environment may take (`[limits] journals` of host.toml)."""
+    limits = site.host_config.limits if site.host_config is not None else {}
+    return sizes.parse(limits.get("journals", "1GB"))
 
 
 def _stages(deploy: Deploy, resume: bool) -> tuple[pipeline.Stage, ...]:

@@ -48,6 +48,8 @@ class Site:
     tokens: Tokens
     permits: HostLists
     supervisor: Overseer
+    prune_journals: Callable[[int], int]
+    """(bytes) -> how many journals were removed: the old ones, and the oldest beyond that size of all."""
     forge: Callable[[Config], Forge | None]
     """The forge that `[forge]` names, ready to be asked; None without one, or without its token."""
     request_page: Callable[[NewRequest], str | None]

@@ -6,17 +6,28 @@ import asyncio
 import contextlib
 import os
 import sys
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
 from homeport.supervisor.addresses import parse
 from homeport.supervisor.console import Console
-from homeport.supervisor.messages import ConfigureRequest, Outcome, SpecFault, UnitSpec, UnitStatus, check_spec
+from homeport.supervisor.messages import (
+    ConfigureRequest,
+    Outcome,
+    SpecFault,
+    UnitSpec,
+    UnitStatus,
+    check_spec,
+    front_for,
+)
 from homeport.supervisor.records import Child, Records, Saved, UnitRecord, leader_with, start_of, this_boot
 from homeport.supervisor.sockets import bring_back, listens_at
 from homeport.supervisor.spawning import LaunchFault, account_of
 from homeport.supervisor.unit import Unit
 from homeport.supervisor.yard import Yard
 
+KEEP_LOGS = 30 * 86400.0
+"""Seconds that a log stays after it was last written; the current one of a unit always does."""
 AT_ONCE = 4
 """Units that are restarted at the same time."""
 
@@ -56,6 +67,7 @@ class Crew:
         self._sweep(left)
         if told is not None:
             self._learn(told)
+        self._marry()
         self._yard.close_unused()
         self.save()
         for unit in self.units.values():
@@ -115,11 +127,22 @@ class Crew:
         for child in left:
             if child.id not in self._yard.instances:
                 self._yard.keeping.unpipe(child.id)
+        self._forget_old_logs()
         folder = os.path.join(self._yard.state, "out")
         for name in os.listdir(folder):
             if name not in self._yard.instances:
                 with contextlib.suppress(OSError):
                     os.unlink(os.path.join(folder, name))
+
+    def _forget_old_logs(self) -> None:
+        """Logs put aside, and those of units that are gone, stay for so many days."""
+        folder = os.path.join(self._yard.state, "logs")
+        current = {f"{name}.log" for name in self.units}
+        for name in os.listdir(folder):
+            path = os.path.join(folder, name)
+            with contextlib.suppress(OSError):
+                if name not in current and time.time() - os.lstat(path).st_mtime > KEEP_LOGS:
+                    os.unlink(path)
 
     def save(self, *, durable: bool = False) -> None:
         """A full disk does not stop what runs: it is said, and the next change tries again."""
@@ -143,7 +166,7 @@ class Crew:
             return await self._configure(request)
 
     async def _configure(self, request: ConfigureRequest) -> list[str]:
-        wanted = {name: unit.record.desired for name, unit in self.units.items()}
+        wanted = {name: unit.record.desired for name, unit in self.units.items() if not unit.record.desired.front_of}
         gone = set(request.remove) | (set(wanted) - {spec.name for spec in request.units} if request.replace else set())
         kept = {name: spec for name, spec in wanted.items() if name not in gone}
         kept |= {spec.name: spec for spec in request.units}
@@ -161,17 +184,31 @@ class Crew:
                 self.units[spec.name].record.desired = spec
             else:
                 self.units[spec.name] = Unit(UnitRecord(desired=spec), self._yard)
+        self._marry()
         self.save(durable=True)
         await self._remove(gone - {spec.name for spec in request.units})
         return sorted(kept)
 
+    def _marry(self) -> None:
+        """Each unit with `handoff = "port"` and the one that carries connections to it."""
+        for unit in list(self.units.values()):
+            if unit.record.desired.how == "port":
+                front = front_for(unit.record.desired)
+                if front.name in self.units:
+                    self.units[front.name].record.desired = front
+                else:
+                    self.units[front.name] = Unit(UnitRecord(desired=front), self._yard)
+            unit.front = self.units.get(f"{unit.name}@front")
+
     async def _remove(self, names: set[str]) -> None:
+        names = names | {f"{name}@front" for name in names}
         there = [self.units[name] for name in sorted(names) if name in self.units]
         for unit in there:
             unit.closed = "it was removed"
         await asyncio.gather(*(unit.stop() for unit in there))
         for unit in there:
             del self.units[unit.name]
+            self._yard.unpublish(unit.name)
         if there:
             self._yard.close_unused()
             self.save(durable=True)
@@ -179,7 +216,7 @@ class Crew:
     def named(self, scope: str) -> list[Unit]:
         """The units of a scope. Raises UnknownScope."""
         if scope == "all":
-            return list(self.units.values())
+            return [unit for unit in self.units.values() if not unit.record.desired.front_of]
         if scope in self._saved.scopes:
             return [self.units[name] for name in self._saved.scopes[scope] if name in self.units]
         if scope in self.units:
@@ -231,7 +268,7 @@ def _still_there(child: Child) -> bool:
 
 def _no_address_twice(specs: Iterable[UnitSpec]) -> None:
     owners: dict[str, str] = {}
-    for spec in specs:
+    for spec in (spec for spec in specs if spec.front_of is None):
         for text in spec.listen:
             owner = owners.setdefault(parse(text).key, spec.name)
             if owner != spec.name:

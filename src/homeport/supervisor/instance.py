@@ -12,6 +12,7 @@ from collections.abc import Awaitable
 from homeport.supervisor.messages import UnitSpec
 from homeport.supervisor.reaping import Reaper
 from homeport.supervisor.records import Child, group_of, start_of
+from homeport.supervisor.sockets import connections_to
 
 ACKNOWLEDGE = 1.0
 """Seconds a preload has to say that it closed the door."""
@@ -19,6 +20,8 @@ GROUP_LOOK = 0.02
 """Seconds between two looks whether a process group is empty."""
 LISTENER_LOOK = 0.5
 """Seconds between two looks whether a process that has not answered still runs."""
+QUIET_LOOK = 0.05
+"""Seconds between two looks whether a forwarder still has connections to a process."""
 MOST_SAID = 64 * 1024
 
 
@@ -148,7 +151,10 @@ class Instance:
         return f"it ended with status {abs(status)}"
 
     async def leave(self) -> bool:
-        """Asks its preload to close the door; True when it has, and reports later that it is drained."""
+        """Asks its preload to close the door; True when it has, and reports later that it is drained. Behind a
+        forwarder the door is closed already."""
+        if self.child.port:
+            return self.alive
         if self.control is None or not self.control.ports or not self.alive or not self.control.drain():
             return False
         await first(self.control.until("draining"), self.ended(), timeout=ACKNOWLEDGE)
@@ -159,6 +165,8 @@ class Instance:
         spec = self.spec
         if drains and self.control is not None:
             await first(self.control.until("drained"), self.ended(), timeout=spec.drain)
+        elif drains and self.child.port:
+            await first(self._quiet(), self.ended(), timeout=spec.drain)
         self.signal(spec.stop_signal)
         # One that takes its descriptor natively drains by itself on the signal.
         patience = spec.stop_timeout if drains or not spec.listen else spec.stop_timeout + spec.drain
@@ -167,6 +175,10 @@ class Instance:
         while self.group_lives() and asyncio.get_running_loop().time() < ends:
             await asyncio.sleep(GROUP_LOOK)
         await self.kill()
+
+    async def _quiet(self) -> None:
+        while connections_to(self.child.port):
+            await asyncio.sleep(QUIET_LOOK)
 
     async def kill(self) -> None:
         """SIGKILL to all of the group, until nothing of it is left."""

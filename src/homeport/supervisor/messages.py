@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import signal
+import sys
 from typing import Annotated
 
 import msgspec
 from msgspec import Struct, field
 
 from homeport.model.config import Command, Handoff
+from homeport.supervisor import forwarder
 from homeport.supervisor.addresses import AddressFault, parse, parse_probe
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@+-]{0,99}")
@@ -53,6 +55,8 @@ class UnitSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     stop_timeout: float = 10.0
     ready: Ready | None = None
     drain: float = 10.0
+    front_of: str | None = None
+    """Set by the supervisor alone: it carries connections to the processes of that unit (`handoff = "port"`)."""
     log_bytes: int = 10 * 1024 * 1024
     """A log file is put aside when it would grow beyond this."""
     log_files: int = 5
@@ -74,6 +78,16 @@ class UnitSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     def patience(self) -> float:
         """Seconds a started process has to become ready."""
         return float(self.ready.timeout) if self.ready else 30.0
+
+
+def front_for(spec: UnitSpec) -> UnitSpec:
+    """The unit that carries connections to the processes of one with `handoff = "port"`."""
+    words = [sys.executable, "-I", "-S", forwarder.__file__, *([spec.user] if spec.user else [])]
+    return UnitSpec(
+        name=f"{spec.name}@front", command=words, env={"LANG": "C.UTF-8"}, listen=spec.listen, handoff="fd",
+        drain=spec.drain, stop_timeout=spec.stop_timeout, front_of=spec.name, log_bytes=spec.log_bytes,
+        log_files=spec.log_files,
+    )  # fmt: skip
 
 
 def check_spec(spec: UnitSpec) -> None:
@@ -100,8 +114,10 @@ def check_spec(spec: UnitSpec) -> None:
 
 
 def _check_listening(spec: UnitSpec) -> None:
-    if spec.handoff == "port":
-        raise SpecFault('handoff: "port" is not done by the supervisor; use "fd", "shim" or "stop-first"')
+    if spec.handoff == "port" and len(spec.listen) != 1:
+        raise SpecFault('handoff: "port" needs `listen` with one address')
+    if spec.front_of is not None:
+        raise SpecFault("front_of: is the supervisor's own")
     if spec.handoff in ("fd", "shim") and not spec.listen:
         raise SpecFault(f'handoff: "{spec.handoff}" needs `listen`')
     ready = spec.ready

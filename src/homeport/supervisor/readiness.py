@@ -45,6 +45,8 @@ def _awaited(instance: Instance, ready: Ready) -> str:
         return f"no output line held {ready.line!r}"
     if ready.http or ready.tcp:
         return f"nothing healthy at {ready.http or ready.tcp}"
+    if instance.child.port:
+        return f"it does not listen on $PORT, {instance.child.port}"
     missing = sorted(set(instance.sockets) - (instance.control.ports if instance.control else set()))
     return f"it does not listen on {', '.join(missing)}"
 
@@ -53,9 +55,12 @@ async def _ready(instance: Instance, ready: Ready) -> None:
     if ready.notify or ready.line:
         await instance.line_seen.wait()
         return
-    await _listening(instance)
-    if ready.http or ready.tcp:
-        address, target = parse_probe(ready.http or "", ready.tcp or "", instance.spec.listen)
+    own = [f"127.0.0.1:{instance.child.port}"] if instance.child.port else []
+    if not own:
+        await _listening(instance)
+    if ready.http or ready.tcp or own:
+        tcp = ready.tcp or ("" if ready.http else "".join(own))
+        address, target = parse_probe(ready.http or "", tcp, own or instance.spec.listen)
         while not await _answers(address, target):
             await asyncio.sleep(EVERY)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import secrets
 import socket
 import stat
 from collections.abc import Iterable, Iterator
@@ -85,6 +86,16 @@ def _open_unix(path: str) -> socket.socket:
         raise
 
 
+def free_port() -> int:
+    """A port of the loopback that nobody listens on, outside of those that outgoing connections get. Raises OSError."""
+    for _ in range(200):
+        port = 20000 + secrets.randbelow(12000)
+        with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError(98, "no port is free")
+
+
 def remove_socket(path: str) -> None:
     """A socket that nobody listens on any more; never another kind of file, whose bind then fails."""
     with contextlib.suppress(FileNotFoundError):
@@ -101,6 +112,15 @@ def _listening(found: socket.socket) -> socket.socket:
 
 def inode(file: int) -> int:
     return os.fstat(file).st_ino
+
+
+def connections_to(port: int) -> int:
+    """Connections that are open to a local port."""
+    found, mark = 0, f":{port:04X}"
+    for name in ("tcp", "tcp6"):
+        with contextlib.suppress(OSError), open(f"/proc/net/{name}", encoding="ascii") as file:
+            found += sum(row[1].endswith(mark) and row[3] == "01" for row in (line.split() for line in file))
+    return found
 
 
 def listens_at(file: int, address: Address) -> bool:

@@ -51,6 +51,8 @@ class Unit:
         self._tasks: set[asyncio.Task[None]] = set()
         self._opening: UnitSpec | None = None
         self._told_to_stop = asyncio.Event()
+        self.front: Unit | None = None
+        """Carries connections to its processes, with `handoff = "port"`."""
         self.closed = ""
         """Why nothing of it is to be started any more."""
 
@@ -106,9 +108,28 @@ class Unit:
             return Outcome(service=self.name, ok=False, pid=self._pid(), why=why, tail=lines, first=never)
         old = list(self.slots.values())
         self._serve(spec, fresh)
+        if self.front is not None:
+            # Only now that somebody serves behind it; and one of an earlier handoff is not needed any more.
+            opened = await (self.front.open() if spec.how == "port" else self.front.stop())
+            if not opened.ok:
+                self.detail = f"nothing is carried to it: {opened.why}"
         self._yard.close_unused()
         await self._show_out(old)
         return Outcome(service=self.name, ok=True, pid=self._pid(), first=never)
+
+    async def open(self) -> Outcome:
+        """Starts it where it does not run already."""
+        return Outcome(service=self.name, ok=True) if self.slots else await self.replace()
+
+    def _publish(self) -> None:
+        """Says where its processes listen to whoever carries connections to them."""
+        ports = [one.child.port for _, one in sorted(self.slots.items()) if one.alive and one.child.phase == "ready"]
+        if not any(ports):
+            return
+        self._yard.publish(self.name, [port for port in ports if port])
+        for front in self.front.slots.values() if self.front is not None else ():
+            if front.child.phase == "ready":
+                front.signal_main(signal.SIGHUP)
 
     async def _raise(self, spec: UnitSpec, fresh: list[Instance]) -> str:
         """All processes of the unit, ready; empty, or why one is not."""
@@ -139,6 +160,7 @@ class Unit:
         self.slots = {one.child.slot: one for one in fresh}
         self.record.current, self.record.wanted, self.detail = spec, True, ""
         self._yard.save()
+        self._publish()
         self._tell(f"serves, process {', '.join(str(one.pid) for one in fresh)}")
         for one in fresh:
             self._do(self._mind(one))
@@ -154,6 +176,7 @@ class Unit:
 
     def ensure(self) -> None:
         """Starts what should run and does not."""
+        self._publish()
         if self.record.wanted:
             for slot in range(self.spec.replicas):
                 if slot not in self.slots and slot not in self._revivals:
@@ -183,6 +206,8 @@ class Unit:
             self.record.wanted = False
             self.detail = ""
             self._cancel_revivals()
+            if self.front is not None:
+                await self.front.stop()
             # The door is closed first: who comes now is refused and not left waiting.
             self._yard.close_unused()
             self._yard.save()
@@ -291,6 +316,7 @@ class Unit:
         self.detail = ""
         self.record.current = instance.spec
         self._yard.save()
+        self._publish()
 
     def _cancel_revivals(self) -> None:
         for task in self._revivals.values():

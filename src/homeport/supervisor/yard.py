@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Callable
 
-from homeport.supervisor import preload
+from homeport.supervisor import forwarder, preload
 from homeport.supervisor.addresses import Address, parse
 from homeport.supervisor.console import Console
 from homeport.supervisor.instance import Control, Instance
@@ -20,7 +20,7 @@ from homeport.supervisor.messages import UnitSpec
 from homeport.supervisor.readiness import hear_notify, open_notify
 from homeport.supervisor.reaping import Reaper
 from homeport.supervisor.records import Child, start_of
-from homeport.supervisor.sockets import inode, open_listening
+from homeport.supervisor.sockets import free_port, inode, open_listening
 from homeport.supervisor.spawning import Launch, LaunchFault, account_of, launch
 
 CONTROL_FD = 99
@@ -42,6 +42,7 @@ class Yard:
         """Held listening sockets, by address."""
         self.instances: dict[str, Instance] = {}
         self.children: list[Child] = []
+        self._port_files: dict[str, int] = {}
 
     def log_of(self, unit: str) -> str:
         return os.path.join(self.state, "logs", f"{unit}.log")
@@ -57,6 +58,24 @@ class Yard:
         self.sockets[key] = file
         self.keeping.put(key, file)
 
+    def publish(self, unit: str, ports: list[int]) -> None:
+        """Says to the forwarder of a unit where its processes listen: one write, which it sees whole or not at all."""
+        with contextlib.suppress(OSError):
+            os.pwrite(self._port_file(unit), " ".join(map(str, ports)).ljust(1024).encode("ascii"), 0)
+
+    def unpublish(self, unit: str) -> None:
+        file = self._port_files.pop(unit, None)
+        if file is not None:
+            os.close(file)
+        with contextlib.suppress(OSError):
+            os.unlink(os.path.join(self.state, f"ports.{unit}"))
+
+    def _port_file(self, unit: str) -> int:
+        if unit not in self._port_files:
+            path = os.path.join(self.state, f"ports.{unit}")
+            self._port_files[unit] = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        return self._port_files[unit]
+
     def close_unused(self) -> None:
         """Sockets that no unit needs any more."""
         for key in set(self.sockets) - self._in_use():
@@ -68,7 +87,8 @@ class Yard:
 
     def start(self, spec: UnitSpec, slot: int) -> Instance:
         """A new process of a unit. Raises LaunchFault; nothing is left of it then."""
-        child = Child(id=f"{spec.name}-{slot}-{secrets.token_hex(8)}", unit=spec.name, slot=slot, at=time.time())
+        child = Child(id=f"{spec.name}-{slot}-{secrets.token_hex(8)}", unit=spec.name, slot=slot, at=time.time(),
+                      port=free_port() if spec.how == "port" else 0)  # fmt: skip
         # Recorded before it exists: killed in between, the next supervisor finds it by this id.
         self.children.append(child)
         self.save()
@@ -78,12 +98,12 @@ class Yard:
             account = account_of(spec.user)
             os.mkfifo(os.path.join(self.state, "out", child.id), 0o600)
             self._read_output(child, spec)
-            if spec.listen and spec.how != "fd":
+            if spec.listen and spec.how not in ("fd", "port"):
                 control = socket.socketpair()
             if spec.ready and spec.ready.notify:
                 notify = open_notify(child.id)
             log_from = _size(self.log_of(spec.name))
-            env, files = self._surroundings(spec, child.id, control[1] if control else None)
+            env, files = self._surroundings(spec, child, control[1] if control else None)
             child.pid = launch(Launch(
                 argv=spec.argv, env=env, cwd=spec.cwd, account=account, files=files,
                 output=os.path.join(self.state, "out", child.id),
@@ -146,7 +166,7 @@ class Yard:
         if notify is not None:
             instance.notify = notify
             asyncio.get_running_loop().add_reader(notify, hear_notify, instance)
-        for text in spec.listen:
+        for text in spec.listen if not child.port else ():
             address = parse(text)
             if address.key in self.sockets:
                 instance.sockets[address.name] = inode(self.sockets[address.key])
@@ -163,12 +183,15 @@ class Yard:
             instance.line_seen.set()
 
     def _surroundings(
-        self, spec: UnitSpec, id: str, control: socket.socket | None
+        self, spec: UnitSpec, child: Child, control: socket.socket | None
     ) -> tuple[dict[str, str], dict[int, int]]:
         """The environment, and which descriptors stand where."""
+        id = child.id
         env = {**spec.env, "HOMEPORT_INSTANCE": id}
         if spec.ready and spec.ready.notify:
             env["NOTIFY_SOCKET"] = f"@homeport/{id}"
+        if child.port:
+            return {**env, "PORT": str(child.port)}, {}
         held = [(parse(text), self.sockets[parse(text).key]) for text in spec.listen]
         if not held:
             return env, {}
@@ -179,6 +202,8 @@ class Yard:
         if spec.how in ("fd", "stop-first"):
             env["LISTEN_FDS"] = str(len(held))
             files |= {3 + place: file for place, (_, file) in enumerate(held)}
+        if spec.front_of is not None:
+            files[forwarder.PORTS] = self._port_file(spec.front_of)
         if control is not None:
             files[CONTROL_FD] = control.fileno()
             env["HOMEPORT_SHIM"] = _shim_words(held, control)

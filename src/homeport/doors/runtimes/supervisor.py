@@ -76,14 +76,14 @@ class SupervisorRuntime:
         return Restarted(pid=done.get("pid"), registered=bool(done.get("registered")))
 
     def _started(self, unit: Unit) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The answer for this unit, and the last answer. One that ends in between is waited for, and
-        asked again: what it had begun, its successor has ended."""
+        """The answer for this unit, and the last answer. One that ended since the deploy began, or ends meanwhile, is
+        waited for and asked again: what it had begun, its successor has ended."""
         before = self.run()
         try:
             return self._start(unit)
         except InfrastructureFault:
             ends = time.monotonic() + RETURN
-            while before is not None and time.monotonic() < ends:
+            while time.monotonic() < ends:
                 time.sleep(EVERY)
                 if self.run() not in (None, before):
                     return self._start(unit)
