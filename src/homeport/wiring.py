@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, suppress
 from typing import Any
 
@@ -26,12 +26,13 @@ from homeport.doors.permits import Permits
 from homeport.doors.rescues import RescueBox
 from homeport.doors.secrets import Redactor, value_of
 from homeport.doors.secretscan import SecretLook
-from homeport.doors.shell import LocalShell, detach, still_runs
+from homeport.doors.shell import LocalShell, detach
 from homeport.doors.store import SqliteStore
 from homeport.doors.tokenbook import TokenBook
 from homeport.flow.site import Site
 from homeport.model.config import Config, Environment, HostConfig, Project, Secret
 from homeport.model.errors import ConfigFault, HomeportError, InfrastructureFault, StateFault, UsageFault
+from homeport.model.live import Target
 from homeport.model.ports import Journal, Shell
 from homeport.model.remote import Elsewhere
 from homeport.model.running import Unit
@@ -271,9 +272,16 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
     from homeport.doors.checkouts import Checkouts
     from homeport.doors.notifier import AppriseChannel
     from homeport.doors.outbox import OutboxTable
+    from homeport.doors.starting import Runners
     from homeport.doors.targetbook import TargetBook
     from homeport.doors.tries import TryBox
     from homeport.wiring_runtimes import commit_page, forge, page, prober, runtimes
+
+    def take_over(target: Target, names: Collection[str]) -> str | None:
+        from homeport.doors.renames import Renames
+
+        book = TargetBook(state, project, environment, git, store)
+        return Renames(book, git, store, store.database).take_over(target, names)
 
     def watches() -> Watches:
         from homeport.doors.watching import LiveWatches
@@ -288,18 +296,18 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
 
         return prune(os.path.join(state, "journal"), most, time.time())
 
+    runners = Runners(root, project, environment, state)
     return Site(
         project=project, supervisor=SupervisorRuntime(f"{state}/supervisor.sock"), prune_journals=prune_journals,
         environment=environment, host=host_name(host_config), state=state, config=config, env=env,
         host_config=host_config, store=store, git=git, rescues=rescues, clock=clock,
         targets=LiveTargets(state, project, environment, git, store, rescues, clock, permits),
-        tries=TryBox(git, environment), watches=watches, builds=BuildFolders(git, shell=shell, clock=clock), lock=FileLock(os.path.join(state, "lock")),
+        tries=TryBox(git, environment), watches=watches, take_over=take_over,
+        builds=BuildFolders(git, shell=shell, clock=clock), lock=FileLock(os.path.join(state, "lock")),
         shell_for=shell_for, runtimes_for=lambda shell: runtimes(shell, permits, state), prober_for=prober,
         journal_for=journal_for, follow_journal=follow, read_journal=chunk_from,
-        start_runner=lambda: start_runner(root, project, environment, state),
-        ready_runner=lambda: ready_runner(root, project, environment, state),
+        start_runner=runners.start, ready_runner=runners.ready, runner_on_its_way=runners.on_its_way,
         checkouts=Checkouts(TargetBook(state, project, environment, git, store), git, shell, permits),
-        runner_on_its_way=lambda: state in _started and still_runs(_started[state]),
         load_config=loading.load, actor=asking, migration_lock=migration_lock, closers=[store.close],
         edits=EditLedger(store.database), hostfiles=HostFileDoor(os.path.join(state, "hostfiles")),
         host_history=MirrorHistory(git, environment), hostfile_lock=FileLock(os.path.join(state, "hostfiles.lock")),
@@ -360,52 +368,11 @@ def start_sending(root: str, project: str, environment: str, state: str) -> None
     detach(argv, {**os.environ, "HOMEPORT_STATE": root}, os.path.join(state, "notify.log"))
 
 
-_started: dict[str, int] = {}
-"""The runner that this process started last, by state folder."""
-
-
 def working_tree(folder: str) -> WorkingTree:
     """The checkout around a folder, as something to try. Raises UsageFault (code `no-checkout`)."""
     from homeport.doors.workingtree import Checkout
 
     return Checkout(folder, LocalShell())
-
-
-def start_runner(root: str, project: str, environment: str, state: str) -> int:
-    """Starts a runner in its own session, so that it outlives the terminal; returns its pid.
-
-    One that this process started before and that is still on its way is enough.
-    """
-    if state in _started and still_runs(_started[state]):
-        return _started[state]
-    if state in _ready:
-        pid, poke = _ready.pop(state)
-        os.close(poke)
-        if still_runs(pid):
-            _started[state] = pid
-            return pid
-    log = os.path.join(state, "runner.log")
-    argv = [sys.executable, "-m", "homeport.runner", root, project, environment]
-    _started[state] = detach(argv, {**os.environ, "HOMEPORT_STATE": root}, log)
-    return _started[state]
-
-
-_ready: dict[str, tuple[int, int]] = {}
-"""A runner that has loaded everything and waits for its word: (pid, the pipe whose end is the word), by state folder."""
-
-
-def ready_runner(root: str, project: str, environment: str, state: str) -> None:
-    """Starts a runner that waits until `start_runner` wants one, or this process has ended; then there may be nothing
-    to do for it."""
-    if state in _ready and still_runs(_ready[state][0]):
-        return
-    word, poke = os.pipe()
-    argv = [sys.executable, "-m", "homeport.runner", root, project, environment, "--wait"]
-    try:
-        pid = detach(argv, {**os.environ, "HOMEPORT_STATE": root}, os.path.join(state, "runner.log"), word)
-    finally:
-        os.close(word)
-    _ready[state] = (pid, poke)
 
 
 def load_ahead() -> None:

@@ -57,3 +57,21 @@ def test_a_hotfix_is_rebuilt_there_kept_by_every_deploy_and_comes_back_through_a
     assert (closed["state"], closed["branch"]) == ("closed", said["branch"])
     mirror = world.state / "shop/repo.git"
     assert "adopt/" not in world.git("for-each-ref", "refs/homeport/", cwd=mirror), "nothing is left over"
+
+
+def test_an_edit_outlives_the_name_of_its_service(world: World) -> None:
+    world.project(API, FILES)
+    world.deploy()
+    (world.live / "api/src.txt").write_text("by hand\n")
+    (before,) = world.json("edits")["edits"]
+    world.publish({"homeport.toml": (world.clone / "homeport.toml").read_text().replace("services.api", "services.web")})
+    planned = world.json("plan", ok=(3,))
+    assert planned["code"] == "claimed" and "homeport deploy" in planned["next"]
+    kept = world.homeport("--json", "deploy", "--keep-drift")
+    assert kept.last["status"] in ("deployed", "unchanged")
+    assert any(line.get("code") == "renamed" for line in kept.lines)
+    (after,) = world.json("edits")["edits"]
+    assert (after["id"], after["since"], after["service"]) == (before["id"], before["since"], "web")
+    assert world.json("adopt")["paths"] == ["api/src.txt"]
+    services = {s["service"]: s["drift"] for s in world.json("status")["services"]}
+    assert services == {"web": 1}

@@ -47,6 +47,11 @@ def after_look(known: Sequence[Edit], sight: Sight, now: str, service_of: Callab
     return changed
 
 
+def relabeled(known: Sequence[Edit], service_of: Callable[[str], str]) -> list[Edit]:
+    """Edits under the name that their service has now; a shared folder's services may be called otherwise since."""
+    return [replace(edit, service=service_of(edit.path)) for edit in known]
+
+
 def _seen(edit: Edit, difference: Difference | None, moved: bool, tip: Entry | None, now: str) -> Edit:
     if difference is None:
         return edit if moved else replace(edit, state="closed", ended=now)

@@ -58,6 +58,9 @@ def _elsewhere(path: str, there: Claim, ours: Claim) -> str:
     gone = f"or, if {there.state} is gone for good: rm {os.path.join(path, CLAIM)}, then homeport plan"
     if msgspec.structs.replace(there, state=ours.state) == ours:
         return f"HOMEPORT_STATE={os.path.dirname(os.path.dirname(there.state))} homeport deploy; {gone}"
+    if msgspec.structs.replace(there, service=ours.service) == ours:
+        return f"if {there.service} is called {ours.service} now: homeport deploy (it goes on with the record); " \
+               f"else give {ours.service} another target in homeport.toml"
     return f"give {ours.service} another target in homeport.toml; {gone}"
 
 

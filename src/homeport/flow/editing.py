@@ -27,7 +27,8 @@ def note(site: Site, target: Target, scan: Scan) -> None:
         return
     ahead = _ahead(site, target, scan.recorded_tree) if known else {}
     sight = edits.Sight(target=target.name, differences=scan.differences, ahead=ahead)
-    changed = edits.after_look(known, sight, site.clock.now(), service_of(site, target), new_id)
+    named = service_of(site, target)
+    changed = edits.after_look(edits.relabeled(known, named), sight, site.clock.now(), named, new_id)
     if changed:
         site.edits.save(changed)
 

@@ -71,6 +71,7 @@ def make_plan(site: Site, request: Request) -> Plan:
     from dataclasses import replace as change
 
     site = change(site, journal_for=lambda _deploy: SilentJournal(), edits=SilentLedger(site.edits),
+                  take_over=lambda _target, _names: None,
                   store=cast("Store", ReadOnlyStore(site.store)),
                   targets=cast("Targets", UntouchedTargets(site.targets)))  # fmt: skip
     tools = tools_for(site, "plan")

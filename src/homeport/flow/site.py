@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
@@ -11,6 +11,7 @@ from homeport.model.edits import Ledger, Merging, SecretScan
 from homeport.model.folders import Builds, LiveCheckouts, Rescues
 from homeport.model.forge import Forge, NewRequest
 from homeport.model.hostfiles import HostFiles, HostHistory
+from homeport.model.live import Target
 from homeport.model.notices import Channel, Outbox
 from homeport.model.ports import Clock, Git, HostLists, Journal, Lock, Shell, Store, Targets
 from homeport.model.rules import Actor
@@ -45,6 +46,8 @@ class Site:
     secret_scan: SecretScan
     tries: Tries
     watches: Callable[[], Watches]
+    take_over: Callable[[Target, Collection[str]], str | None]
+    """(live folder, the names that are configured) -> the name of the service before, when it has another one now."""
     tokens: Tokens
     permits: HostLists
     supervisor: Overseer

@@ -42,7 +42,21 @@ def fetch_commit(work: Work, tools: Tools) -> Work:
     config = config_at(work, tools, sha)
     deploy = replace(work.deploy, sha=sha)
     site.store.update(deploy)
+    _take_over_renamed(config, work, tools)
     return in_scope(work.having(deploy=deploy, sha=sha, config=config), tools)
+
+
+def _take_over_renamed(config: Config, work: Work, tools: Tools) -> None:
+    """A live folder whose service has another name since keeps its record and its edits."""
+    targets = layout.targets(config, tools.site.environment)
+    known = {record.path: record.name for record in tools.site.store.targets()}
+    for name, target in targets.items():
+        if name == layout.PROJECT or known.get(target.path, name) == name:
+            continue
+        old = tools.site.take_over(target, targets.keys())
+        if old is not None:
+            said = f"{name} was called {old} before: its record and its edits go on under the new name"
+            tools.notice(work.deploy.id, said, service=name, code="renamed")
 
 
 def find_running(work: Work, tools: Tools) -> Work:

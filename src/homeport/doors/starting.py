@@ -1,0 +1,58 @@
+"""Starts the processes of homeport's own that outlive the terminal: the runner of one environment."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from homeport.doors.shell import detach, still_runs
+
+_started: dict[str, int] = {}
+"""The runner that this process started last, by state folder."""
+_ready: dict[str, tuple[int, int]] = {}
+"""A runner that has loaded everything and waits for its word: (pid, the pipe whose end is the word), by state folder."""
+
+
+class Runners:
+    """Of one environment."""
+
+    def __init__(self, root: str, project: str, environment: str, state: str) -> None:
+        self._argv = [sys.executable, "-m", "homeport.runner", root, project, environment]
+        self._root, self._state = root, state
+
+    def start(self) -> int:
+        """Starts a runner in its own session, so that it outlives the terminal; returns its pid.
+
+        One that this process started before and that is still on its way is enough.
+        """
+        if self.on_its_way():
+            return _started[self._state]
+        if self._state in _ready:
+            pid, poke = _ready.pop(self._state)
+            os.close(poke)
+            if still_runs(pid):
+                _started[self._state] = pid
+                return pid
+        _started[self._state] = self._detach(self._argv)
+        return _started[self._state]
+
+    def on_its_way(self) -> bool:
+        return self._state in _started and still_runs(_started[self._state])
+
+    def ready(self) -> None:
+        """Starts a runner that waits until `start` wants one, or this process has ended; then there may be nothing to
+        do for it."""
+        if self._state in _ready and still_runs(_ready[self._state][0]):
+            return
+        word, poke = os.pipe()
+        try:
+            _ready[self._state] = (self._detach([*self._argv, "--wait"], word), poke)
+        except BaseException:
+            os.close(poke)
+            raise
+        finally:
+            os.close(word)
+
+    def _detach(self, argv: list[str], stdin: int | None = None) -> int:
+        log = os.path.join(self._state, "runner.log")
+        return detach(argv, {**os.environ, "HOMEPORT_STATE": self._root}, log, stdin)
