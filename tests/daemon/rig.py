@@ -137,4 +137,5 @@ class Waiting(World):
     def building(self) -> bool:
         """Whether the build of a deploy that runs has printed something."""
         journals = sorted((self.state / "shop/production/journal").glob("*.jsonl"))
-        return bool(journals) and b'"line":"line ' in journals[-1].read_bytes()
+        raw = journals[-1].read_bytes() if journals else b""
+        return b'"line":"line ' in raw and b'{"type":"deploy.done"' not in raw

@@ -1,0 +1,179 @@
+"""C1 to C8: a platform that deploys itself: four services of a package workspace under the supervisor, an agent's token."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.daemon.rig import Daemon
+from tests.scenarios.conftest import PROGRAM, World, eventually
+
+NAMES = ("edge", "back", "front", "worker")
+SERVER = """\
+const version = require("fs").readFileSync(__dirname + "/dist/version.txt", "utf8");
+require("http").createServer((request, response) => response.end(version + " " + process.pid))
+  .listen(Number(process.env.PORT), "127.0.0.1");
+"""
+BUILD = """\
+const fs = require("fs");
+const version = fs.readFileSync("version.txt", "utf8").trim();
+console.log("building " + process.env.npm_package_name + " " + version);
+const end = () => {
+  if (fs.existsSync(process.env.HOLD)) return setTimeout(end, 20);
+  if (version === "broken") { console.error("error TS2304: Cannot find name 'oops'."); process.exit(2); }
+  fs.mkdirSync("dist", { recursive: true });
+  fs.writeFileSync("dist/version.txt", version);
+};
+end();
+"""
+
+
+class Platform(World):
+    """The workspace, its supervisor under a keeper, and the daemon on TCP."""
+
+    def make(self) -> None:
+        folder = os.path.dirname(shutil.which("npm") or "/usr/bin/npm")
+        self.ports = {name: self.free_port() for name in NAMES}
+        text = ""
+        packages = {"private": True, "workspaces": list(NAMES)}
+        files: dict[str, str | None] = {"package.json": json.dumps(packages), ".gitignore": "dist/\n"}
+        for name in NAMES:
+            text += (
+                f'[services.{name}]\nsource = "{name}"\ntarget = "{{live}}/{name}"\nruntime = "supervisor"\n'
+                f'command = ["node", "server.js"]\npath = ["{folder}"]\nlisten = "127.0.0.1:{self.ports[name]}"\n'
+                f'env = {{ PORT = "{self.ports[name]}" }}\n'
+                f'build = {{ run = ["npm", "run", "--silent", "build"], outputs = ["dist"], '
+                f'env = {{ HOLD = "{self.root}/hold", npm_config_update_notifier = "false" }} }}\n'
+                f'checks = [{{ http = "http://127.0.0.1:{self.ports[name]}/", within = "20s", every = "50ms" }}]\n\n'
+            )
+            package = {"name": name, "version": "1.0.0", "scripts": {"build": "node build.js"}}
+            files |= {f"{name}/package.json": json.dumps(package), f"{name}/server.js": SERVER, f"{name}/build.js": BUILD,
+                      f"{name}/version.txt": "one\n"}  # fmt: skip
+        text += '[scopes.platform]\nservices = ["back", "front"]\n'
+        self.project(text, files)
+        self.homeport("history")
+        self.port = self.free_port()
+        with open(self.host_file, "a") as host:
+            host.write(f'[listen]\naddress = "127.0.0.1:{self.port}"\n')
+        with open(self.root / "supervisor.out", "ab") as out:
+            self.keeper = subprocess.Popen(
+                ["sh", "-c", 'while :; do "$@"; done', "keeper", str(PROGRAM), "supervise"], cwd=self.clone, env=self.env,
+                stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
+            )  # fmt: skip
+        self.daemon = Daemon(self).start()
+        eventually(lambda: self.get(self.port, "/healthz")[0] == 200, "the platform's API answers")
+        eventually(lambda: self.supervisor() > 0, "the supervisor runs")
+
+    @property
+    def hold(self) -> Path:
+        return self.root / "hold"
+
+    def supervisor(self) -> int:
+        for pid in self.own_processes():
+            words = Path(f"/proc/{pid}/cmdline").read_bytes() if os.path.exists(f"/proc/{pid}") else b""
+            if b"homeport.supervisor" in words or b"\0supervise\0" in words:
+                return pid
+        return 0
+
+    def versions(self) -> list[str]:
+        return [self.get(port)[1].split(" ")[0] for port in self.ports.values()]
+
+    def pid_of(self, name: str) -> int:
+        return int(self.get(self.ports[name])[1].split(" ")[1])
+
+    def building(self) -> bool:
+        journals = sorted((self.state / "shop/production/journal").glob("*.jsonl"))
+        raw = journals[-1].read_bytes() if journals else b""
+        return b'"line":"building ' in raw and b'{"type":"deploy.done"' not in raw
+
+    def end(self) -> None:
+        self.hold.unlink(missing_ok=True)
+        self.daemon.close()
+        os.killpg(self.keeper.pid, signal.SIGKILL)
+        self.keeper.wait()
+        self.close()
+        for folder in Path("/proc").iterdir():
+            try:
+                if folder.name.isdigit() and os.readlink(folder / "cwd").startswith(f"{self.live}/"):
+                    os.kill(int(folder.name), signal.SIGKILL)
+            except OSError:
+                continue
+
+
+@pytest.fixture
+def platform(tmp_path: Path) -> Iterator[Platform]:
+    made = Platform(tmp_path)
+    made.make()
+    yield made
+    made.end()
+
+
+def test_the_platform_deploys_itself(platform: Platform) -> None:
+    daemon = platform.daemon
+    token = platform.json("token", "create", "agent", "--right", "read", "--right", "deploy:platform")["token"]
+    shown = {"Authorization": f"Bearer {token}"}
+    agent = httpx.Client(base_url=f"http://127.0.0.1:{platform.port}", headers=shown, timeout=90)
+
+    # everything, asked for on the socket by the platform's own people
+    said = daemon.deploy(scope="all", requestedBy="__self__").json()
+    assert (said["status"], sorted(said["services"])) == ("deployed", sorted(NAMES)), said
+    assert platform.versions() == ["one"] * 4
+    edge = platform.pid_of("edge")
+
+    # the agent reaches its scope only, and twenty callers are one build
+    assert agent.post("/api/v1/self/deploy", json={"scope": "all"}).status_code == 403
+    platform.publish({f"{name}/version.txt": "two\n" for name in NAMES})
+    platform.hold.touch()
+    calls = [daemon.pool.submit(agent.post, "/api/v1/self/deploy", json={"scope": "platform", "requestId": f"r{n}"})
+             for n in range(20)]  # fmt: skip
+    eventually(lambda: len(daemon.ask("GET", "/api/v1/deploys?requestId=r19").json()["deploys"]) == 1, "all have asked")
+    platform.hold.unlink()
+    answers = [call.result(90) for call in calls]
+    assert {answer.status_code for answer in answers} == {200} and len({answer.text for answer in answers}) == 1
+    assert platform.versions() == ["one", "two", "two", "one"]
+    assert platform.pid_of("edge") == edge, "what is outside of the scope was not touched"
+
+    # a build that fails says why and leaves the running version alone
+    platform.publish({"front/version.txt": "broken\n"})
+    failed = agent.post("/api/v1/self/deploy", json={"scope": "platform"})
+    body = failed.json()
+    assert (failed.status_code, body["status"], body["exitCode"]) == (500, "failed", 1)
+    assert "Cannot find name 'oops'" in body["logTail"] and "front" in body["errorSummary"]
+    assert platform.versions() == ["one", "two", "two", "one"]
+
+    # the agent edits in place and starts what it edited
+    (platform.live / "front/version.txt").write_text("edited\n")
+    live = agent.post("/api/v1/self/deploy", json={"scope": "platform", "mode": "live", "requestedBy": "__self__"})
+    assert (live.status_code, live.json()["status"]) == (200, "deployed"), live.text
+    assert platform.versions() == ["one", "two", "edited", "one"]
+    agent.close()
+
+
+def test_daemon_and_supervisor_end_in_the_middle_and_the_outcome_is_still_true(platform: Platform) -> None:
+    """Whoever asks again with the request id is told what became of it."""
+    daemon = platform.daemon
+    assert daemon.deploy(scope="all").json()["status"] == "deployed"
+    platform.publish({f"{name}/version.txt": "two\n" for name in NAMES})
+    platform.hold.touch()
+    caller = daemon.deploying(scope="all", requestId="release-2")
+    eventually(platform.building, "it builds")
+    before = platform.supervisor()
+    os.kill(before, signal.SIGKILL)
+    daemon.kill()
+    with pytest.raises(httpx.HTTPError):
+        caller.result(30)
+    platform.hold.unlink()
+    daemon.start()
+    said = daemon.deploy(scope="all", requestId="release-2").json()
+    assert (said["status"], said["ok"]) == ("deployed", True), said
+    assert platform.versions() == ["two"] * 4 and platform.supervisor() not in (0, before)
+    rows = daemon.ask("GET", "/api/v1/deploys?requestId=release-2").json()["deploys"]
+    assert [row["id"] for row in rows] == [said["deployId"]], "exactly one outcome"
