@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -42,6 +43,17 @@ def test_every_changing_call_is_known(host: Host) -> None:
     found = {m.syscall for m in host.moments() if m.stage == "sync"}
     assert {"renameat2", "fsync", "fdatasync", "pwrite64", "unlinkat", "mkdirat", "openat", "write"} <= found
     assert found <= {*MOVES, *MAKES, *DISK}
+
+
+def test_the_disk_is_waited_for_no_more_than_it_needs(host: Host) -> None:
+    """In the sync: once for each new file and each change of a name, and what records it; nothing while only looking."""
+    waits = [m for m in host.moments() if m.syscall in ("fsync", "fdatasync", "syncfs")]
+    names = [m for m in host.moments() if m.stage == "sync" and m.syscall in MOVES]
+    by_stage = Counter(m.stage for m in waits)
+    assert by_stage["sync"] <= len(names), by_stage
+    assert sum(n for stage, n in by_stage.items() if stage not in ("sync", "start")) <= 10, by_stage
+    looking = ("inspect", "decide", "prepare", "inspect-again", "restart", "verify")
+    assert not any(by_stage[stage] for stage in looking), by_stage
 
 
 @pytest.mark.parametrize("where", WHERE)

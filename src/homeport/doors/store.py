@@ -320,7 +320,8 @@ class SqliteStore:
     def cache(self, key: str, value: str) -> None:
         if self.looks_only:
             return
-        self._db.write("INSERT OR REPLACE INTO cached VALUES (?, ?, ?)", key, encodable(value), self._clock.now())
+        self._db.write("INSERT OR REPLACE INTO cached VALUES (?, ?, ?)", key, encodable(value), self._clock.now(),
+                       lasting=False)  # fmt: skip
 
     def audit(self, who: str, action: str, detail: str, *, outcome: str = "done", actor: str | None = None,
               origin: str | None = None) -> None:  # fmt: skip
