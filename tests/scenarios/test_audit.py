@@ -19,6 +19,7 @@ WITHOUT_RECORD = {
     "setup": "makes the machine ready, before there is a database",
     "serve": "listens; what is asked of it has rows of its own",
     "supervise": "runs what is deployed",
+    "notify": "sends a message to try a channel",
     "ssh-entry": "runs another verb for whoever holds a key, and that one leaves its row",
 }
 
@@ -29,7 +30,7 @@ def world_with_everything(world: World) -> Path:
     conf.write_text("one\n")
     world.project(
         '\n[services.api]\nsource = "api"\ntarget = "{live}/api"\nruntime = "command"\ncommand = ["true"]\n'
-        f'\n[[hostfiles]]\npath = "{conf}"\npurpose = "proxy"\n', {"api/a": "one\n", "api/b": "one\n"}, "try = true",
+        f'\n[migrate]\nrun = "true"\nservice = "api"\n\n[[hostfiles]]\npath = "{conf}"\npurpose = "proxy"\n', {"api/a": "one\n", "api/b": "one\n"}, "try = true",
     )  # fmt: skip
     return conf
 
@@ -61,6 +62,9 @@ def test_every_verb_that_changes_something_leaves_a_row(world: World) -> None:
     steps: dict[str, Callable[[], list[str]]] = {
         "deploy": lambda: ["deploy"],
         "restart": lambda: ["restart", "api"],
+        "migrate": lambda: ["migrate"],
+        "run": lambda: ["run", "-s", "api", "--", "true"],
+        "shell": lambda: ["shell", "api"],
         "try": changed_try,
         "rollback": lambda: ["rollback"],
         "rebuild": lambda: (by_hand("two\n"), ["rebuild", "api"])[1],
