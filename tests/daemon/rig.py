@@ -20,6 +20,7 @@ WAITS = """
 source = "web"
 target = "{live}/web"
 build = { run = ["sh", "build.sh"], outputs = ["dist"] }
+checks = [{ command = ["sh", "-c", "test ! -e {hold}-verify"], within = "30s", every = "50ms" }]
 
 [services.api]
 source = "api"
@@ -130,7 +131,7 @@ class Waiting(World):
     def make(self, environment: str = "", more: str = "") -> str:
         files: dict[str, str | None] = {"web/page.txt": "one\n", "api/a.txt": "one\n", ".gitignore": "dist/\n",
                                         "web/build.sh": BUILD.replace("{hold}", str(self.hold))}  # fmt: skip
-        sha = self.project(WAITS + more, files, environment)
+        sha = self.project(WAITS.replace("{hold}", str(self.hold)) + more, files, environment)
         self.homeport("history")
         return sha
 

@@ -221,6 +221,8 @@ def test_tcp_goes_through_a_process_without_rights_and_ends_with_the_daemon(daem
 
     heard = asyncio.run(events())
     assert heard[0] == "deploy.start" and heard[-2:] == ["deploy.done", "events.offset"]
+    logs = daemon.log.read_text() + (known.state / ".front.log").read_text()
+    assert token not in logs and "Bearer" not in logs, "no token in any log"
     os.kill(front, signal.SIGKILL)
     eventually(lambda: known.get(port, "/healthz")[0] == 200, "the listening process is started again")
     daemon.kill()

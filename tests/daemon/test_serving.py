@@ -148,6 +148,28 @@ def test_whoever_is_killed_in_the_middle_there_is_one_outcome_and_no_line_is_los
     eventually(lambda: not daemon.runners(), "no process is left behind")
 
 
+@pytest.mark.parametrize("who", ["runner", "both"])
+def test_killed_after_the_first_change_it_is_run_forward_once_more(daemon: Daemon, world: Waiting, who: str) -> None:
+    """Killed while it verifies: the new files are live, so it goes on, and its callers hear how it ended."""
+    verifying = world.root / "hold-verify"
+    verifying.touch()
+    caller = daemon.deploying(scope="platform", requestId="mine")
+    eventually(lambda: (rows(daemon, "mine") or [{}])[0].get("stage") == "verify", "it verifies")
+    if who == "both":
+        daemon.kill()
+    daemon.kill_runner()
+    verifying.unlink()
+    if who == "both":
+        with pytest.raises(httpx.HTTPError):
+            caller.result(20)
+        daemon.start()
+    said = daemon.deploy(scope="platform", requestId="mine").json()
+    assert (said["status"], said["ok"], said["services"]) == ("deployed", True, ["web"]), said
+    assert rows(daemon, "mine")[0]["attempts"] == 2 and len(rows(daemon, "mine")) == 1
+    if who == "runner":
+        assert caller.result(20).json() == said
+
+
 def test_what_waited_while_nobody_listened_is_carried_out_when_the_daemon_starts(world: Waiting) -> None:
     """Daemon and runner killed between the queue and the start: the next daemon finds it."""
     daemon = Daemon(world).start()
