@@ -248,3 +248,35 @@ def test_a_try_from_a_branch_that_was_thrown_away_is_still_adopted_on_the_new_on
     hook.unlink()
     assert world.json("adopt", "--branch", said["branch"], ok=(3,))["code"] == "branch-exists"
     assert world.json("adopt")["paths"] == ["site/other.txt"]
+
+
+def test_the_newest_try_wins_and_one_whose_time_is_over_holds_nobody_up(world: World) -> None:
+    world.project(SITE, FILES, 'try = true\nhold_ttl = "1ms"\nedit_warning = "1ms"\n')
+    world.deploy()
+    world.write({"site/index.html": "ada's\n"})
+    world.homeport("--json", "try", env={"SUDO_USER": "ada"})
+    world.write({"site/index.html": "grace's\n"})
+    second = world.homeport("--json", "try", env={"SUDO_USER": "grace"})
+    assert second.last["status"] == "deployed"
+    assert any(line.get("code") == "try" and "ada" in line["message"] for line in second.lines)
+    (row,) = world.json("status")["tries"]
+    assert (row["who"], row["expired"], row["old"]) == ("grace", True, True)
+    shown = world.homeport("status").stdout
+    assert "old try" in shown and "deploys may end it" in shown
+    assert world.deploy()["status"] == "deployed"
+    assert world.text("site/index.html") == "one\n"
+    mirror = world.state / "shop/repo.git"
+    kept = world.git("for-each-ref", "--format=%(objectname)", "refs/homeport/tries", cwd=mirror).split()
+    assert row["sha"] in kept and len(kept) == 2, "what was live is not lost"
+
+
+def test_a_try_that_fails_is_rolled_back_and_blocks_and_holds_nothing(world: World) -> None:
+    check = '\n  [[services.site.checks]]\n  command = ["grep", "-q", "good", "{live}/site/index.html"]\n  within = "50ms"\n'
+    service = SITE.partition("[services.docs]")[0] + check
+    world.project(service, {"site/index.html": "good\n"}, "try = true\n")
+    world.deploy()
+    world.write({"site/index.html": "bad\n"})
+    assert world.json("try", ok=(1,))["status"] == "rolled_back"
+    assert world.text("site/index.html") == "good\n"
+    status = world.json("status")
+    assert (status["tries"], status["blocked"], status["hold"], status["edits"]) == ([], [], None, 0)
