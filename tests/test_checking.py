@@ -41,8 +41,8 @@ def test_a_deploy_must_refuse_what_this_version_would_leave_out(text: str, where
 @pytest.mark.parametrize(
     ("text", "where"),
     [
-        ("[checks.unit]\nrun = 'x'", "checks"),
         ("[scopes.a]\nservices = []\nbuild = ['make']", "scopes.a.build"),
+        ("[checks.unit]\nrun = 'x'\ncron = '0 3 * * *'", "checks.unit.cron"),
     ],
 )
 def test_what_only_has_no_effect_yet_does_not_stop_a_deploy(text: str, where: str) -> None:

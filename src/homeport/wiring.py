@@ -270,6 +270,7 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
 
     from homeport.doors.builds import BuildFolders
     from homeport.doors.checkouts import Checkouts
+    from homeport.doors.cleanroom import clean_room
     from homeport.doors.notifier import AppriseChannel
     from homeport.doors.outbox import OutboxTable
     from homeport.doors.starting import Runners
@@ -316,6 +317,7 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
         request_page=lambda asked: page(config, origin, asked),
         outbox=OutboxTable(store.database), outbox_lock=FileLock(os.path.join(state, "notify.lock")),
         channel=AppriseChannel(), start_sending=lambda: start_sending(root, project, environment, state),
+        clean_room=lambda tree, user: clean_room(git, tree, user),
         commit_page=lambda its, sha: commit_page(its, origin, sha),
     )  # fmt: skip
 

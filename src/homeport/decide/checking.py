@@ -65,11 +65,9 @@ def _lacking(path: Path, what: str, fatal: bool = True) -> Note:
 def _top(config: Config) -> Iterator[Note]:
     if config.migrate is not None and config.migrate.undo is not None:
         yield _lacking(("migrate", "undo"), "undo of migrations")
-    for key, what in (
-        ("checks", "CI checks of its own"),
-    ):  # fmt: skip
-        if getattr(config, key):
-            yield _lacking((key,), what, fatal=False)
+    for name, check in config.checks.items():
+        if check.cron is not None:
+            yield _lacking(("checks", name, "cron"), "checks by the clock", fatal=False)
     for name, scope in config.scopes.items():
         if scope.build is not None:
             yield _lacking(("scopes", name, "build"), "builds of a whole scope", fatal=False)

@@ -11,7 +11,7 @@ from homeport.flow.telling import log_tail
 from homeport.model.config import Config, Secret
 from homeport.model.deploys import Deploy
 from homeport.model.errors import Busy, HomeportError
-from homeport.model.forge import Status
+from homeport.model.forge import DEPLOY_STATUS, Status
 from homeport.model.notices import Facts, Letter, Message
 
 PATIENCE = 300.0
@@ -31,7 +31,7 @@ def note(site: Site, deploy: Deploy, config: Config) -> int:
                 told = notices.message(facts, how)
                 letters += [Letter(deploy=deploy.id, channel=url, message=told) for url in config.notify.urls]
         if letters:
-            site.outbox.put(letters, _now(site))
+            site.outbox.put(letters, now_of(site))
     except (HomeportError, OSError) as fault:
         site.store.audit("homeport", "notify", f"{deploy.id}: nothing could be told: {fault}")
         return 0
@@ -77,7 +77,7 @@ def _status(site: Site, deploy: Deploy, config: Config) -> list[Letter]:
     said: Literal["passed", "failed"] = "passed" if deploy.status == "deployed" else "failed"
     words = f"{deploy.status} on {site.host} in {notices.duration(deploy.duration_ms or 0)}"
     more = f": {deploy.error_summary}" if said == "failed" and deploy.error_summary else ""
-    status = Status(name=f"homeport/{site.environment}", verdict=said, text=words + more)
+    status = Status(name=f"{DEPLOY_STATUS}/{site.environment}", verdict=said, text=words + more)
     return [Letter(deploy=deploy.id, channel=None, status=status, sha=deploy.sha)]
 
 
@@ -94,7 +94,7 @@ def deliver(site: Site, patience: float = PATIENCE) -> int:
 def _deliver(site: Site, patience: float) -> None:
     until = site.clock.monotonic() + patience
     while True:
-        for letter in site.outbox.due(_now(site)):
+        for letter in site.outbox.due(now_of(site)):
             _send(site, letter)
         if not site.outbox.waiting() or site.clock.monotonic() >= until:
             return
@@ -110,7 +110,7 @@ def _send(site: Site, letter: Letter) -> None:
             if forge is not None:
                 forge.set_status(letter.sha, letter.status)
     except HomeportError as fault:
-        now = _now(site)
+        now = now_of(site)
         if now - letter.since >= notices.GIVE_UP:
             site.store.audit("homeport", "notify", f"{letter.deploy}: given up: {fault.what}")
             site.outbox.sent(letter)
@@ -142,7 +142,7 @@ def _shown(url: Secret | str) -> str:
     return url.partition("://")[0]
 
 
-def _now(site: Site) -> float:
+def now_of(site: Site) -> float:
     return datetime.fromisoformat(site.clock.now()).timestamp()
 
 

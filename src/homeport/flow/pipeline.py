@@ -18,6 +18,7 @@ from homeport.flow.stages import (
     gating,
     inspecting,
     itself,
+    proving,
     restarting,
     stamping,
     syncing,
@@ -39,6 +40,7 @@ DEPLOY = (
     Stage("fetch", fetching.fetch_commit),            # git -> the exact commit, its configuration
     Stage("gate", fetching.pass_gate),                # blocks, holds, what this version cannot do
     Stage("await-checks", gating.pass_checks),        # the forge's checks of exactly this commit
+    Stage("prove", proving.prove),                    # the project's own checks, in clean checkouts
     Stage("inspect", inspecting.read_live),           # targets -> recorded, wanted, actual
     Stage("decide", deciding.decide_plan),            # pure; refuses on drift, conflict, rule
     Stage("prepare", building.prepare_folders),       # build folders hold exactly that tree

@@ -78,6 +78,8 @@ class Site:
     channel: Channel
     start_sending: Callable[[], None]
     """Starts a process that empties the outbox, and does not wait for it."""
+    clean_room: Callable[[str, str], AbstractContextManager[str]]
+    """(tree, user) -> a folder with these files and nothing else, for as long as it is held."""
     commit_page: Callable[[Config, str], str | None]
     """Of a commit on the forge; None when the forge is not known."""
     hostfiles: HostFiles

@@ -19,7 +19,8 @@ Verdict = Literal["pending", "passed", "failed"]
 
 DEPLOY_STATUS = "homeport/deploy"
 """Statuses that homeport writes about its deploys are called this, or this and `/ENVIRONMENT`; no gate waits for
-them. Its own CI checks are called `homeport/check/NAME` and do count."""
+them. Its own CI checks are called `homeport/check/NAME` and do count, unless this very environment runs them itself."""
+CHECK_STATUS = "homeport/check/"
 
 
 

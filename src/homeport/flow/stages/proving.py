@@ -1,0 +1,87 @@
+"""homeport's own checks of a commit (D3): in parallel, each in a clean checkout, before anything is touched."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from concurrent.futures import ThreadPoolExecutor
+
+from homeport.decide import owncheck
+from homeport.flow.goals import standard_environment
+from homeport.flow.work import Tools, Work
+from homeport.model.config import CiCheck
+from homeport.model.errors import GateClosed
+from homeport.model.events import CheckEvent
+from homeport.model.forge import CHECK_STATUS, Status
+from homeport.model.notices import Letter
+from homeport.model.ports import Job
+
+PASSED, FAILED = "passed", "failed"
+
+
+def prove(work: Work, tools: Tools) -> Work:
+    """Raises GateClosed (code `check-failed`) when a required check fails. Only commits that the environment's branch
+    reaches come this far, so nothing from a fork is ever run. What passed for the same files is not run again; what
+    failed is, when a person asks."""
+    if not work.config.checks or work.deploy.kind != "commit" or work.sha is None:
+        return work
+    sha = work.sha
+    tree = tools.site.git.tree_of(sha, "") or sha
+    names = owncheck.due(work.config.checks, _changed(work, sha, tools))
+    with ThreadPoolExecutor(max_workers=max(1, work.config.project.jobs)) as pool:
+        running = {name: pool.submit(_one, name, work.config.checks[name], tree, work, tools) for name in names}
+        found = {name: each.result() for name, each in running.items()}
+    _report(found, work, tools)
+    bad = [name for name, how in found.items() if how and work.config.checks[name].required]
+    if bad:
+        raise GateClosed(f"{', '.join(f'{name} {found[name]}' for name in bad)}", where=f"checks of {sha[:12]}",
+                         next=f"homeport logs {work.deploy.id}", code="check-failed")  # fmt: skip
+    return work
+
+
+def _changed(work: Work, sha: str, tools: Tools) -> list[str] | None:
+    """Paths that differ from what any service was last deployed from; None when one never was."""
+    before = {service.record.sha for service in work.services.values()}
+    found: set[str] = set()
+    for old in before:
+        if old is None or not tools.site.git.has(old):
+            return None
+        found.update(change.path for change in tools.site.git.changes(old, sha))
+    return sorted(found)
+
+
+def _one(name: str, check: CiCheck, tree: str, work: Work, tools: Tools) -> str:
+    """How it failed; empty when it passed."""
+    site, key = tools.site, owncheck.mark(name, check, tree)
+    known = site.store.cached(key)
+    if known == PASSED or (known and known != PASSED and work.deploy.request.actor != "person"):
+        return "" if known == PASSED else known
+    began = site.clock.monotonic()
+    user = check.user or ("nobody" if os.geteuid() == 0 else pwd.getpwuid(os.geteuid()).pw_name)
+    with site.clean_room(tree, user) as folder:
+        env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "HOME": folder, "LANG": "C.UTF-8", "CI": "true",
+               **standard_environment(tools, work.sha, work.deploy.id)}  # fmt: skip
+        job = Job(command=check.run, cwd=folder, env=env, label=f"check {name}", timeout=float(check.timeout), user=user)
+        done = tools.shell.job(job, tools.lines_of(name))
+    how = ""
+    if done.timed_out:
+        how = f"did not end within {float(check.timeout):g} s"
+    elif done.code != 0:
+        how = f"ended with {done.code}"
+    site.store.cache(key, how or PASSED)
+    took = int((site.clock.monotonic() - began) * 1000)
+    tools.journal.write(CheckEvent(deploy_id=work.deploy.id, at=site.clock.now(), check=name, ok=not how, detail=how,
+                                   duration_ms=took, service=None, required=check.required))  # fmt: skip
+    return how
+
+
+def _report(found: dict[str, str], work: Work, tools: Tools) -> None:
+    """Commit statuses on the forge, where there is one: they leave with the messages, and delay nothing."""
+    if work.config.forge is None or work.config.forge.token is None:
+        return
+    from homeport.flow.notifying import now_of
+
+    said = [Status(name=CHECK_STATUS + name, verdict="failed" if how else "passed", text=how or PASSED)
+            for name, how in found.items()]  # fmt: skip
+    letters = [Letter(deploy=work.deploy.id, channel=None, sha=work.sha, status=status) for status in said]
+    tools.site.outbox.put(letters, now_of(tools.site))
