@@ -74,6 +74,7 @@ def test_a_host_without_homeport_with_an_older_one_or_with_noise(bare_fleet: Fle
         ("echo 'Error: No such option: --caller' >&2; exit 2", "version"),
         ("""echo '{"type":"hello","protocol":99,"version":"9.0","host":"x"}'; cat >/dev/null""", "version"),
         ("echo 'command restricted'; exit 1", "no-answer"),
+        ("""echo '{"type":"hello","protocol":"one"}'; cat >/dev/null""", "no-answer"),
     ):
         program.write_text(f"#!/bin/sh\n{script}\n")
         program.chmod(0o755)

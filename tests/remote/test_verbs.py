@@ -49,6 +49,14 @@ def test_looking_deciding_and_undoing_answer_as_they_do_on_the_host(fleet: Fleet
     assert shown.stdout == b"\0\1\2 binary \xff"
 
 
+def test_commands_at_once_share_one_connection(fleet: Fleet) -> None:
+    running = [fleet.start("-e", "production", "status") for _ in range(4)]
+    for one in running:
+        out, err = one.communicate(timeout=60)
+        assert one.returncode == 0, out + err
+    assert len(fleet.prod.sessions()) == 1
+
+
 def test_arguments_travel_as_they_are(fleet: Fleet) -> None:
     fleet.homeport("-e", "production", "deploy")
     names = ("-rf", "a 'quoted' \"name\"", "two\nlines", "$HOME", "--json", "*")

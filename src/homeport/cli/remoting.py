@@ -17,6 +17,7 @@ from homeport import __version__
 from homeport.cli.calling import LOOKING
 from homeport.cli.options import Options
 from homeport.cli.show.events import Shown
+from homeport.cli.show.words import several
 from homeport.model.errors import ConfigFault, Failed, HomeportError, InfrastructureFault, UsageFault
 from homeport.model.remote import OWN_TYPES, PROTOCOL, Caller, Hello, Place, Spoken, ToldFault
 
@@ -79,8 +80,8 @@ def run_there(options: Options, places: tuple[Place, ...]) -> int:
 
 def _at_terminal(options: Options, places: tuple[Place, ...]) -> int:
     """Over ssh with the person's own terminal; on the first host, where none is named."""
-    from homeport.wiring import actor, at_terminal
     from homeport.wiring_hosts import ssh_host
+    from homeport.wiring_person import actor, at_terminal
 
     if actor().kind != "person":
         raise UsageFault(f"{options.words[0]} is for a person", where=places[0].host, code="person-only",
@@ -152,7 +153,7 @@ def _on(options: Options, place: Place, words: list[str], heard: Heard) -> tuple
     if not heard.greeted or (code == 255 and shown.done is None):
         raise _broken(host.refused, place, heard, words[0], code, said)
     if said:
-        click.echo(f"{place.host}: {said}", err=True)
+        click.echo(f"{place.host}: {several(said)}", err=True)
     heard.unconfirmed = shown.done.unconfirmed if shown.done else ()
     return code, shown.done.sha if shown.done else None
 
@@ -236,11 +237,17 @@ class _Hearing:
             kind = said.get("type", "") if isinstance(said, dict) else None
         except (msgspec.DecodeError, UnicodeDecodeError):
             kind = None
-        if not self._heard.greeted:
-            self._greet(line, kind)
-        elif kind in OWN_TYPES:
-            self._act(str(kind), said, line)
-        elif kind is not None and str(kind).startswith("deploy.") and self._live:
+        try:
+            if not self._heard.greeted:
+                self._greet(line, kind)
+                return
+            if kind in OWN_TYPES:
+                self._act(str(kind), said, line)
+                return
+        except msgspec.ValidationError as fault:
+            raise Failed(f"{self._place.host} did not answer as homeport does: {fault}", code="no-answer",
+                         where=self._place.destination, next=f"ssh {self._place.destination}") from fault  # fmt: skip
+        if kind is not None and str(kind).startswith("deploy.") and self._live:
             self._heard.deploy = said.get("deployId") or self._heard.deploy
             self._shown.feed(line.rstrip(b"\n"))
         elif kind is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import os
 import shlex
@@ -46,8 +47,15 @@ class SshHost:
         """
         if self._socket is None or _answers(self._socket):
             return
+        with open(f"{self._socket}.lock", "w", encoding="ascii") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not _answers(self._socket):
+                self._open(self._socket)
+
+    def _open(self, path: str) -> None:
+        """One at a time: a second master beside the first would stay for good, and serve nobody."""
         with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._socket)
+            os.unlink(path)
         argv = self._argv("-o", "ControlMaster=yes", "-o", f"ControlPersist={KEEP}", "-f", "-N")
         done = self._shell.run([*argv, *self._where()], env=dict(os.environ), timeout=300.0, ok=range(256),
                                at_terminal=self._attended)  # fmt: skip
