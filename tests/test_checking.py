@@ -73,6 +73,17 @@ def notes(text: str, files: list[str] = FILES) -> list[tuple[str, str, bool]]:
     return [(n.where, n.message, n.fatal) for n in check_tree(load(text), "production", files)]
 
 
+def test_a_rule_that_guards_nothing_is_told() -> None:
+    rules = [("restart", "apy"), ("restart", "ap*"), ("write", "api/lob/"), ("write", "/etc/nginx/"), ("try", "*.js"),
+             ("push", "x")]  # fmt: skip
+    text = API + "".join(f'[[rules]]\nid = "r{n}"\naction = "{action}"\nmatch = "{match}"\n'
+                         for n, (action, match) in enumerate(rules))  # fmt: skip
+    assert notes(text) == [
+        ("rules[0].match", "`apy` is no service and no unit; did you mean `api`?", False),
+        ("rules[2].match[0]", "`api/lob/` matches no file in the repository", False),
+    ]
+
+
 def test_a_configuration_that_fits_its_files() -> None:
     text = API + 'watch = ["*.html", "lib/"]\nignore = ["conf/"]\nuses = ["shared"]\nin_place = ["nginx.conf"]\n'
     assert notes(text) == []

@@ -234,6 +234,19 @@ def test_an_edit_that_is_killed_before_its_reload_is_ended_by_the_next_look(worl
     assert (newest["how"], newest["because"]) == ("edit", "cut")
 
 
+def test_a_new_file_whose_reload_fails_is_gone_again_and_what_a_crash_left_beside_it_goes(world: World, etc: Path) -> None:
+    conf, old, fresh = etc / "new.conf", etc / ".new.conf.homeport-00112233", etc / ".new.conf.homeport-44556677"
+    registered(world, conf, f'reload = "grep -q good {conf}"')
+    assert listed(world)[str(conf)]["state"] == "new"
+    for left in (old, fresh):
+        left.write_text("left\n")
+    os.utime(old, (1, 1))
+    assert "gone again" in edit(world, conf, "bad\n", ok=(1,))["what"]
+    assert sorted(path.name for path in etc.iterdir()) == [fresh.name]
+    edit(world, conf, "good\n", "--no-note")
+    assert listed(world)[str(conf)]["mode"] == "0644"
+
+
 def test_two_people_who_edit_at_once_do_not_overwrite_each_other(world: World, etc: Path) -> None:
     conf = etc / "proxy.conf"
     conf.write_text("one\n")

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterator
+from fnmatch import fnmatchcase
 
 from msgspec import Struct
 
 from homeport.decide import layout
 from homeport.decide.locate import Path, dotted
-from homeport.model.config import Check, Config, Environment, HostConfig, Service
+from homeport.model.config import Check, Config, Environment, HostConfig, Rule, Service
 from homeport.model.live import Target
 from homeport.model.patterns import Matcher
 
@@ -135,6 +136,8 @@ def check_tree(config: Config, environment: str, paths: Collection[str]) -> list
     for name, service in services.items():
         notes += _against_tree(name, service, tree, config)
     notes += tree.unmatched(config.project.mutable, ("project", "mutable"), "")
+    for position, rule in enumerate(config.rules):
+        notes += _guards_nothing(rule, config, tree, ("rules", position, "match"))
     for position, action in enumerate(config.actions):
         notes += tree.unmatched(action.paths, ("actions", position, "paths"), "")
     return sorted(notes, key=lambda note: not note.fatal)
@@ -198,6 +201,20 @@ def _against_tree(name: str, service: Service, tree: _Tree, config: Config) -> I
                     where=dotted((*path, "build", "outputs", position)), fatal=True,
                     message=f"`{output}` is a build output, but git tracks `{tracked}`; git rm --cached it",
                 )  # fmt: skip
+
+
+def _guards_nothing(rule: Rule, config: Config, tree: _Tree, path: Path) -> Iterator[Note]:
+    """A guard that is misspelled guards nothing, and nobody notices."""
+    patterns = [rule.match] if isinstance(rule.match, str) else rule.match
+    if rule.action in ("deploy", "rollback", "restart"):
+        names = [name for key, service in config.services.items() for name in (key, service.unit) if name]
+        for pattern in patterns:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                near = difflib.get_close_matches(pattern, names, n=1, cutoff=0.6)
+                hint = f"; did you mean `{near[0]}`?" if near else ""
+                yield Note(where=dotted(path), message=f"`{pattern}` is no service and no unit{hint}")
+    elif rule.action in ("write", "try"):
+        yield from tree.unmatched([p for p in patterns if not p.startswith(("/", "!"))], path, "")
 
 
 def _uses(service: Service, tree: _Tree, config: Config, path: Path) -> Iterator[Note]:

@@ -8,6 +8,7 @@ import hashlib
 import os
 import secrets
 import stat
+import time
 import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,8 @@ from homeport.model.paths import printable, to_bytes
 
 LARGEST = 4 * 1024 * 1024
 """Bytes; a host file is something a person edits."""
+ABANDONED = 24 * 3600.0
+"""Seconds after which a copy beside the file is what a crash left, and no editor is open on it."""
 KEPT = 20
 """Backups of one path."""
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
@@ -78,6 +81,27 @@ class HostFileDoor:
             except OSError as fault:
                 hint = " (it is mounted by itself, and cannot be exchanged)" if fault.errno == errno.EBUSY else ""
                 raise _cannot(f"it cannot be replaced{hint}", path, fault) from fault
+
+    def remove(self, path: str, expected: str) -> None:
+        with _folder_of(path) as (folder, name):
+            there = None if folder is None else _read(folder, name, path)
+            if folder is not None and there is not None and there.digest == expected:
+                _unlink(folder, name)
+                _sync(folder)
+
+    def clear(self, path: str) -> None:
+        with _folder_of(path) as (folder, name):
+            if folder is None:
+                return
+            fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
+            try:
+                for entry in os.listdir(fd):
+                    if entry.startswith(f".{name}.homeport-"):
+                        with contextlib.suppress(FileNotFoundError):
+                            if os.stat(entry, dir_fd=fd, follow_symlinks=False).st_mtime < time.time() - ABANDONED:
+                                os.unlink(entry, dir_fd=fd)
+            finally:
+                os.close(fd)
 
     def drop(self, copy: str) -> None:
         with contextlib.suppress(Refused, InfrastructureFault), _folder_of(copy) as (folder, name):

@@ -42,6 +42,7 @@ def edit(site: Site, path: str, source: Source, because: str, by: str, on_line: 
         site.hostfiles.read(entry.path)
     if state in ("changed", "missing", "odd"):
         raise _unsettled(entry, state, why)
+    site.hostfiles.clear(entry.path)
     copies: list[str] = []
 
     def copy() -> str:
@@ -83,7 +84,7 @@ def _exchanged(site: Site, entry: Registered, held: Held | None, content: bytes,
     try:
         _validated(site, entry, staged, content, on_line)
         backup = site.hostfiles.back_up(entry.path, held, site.clock.now()) if held is not None else None
-        site.store.set_meta(MARK, msgspec.json.encode(edit).decode())
+        site.store.set_meta(MARK, msgspec.json.encode(msgspec.structs.replace(edit, copy=staged)).decode())
         site.hostfiles.put(entry.path, staged, edit.before)
     except BaseException:
         site.hostfiles.drop(staged)
@@ -123,13 +124,14 @@ def _reloaded(site: Site, entry: Registered, edit: Editing, on_line: OnLine) -> 
         site.hostfiles.put(entry.path, old, edit.after)
         again = _ran(site, entry, entry.reload, "reload of the old content", entry.path, on_line)
     else:
-        again = False
+        site.hostfiles.remove(entry.path, edit.after)
+        again = True
     draft = site.hostfiles.draft(entry.path, now.content if now else b"", site.clock.now())
     site.store.set_meta(MARK, "")
     site.store.audit(edit.by, "hostfile edit", f"{printable(entry.path)}: the reload failed; {edit.because}",
-                     outcome="restored" if before is not None else "failed")  # fmt: skip
-    back = "the old content is in place again" if before is not None else "it is new, so there is nothing to put back"
-    loaded = "" if again else ", but its reload failed too" if before is not None else ""
+                     outcome="restored")  # fmt: skip
+    back = "the old content is in place again" if before is not None else "it was new, and is gone again"
+    loaded = "" if again else ", but its reload failed too"
     raise Failed(f"{printable(entry.path)}: the reload failed; {back}{loaded}", where=draft, code="reload",
                  next=f"homeport hostfile edit {entry.path} --from {draft}")  # fmt: skip
 
@@ -160,6 +162,7 @@ def settle(site: Site, on_line: OnLine) -> str | None:
         entry = register(site).get(edit.path)
         held = site.hostfiles.read(edit.path)
         if entry is None or (held.digest if held else None) != edit.after:
+            site.hostfiles.drop(edit.copy)
             site.store.set_meta(MARK, "")
         else:
             _reloaded(site, entry, edit, on_line)

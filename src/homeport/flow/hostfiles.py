@@ -79,7 +79,7 @@ def look(site: Site, entry: Registered, known: dict[str, Version]) -> tuple[Look
         held = site.hostfiles.read(entry.path)
     except HomeportError as fault:
         return "odd", None, fault.what
-    if being_edited(site) == entry.path:
+    if being_edited(site) == entry.path and site.hostfile_lock.free():
         return "interrupted", held, "an edit was cut before its reload was over"
     version = known.get(entry.path)
     if version is None:

@@ -61,6 +61,8 @@ class Editing(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=T
     after: str
     by: str
     because: str = ""
+    copy: str = ""
+    """The copy that takes its place."""
 
 
 class HostFiles(Protocol):
@@ -80,6 +82,14 @@ class HostFiles(Protocol):
 
     def put(self, path: str, copy: str, expected: str | None) -> None:
         """The copy becomes the file, at once. Raises Refused (code `changing`) unless it still has that digest."""
+        ...
+
+    def remove(self, path: str, expected: str) -> None:
+        """Takes the file away, if it still has that digest."""
+        ...
+
+    def clear(self, path: str) -> None:
+        """Removes copies that a crash left beside it long ago."""
         ...
 
     def drop(self, copy: str) -> None: ...
