@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from homeport.decide.gating import POLL
+from homeport.doors.clock import SystemClock
+from homeport.doors.store import SqliteStore
+from homeport.flow.stages.gating import WOKEN
 from tests.forges.fakes import TOKEN, GitHubFake
 from tests.forges.server import serving
-from tests.scenarios.conftest import World
+from tests.scenarios.conftest import World, eventually
 
 CONFIG = """
 [project]
@@ -71,6 +77,24 @@ def test_a_run_that_does_not_end_in_time_keeps_the_gate_shut(world: World, forge
     done = deploy(world, 4)
     assert done["errorCode"] == "gate-timeout"
     assert not (world.live / "site").exists()
+
+
+def test_a_webhook_wakes_the_gate_before_it_would_look_again(world: World, forge: GitHubFake) -> None:
+    push(world, forge, "one\n")
+    config = (world.clone / "homeport.toml").read_text().replace('timeout = "1s"', 'timeout = "60s"')
+    sha = world.publish({"homeport.toml": config})
+    forge.add_run("CI", None, sha=sha)
+    began = time.monotonic()
+    with ThreadPoolExecutor(1) as pool:
+        waits = pool.submit(deploy, world, 0)
+        journal = world.state / "shop/production/journal"
+        eventually(lambda: any("gate: " in path.read_text() for path in journal.glob("*.jsonl")), "the gate waits")
+        forge.runs[-1].update(status="completed", conclusion="success")
+        store = SqliteStore(str(world.state / "shop/production/homeport.db"), SystemClock())
+        store.cache(WOKEN, "delivery-1")
+        store.close()
+        assert waits.result(60)["status"] == "deployed"
+    assert time.monotonic() - began < POLL, "it did not wait for the next look"
 
 
 def test_the_run_that_deploys_does_not_wait_for_itself(world: World, forge: GitHubFake) -> None:

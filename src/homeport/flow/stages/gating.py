@@ -39,6 +39,7 @@ def _until_open(gate: Gate, forge: Forge, work: Work, sha: str, tools: Tools) ->
     seen = first_seen(work, sha, tools)
     told = ""
     while True:
+        word = tools.site.store.cached(WOKEN)
         found = _look(gate, forge, work, sha, seen, tools)
         if isinstance(found, Open):
             names = ", ".join(found.passed[:5]) or "nothing was reported"
@@ -50,7 +51,7 @@ def _until_open(gate: Gate, forge: Forge, work: Work, sha: str, tools: Tools) ->
         if found.why != told:
             tools.notice(work.deploy.id, f"gate: {found.why}", code="gate")
             told = found.why
-        _wait(found.until, work, tools)
+        _wait(found.until, word, work, tools)
 
 
 def _look(gate: Gate, forge: Forge, work: Work, sha: str, seen: float, tools: Tools) -> Decision:
@@ -71,9 +72,9 @@ def _look(gate: Gate, forge: Forge, work: Work, sha: str, seen: float, tools: To
         return Waiting(until=min(max(fault.until or 0, now + gating.POLL), deadline), why=fault.what)
 
 
-def _wait(until: float, work: Work, tools: Tools) -> None:
+def _wait(until: float, word: str | None, work: Work, tools: Tools) -> None:
+    """Until it is time to look again, or a webhook brings another word than the one before the last look."""
     store = tools.site.store
-    word = store.cached(WOKEN)
     while _unix(tools) < until and store.cached(WOKEN) == word:
         asked = store.cancel_asked(work.deploy.id)
         if asked:
