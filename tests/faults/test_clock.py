@@ -1,0 +1,88 @@
+"""A clock that is wrong, or jumps while a deploy runs: order, holds and durations stay right."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tests.faults.harness import Host
+from tests.faults.test_callers import reads_until, waiting_build
+
+pytestmark = pytest.mark.timeout(300)
+
+
+WRONG = """\
+import sys, time
+right = time.time
+def wrong():
+    with open({file!r}) as file:
+        return right() + float(file.read() or 0) * 86400
+time.time = wrong
+if "homeport" in " ".join(sys.orig_argv):
+    from datetime import UTC, datetime
+    from homeport.doors.clock import SystemClock
+    def now(self):
+        return datetime.fromtimestamp(wrong(), UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    SystemClock.now = now
+"""
+
+
+@pytest.fixture
+def clock(host: Host) -> Iterator[Path]:
+    """A file that says by how many days the clock of everything is wrong that this host starts."""
+    file, folder = host.world.root / "clock", host.world.root / "wrong"
+    file.write_text("0")
+    folder.mkdir(exist_ok=True)
+    (folder / "sitecustomize.py").write_text(WRONG.format(file=str(file)))
+    host.world.more["PYTHONPATH"] = str(folder)
+    yield file
+    file.write_text("0")
+    del host.world.more["PYTHONPATH"]
+    host.world.homeport("unhold")
+
+
+@pytest.mark.parametrize("shift", [400, -400])
+def test_deploys_of_a_wrong_clock_keep_their_order(host: Host, clock: Path, shift: int) -> None:
+    before = host.sha
+    clock.write_text(str(shift))
+    host.publish()
+    done = host.deploy()
+    assert not done["deployId"].startswith(str(datetime.now(UTC).year)), "the clock was wrong"
+    clock.write_text("0")
+    status = host.world.json("status")
+    assert (status["sha"], status["deployId"]) == (host.sha, done["deployId"])
+    assert host.world.json("history")["deploys"][0]["id"] == done["deployId"]
+    assert host.world.json("rollback")["sha"] == before
+    host.world.homeport("unblock", host.sha)
+    assert host.deploy()["ok"]
+    host.ended(host.number)
+
+
+@pytest.mark.parametrize("shift", [400, -400])
+def test_a_clock_that_jumps_while_a_deploy_runs_changes_no_timer(host: Host, clock: Path, shift: int) -> None:
+    going = waiting_build(host)
+    running = host.world.start("--json", "deploy")
+    assert running.stdout is not None
+    reads_until(iter(running.stdout), "waiting")
+    clock.write_text(str(shift))
+    going.touch()
+    said, _ = running.communicate(timeout=60)
+    done = json.loads(said.splitlines()[-1])
+    assert (running.returncode, done["status"]) == (0, "deployed")
+    assert done["durationMs"] >= 0
+    clock.write_text("0")
+    assert host.world.json("status")["deployId"] == done["deployId"]
+    host.tidy()
+
+
+def test_a_hold_ends_when_its_time_has_come_by_the_clock(host: Host, clock: Path) -> None:
+    host.world.homeport("hold", "--for", "2h", "--because", "a freeze")
+    assert host.world.json("status")["hold"]
+    clock.write_text("-400")
+    assert host.world.json("status")["hold"], "still held: its end has not come"
+    clock.write_text("1")
+    assert host.world.json("status")["hold"] is None
