@@ -370,6 +370,8 @@ REFUSED = [
     "user = '-u root'", "user = ''", "home = 'home'", "path = ['bin']", "cwd = '../x'", "env_file = '../.env'",
     "env = { 'A=B' = 'x' }", 'env = { A = "\\u0000" }', "env = { A = 1 }", "command = ''", "command = []",
     "command = ['']", "unit = 'x'", "runtime = 'pm2'\nunit = '0'", "runtime = 'pm2'\nunit = '--x'",
+    "runtime = 'supervisor'\ncommand = 'x'\nhandoff = 'fd'",
+    "runtime = 'supervisor'\ncommand = 'x'\nhandoff = 'port'\nlisten = ['3000', '3001']",
     "checks = [{ http = 'ftp://x' }]", "checks = [{ http = '/health' }]", "checks = [{ tcp = 'x:70000' }]",
     "checks = [{ tcp = '--x' }]", "checks = [{ process = false }]", "checks = [{ tcp = 'a:1', status = 200 }]",
     "checks = [{ http = 'http://a', status = 20 }]", "checks = [{ http = 'http://a', timeout = nan }]",

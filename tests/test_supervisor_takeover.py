@@ -8,6 +8,7 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -267,3 +268,18 @@ def test_logs_that_nobody_writes_any_more_are_removed_after_a_month(rig: Rig) ->
     rig.kill()
     rig.begin()
     assert sorted(path.name for path in logs.iterdir()) == ["fresh.log", "talk.log"]
+
+
+def test_a_socket_that_is_another_users_or_no_socket_at_all_is_not_taken(tmp_path: Path) -> None:
+    path = tmp_path / "s.sock"
+    words = [sys.executable, "-m", "homeport.supervisor", "--socket", str(path), "--state", str(tmp_path / "state")]
+    path.write_text("notes")
+    done = subprocess.run(words, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 2 and "cannot listen" in done.stderr and path.read_text() == "notes"
+    if os.geteuid() == 0:
+        path.unlink()
+        with socket.socket(socket.AF_UNIX) as stale:
+            stale.bind(str(path))
+        os.chown(path, 65534, 65534)
+        done = subprocess.run(words, capture_output=True, text=True, timeout=20)
+        assert done.returncode == 2 and "belongs to another user" in done.stderr and path.exists()

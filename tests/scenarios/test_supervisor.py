@@ -242,6 +242,35 @@ def test_as_pid_1_of_a_container_all_ends_with_it_and_the_deploy_that_asked_stil
         shutil.rmtree(world.state, ignore_errors=True)
 
 
+def test_development_runs_the_checkout_in_place_and_a_lost_state_starts_what_is_deployed(
+    supervised: Supervised,
+) -> None:
+    world = supervised.world
+    supervised.project("web", "page")
+    (world.clone / "web" / "version").write_text("mine")
+    out = world.root / "dev.out"
+    with open(out, "wb") as file:
+        dev = subprocess.Popen([str(PROGRAM), "supervise", "--dev"], cwd=world.clone, env=world.env, stdout=file,
+                               stderr=subprocess.STDOUT)  # fmt: skip
+    try:
+        eventually(lambda: world.get(supervised.ports["web"])[1] == "mine", "the working tree is served")
+        eventually(lambda: world.get(supervised.ports["page"])[1] == "one", "and the other service")
+        eventually(lambda: "web  | listening" in out.read_text(), "what it prints stands behind its name")
+    finally:
+        dev.send_signal(signal.SIGINT)
+        assert dev.wait(20) == 0
+    assert "page * serves" in out.read_text() and "\x1b" not in out.read_text()
+    assert world.get(supervised.ports["web"])[0] == 0 and not (world.live / "web").exists()
+
+    supervised.start()
+    world.deploy("web")
+    supervised.end()
+    shutil.rmtree(supervised.state / "supervisor")
+    supervised.start()
+    eventually(lambda: world.get(supervised.ports["web"]) == (200, "one"), "what is deployed is started")
+    assert world.get(supervised.ports["page"])[0] == 0, "what was never deployed is not"
+
+
 def _init_of(supervised: Supervised) -> int:
     """The supervisor's process id outside of its namespace: the child of the keeper's unshare."""
     assert supervised.keeper is not None

@@ -151,12 +151,21 @@ def _runs(name: str, service: Service, path: Path, shared: bool) -> Iterator[Fau
         yield path, f'runtime "{service.runtime}" needs `command`'
     if service.runtime == "compose" and service.target is None and not shared:
         yield path, 'runtime "compose" needs a live folder, which holds its Compose file: give it a `target`'
+    yield from _handoff(service, path)
     if service.runtime is None and service.unit is not None:
         yield at, "`unit` needs a `runtime`"
     if service.signal not in spelling.SIGNALS:
         near = difflib.get_close_matches(service.signal.upper(), spelling.SIGNALS, n=1, cutoff=0.5)
         yield (*path, "signal"), "not the name of a signal" + (f"; did you mean `{near[0]}`?" if near else "")
     yield from _at_least(service.replicas, 1, (*path, "replicas"))
+
+
+def _handoff(service: Service, path: Path) -> Iterator[Fault]:
+    addresses = [service.listen] if isinstance(service.listen, str) else service.listen or []
+    if service.handoff in ("fd", "shim", "port") and not addresses and service.runtime == "supervisor":
+        yield (*path, "handoff"), f'`handoff = "{service.handoff}"` needs `listen`'
+    elif service.handoff == "port" and len(addresses) > 1:
+        yield (*path, "handoff"), '`handoff = "port"` takes one address in `listen`'
 
 
 def _people(service: Service, path: Path) -> Iterator[Fault]:

@@ -8,6 +8,7 @@ import re
 import shlex
 import shutil
 import stat
+import sys
 import tempfile
 
 from homeport.doors.shell import LocalShell
@@ -23,6 +24,27 @@ Host *
   StrictHostKeyChecking yes
   BatchMode yes
   Include ~/.ssh/config
+"""
+
+SYSTEMD_RUNS = "/run/systemd/system"
+UNITS = "/etc/systemd/system"
+_KEPT = """\
+# written by homeport setup
+[Unit]
+Description=services of {project} ({environment}) under the homeport supervisor
+After=network-online.target
+Wants=network-online.target
+
+[Service]
+Type=notify
+Environment=HOMEPORT_STATE={root}
+ExecStart={program} -p {project} -e {environment} supervise
+KillMode=process
+Restart=always
+RestartSec=100ms
+
+[Install]
+WantedBy=multi-user.target
 """
 
 
@@ -85,6 +107,28 @@ class HostSetup:
         except OSError as fault:
             raise InfrastructureFault(f"the host file cannot be written: {fault.strerror}", where=self.host_file,
                                       next="sudo homeport setup", code="host-file") from fault  # fmt: skip
+
+    # the supervisor
+
+    def keep_supervisor(self, environment: str) -> tuple[str, bool] | None:
+        """Writes, enables and starts a systemd unit that keeps the environment's supervisor; (its name, was anything
+        changed). None where we are not root or systemd does not run. Raises InfrastructureFault."""
+        if os.geteuid() != 0 or not os.path.isdir(SYSTEMD_RUNS):
+            return None
+        project = os.path.basename(self.project_folder)
+        name = f"homeport-{project}-{environment}-supervisor.service"
+        path = os.path.join(UNITS, name)
+        program = os.path.join(os.path.dirname(sys.executable), "homeport")
+        text = _KEPT.format(project=project, environment=environment, program=program, root=self.root)
+        before = None
+        with contextlib.suppress(OSError), open(path, encoding="utf-8") as file:
+            before = file.read()
+        if before != text:
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(text)
+            self._shell.run(["systemctl", "daemon-reload"])
+        self._shell.run(["systemctl", "enable", "--now", name], timeout=120)
+        return name, before != text
 
     # the deploy key
 

@@ -31,6 +31,7 @@ class Machine(Protocol):
     def ssh_command(self) -> str: ...
     def learn_host_key(self, origin: str) -> list[str]: ...
     def over_ssh(self, origin: str) -> bool: ...
+    def keep_supervisor(self, environment: str) -> tuple[str, bool] | None: ...
 
 
 class Wish(Struct, frozen=True, kw_only=True):
@@ -61,6 +62,9 @@ def set_up(machine: Machine, wish: Wish, open_site: Callable[[], Site]) -> Itera
             yield _step("repository", lambda: _repository(machine, wish, site), needed=True)
             for name, target in layout.targets(wish.config, wish.environment).items():
                 yield _step(f"live folder of {name}", lambda its=target: _live(site, its))  # type: ignore[misc]
+        services = layout.services_of(wish.config, wish.environment)
+        if any(wish.config.services[name].runtime == "supervisor" for name in services):
+            yield _step("supervisor", lambda: _supervisor(machine, wish))
     except _Stop as stop:
         yield stop.args[0]
 
@@ -118,6 +122,18 @@ def _host_file(machine: Machine, wish: Wish) -> SetupStep:
         return SetupStep(name="host file", ok=False, done=f"{machine.host_file} does not hold all that is needed",
                          lines=rows, changed=changed != text, next="homeport setup --widen   (adds these)")  # fmt: skip
     return SetupStep(name="host file", ok=True, done=machine.host_file, changed=changed != text, lines=_shown(changed))
+
+
+def _supervisor(machine: Machine, wish: Wish) -> SetupStep:
+    """Services under the built-in supervisor need it to run, and to be started again."""
+    kept = machine.keep_supervisor(wish.environment)
+    if kept is None:
+        return SetupStep(
+            name="supervisor", ok=True, done="no systemd of the machine to keep it: start it yourself",
+            next=f"homeport -p {wish.config.project.name} -e {wish.environment} supervise",
+        )  # fmt: skip
+    unit, changed = kept
+    return SetupStep(name="supervisor", ok=True, done=f"{unit} runs, and is started again by systemd", changed=changed)
 
 
 def _shown(text: str) -> list[str]:
