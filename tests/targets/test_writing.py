@@ -351,3 +351,22 @@ def as_user(host: Host, uid: int) -> Iterator[None]:
 def test_the_flag_that_tells_immutable_files_is_asked_of_the_kernel_not_of_a_program() -> None:
     assert hasattr(ctypes.CDLL(None), "renameat2")
     assert Path("/proc/self/fd").is_dir()
+
+
+@needs_root
+def test_ownership_of_what_git_tracks_is_mended_and_of_nothing_else(host: Host) -> None:
+    host.target = host.make_target(owner="nobody:daemon")
+    host.put({"deep/a.txt": "one", "to": link("/etc/hostname"), "twice": "two"})
+    host.write("cache.bin", "the application's own")
+    os.link(host.live / "twice", host.live.parent / "elsewhere")
+    outside = os.stat("/etc/hostname")
+    for name in ("deep", "deep/a.txt", "to", "twice", "cache.bin"):
+        os.chown(host.live / name, 0, 0, follow_symlinks=False)
+    assert host.targets.mend(host.target) == ("deep", "deep/a.txt", "to")
+    for name in ("deep", "deep/a.txt", "to"):
+        assert os.lstat(host.live / name).st_uid == NOBODY, name
+    for name in ("twice", "cache.bin"):
+        assert os.lstat(host.live / name).st_uid == 0, f"{name}: a second name, or not git's"
+    assert os.stat("/etc/hostname").st_uid == outside.st_uid
+    assert host.targets.mend(host.target) == ()
+    assert host.states() == {"cache.bin": "added"}

@@ -13,6 +13,7 @@ from homeport.doors.beside import open_stage, owner_named
 from homeport.doors.claims import refuse_foreign_claim, write_claim
 from homeport.doors.git import Mirror
 from homeport.doors.look import look_at, open_root, read_at, shown
+from homeport.doors.mending import mend
 from homeport.doors.obstacles import Obstacles
 from homeport.doors.permits import Permits
 from homeport.doors.swap import Applied, Save, apply
@@ -161,6 +162,20 @@ class LiveTargets:
 
     def settle(self, target: Target) -> tuple[str, ...]:
         return self._settle(target, wait=True)
+
+    def mend(self, target: Target) -> tuple[str, ...]:
+        owner, root = owner_named(target.owner), open_root(target.path)
+        if owner is None or root is None or os.geteuid() != 0:
+            return ()
+        index = self._book.index(target)
+        try:
+            with index.hold():
+                mended = mend(root, self._git.listing(self._book.record(target).tree), owner)
+                if mended:
+                    index.refresh(target.path)
+        finally:
+            os.close(root)
+        return tuple(sorted(mended))
 
     def discard(self, target: Target, differences: Sequence[Difference], deploy: str | None) -> SyncResult:
         odd = [d.path for d in differences if d.oddity is not None]

@@ -7,6 +7,7 @@ from typing import Any
 from homeport.decide import layout
 from homeport.decide.converging import Decision, Look, decide
 from homeport.flow import asking
+from homeport.flow.images import stale_services
 from homeport.flow.planning import make_plan
 from homeport.flow.site import Site
 from homeport.model.deploys import Request
@@ -29,6 +30,10 @@ def tick(site: Site, by: str, *, pushed: bool = False) -> dict[str, Any]:
     decision = decide(_look(site, tip, pushed))
     if decision.due and decision.replan:
         decision = _after_plan(decision, make_plan(site, Request(kind="commit")))
+    if decision.code == "equal" and (stale := stale_services(site)):
+        told = Decision(due=True, because="; ".join(stale.values()), code="stale-image")
+        request = Request(kind="restart", services=tuple(stale), force=True, requested_by=by, actor="trigger")
+        return _said(told, tip, asking.ask(site, request))
     if not decision.due:
         return _said(decision, tip, None)
     return _said(decision, tip, asking.ask(site, Request(kind="commit", sha=tip, requested_by=by, actor="trigger")))

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from homeport.decide.layout import PROJECT
 from homeport.flow.goals import unit_of
+from homeport.flow.site import Site
 from homeport.flow.work import ServiceWork, Tools, Work
 from homeport.model.errors import HomeportError
 from homeport.model.running import ImageRuntime, Unit
@@ -69,6 +70,23 @@ def with_stale(work: Work, tools: Tools) -> Work:
             tools.notice(work.deploy.id, told, service=name, code="stale-image")
             work = work.with_service(replace(work.services[name], forced=True))
     return work
+
+
+def stale_services(site: Site) -> dict[str, str]:
+    """By service, why: deployed ones whose containers run an image that its name does not stand for any more (D14).
+    Asks no engine where no service runs images."""
+    from homeport.flow.looking import unit_for
+
+    records = site.store.services()
+    own = [name for name, service in site.config.services.items()
+           if service.runtime == "compose" and name in records and records[name].started is not None]  # fmt: skip
+    if not own:
+        return {}
+    runtime = site.runtimes_for(site.shell_for(None, lambda: False)).get("compose")
+    try:
+        return runtime.stale([unit_for(site, name) for name in own]) if isinstance(runtime, ImageRuntime) else {}
+    except HomeportError:
+        return {}  # the next tick asks again
 
 
 def prune(service: ServiceWork, work: Work, tools: Tools) -> None:

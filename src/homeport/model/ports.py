@@ -189,6 +189,10 @@ class Targets(Protocol):
         """After a crash: rescues and clears what an interrupted sync left beside the folder; rescue ids."""
         ...
 
+    def mend(self, target: Target) -> tuple[str, ...]:
+        """Gives what git tracks there to the target's `owner`; the paths that belonged to somebody else."""
+        ...
+
     def discard(self, target: Target, differences: Sequence[Difference], deploy: str | None) -> SyncResult:
         """Puts chosen paths back to the recorded content (added ones are deleted), rescued first."""
         ...

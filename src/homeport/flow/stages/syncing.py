@@ -28,12 +28,22 @@ def sync_and_swap(work: Work, tools: Tools) -> Work:
         for path in result.surprised:
             tools.notice(work.deploy.id, f"{path} was edited while the sync ran; the edit is saved (homeport rescue list)",
                          level="warning", service=target.target.name, code="surprised")  # fmt: skip
+    _mend_owners(work, tools)
     for service in swaps:
         assert service.target is not None and service.goal.outputs is not None
         place = build_target(service)
         live = site.builds.live_key(place) or before_key(service.record.outputs, work.deploy.id)
         site.builds.swap_in(place, service.goal.outputs, live)
     return work
+
+
+def _mend_owners(work: Work, tools: Tools) -> None:
+    """What programs and people left as somebody else's goes back to the `owner` (D8)."""
+    for target in (t.target for t in work.targets.values() if t.target.owner is not None):
+        mended = tools.site.targets.mend(target)
+        if mended:
+            shown = ", ".join(mended[:5]) + (f" and {len(mended) - 5} more" if len(mended) > 5 else "")
+            tools.notice(work.deploy.id, f"given to {target.owner}: {shown}", service=target.name, code="mended")
 
 
 def _forget_starts(work: Work, plans: list[TargetWork], tools: Tools) -> Work:
