@@ -12,7 +12,7 @@ from typing import Any
 
 import msgspec
 
-from homeport.decide import layout, loading, placing
+from homeport.decide import durations, layout, loading, placing
 from homeport.doors.clock import SystemClock
 from homeport.doors.git import Mirror
 from homeport.doors.hostfiles import HostFileDoor
@@ -249,6 +249,8 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
     if store.meta("branch") != env.branch:
         store.set_meta("branch", env.branch)
     git = Mirror.open_or_create(os.path.join(root, project, "repo.git"), origin or before or "", shell)
+    if host_config is not None and "fetch" in host_config.limits:
+        git.patience = durations.parse(host_config.limits["fetch"])
     if origin and before not in (None, origin):
         _follow(git, store, origin)
     origin = origin or before or ""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterator
 
-from homeport.decide import sizes, spelling
+from homeport.decide import durations, sizes, spelling
 from homeport.decide.locate import Path
 from homeport.model.config import Action, Build, Check, Config, Environment, HostConfig, HostFile, Rule, Secret, Service
 
@@ -19,8 +19,9 @@ CHECK_KINDS = ("http", "tcp", "command", "process", "containers", "version")
 NEEDS_TARGET = ("protect", "mutable", "in_place", "build", "checkout")
 """Keys of a service that mean nothing without a live folder, its own or the project's."""
 NEEDS_OWN_TARGET = ("unprotect", "owner")
-LIMITS = ("outputs", "journals")
-"""Keys of `[limits]` in host.toml: the size of all kept build outputs of one service; of all journals."""
+LIMITS = ("outputs", "journals", "fetch")
+"""Keys of `[limits]` in host.toml: the size of all kept build outputs of one service; of all journals; how long a fetch
+may take."""
 
 
 def faults(config: Config) -> Iterator[Fault]:
@@ -60,9 +61,9 @@ def host_faults(host: HostConfig) -> Iterator[Fault]:
             yield ("limits", key), f"not a limit; there is {', '.join(LIMITS)}"
             continue
         try:
-            sizes.parse(value)
+            durations.parse(value) if key == "fetch" else sizes.parse(value)
         except ValueError:
-            yield ("limits", key), f"expected {sizes.EXPECTED}"
+            yield ("limits", key), f"expected {durations.EXPECTED if key == 'fetch' else sizes.EXPECTED}"
     yield from _rules(host.rules, None)
     yield from _hostfiles(host.hostfiles)
 

@@ -54,6 +54,8 @@ class Mirror(MirrorReader):
     def __init__(self, path: str, origin: str, shell: Shell) -> None:
         super().__init__(os.path.abspath(path), GitCommand(path, shell))
         self.origin = os.path.abspath(origin) if origin and os.path.isdir(origin) else origin
+        self.patience = FETCH_TIMEOUT
+        """Seconds that the origin may take to answer, whatever it sends meanwhile."""
 
     @classmethod
     def open_or_create(cls, path: str, origin: str, shell: Shell) -> Mirror:
@@ -108,10 +110,10 @@ class Mirror(MirrorReader):
         allowed = ("-c", f"protocol.file.allow={'always' if local else 'never'}")
         args = (*allowed, "push", "--quiet", "--no-verify", "--no-follow-tags", f"--force-with-lease={full}:", "--",
                 self.origin, f"{commit}:{full}")  # fmt: skip
-        done = self.cmd.code(*args, ok=range(256), timeout=FETCH_TIMEOUT, env=network_environment())
+        done = self.cmd.code(*args, ok=range(256), timeout=self.patience, env=network_environment())
         if done.code == 0:
             return
-        there = self.cmd.code(*allowed, "ls-remote", "--", self.origin, full, ok=range(256), timeout=FETCH_TIMEOUT,
+        there = self.cmd.code(*allowed, "ls-remote", "--", self.origin, full, ok=range(256), timeout=self.patience,
                               env=network_environment()).stdout.split()  # fmt: skip
         if there and there[0].decode("ascii", "replace") == commit:
             return
@@ -303,7 +305,7 @@ class Mirror(MirrorReader):
 
     def _fetch_once(self, args: Sequence[str]) -> Completed:
         try:
-            return self.cmd.code(*args, ok=range(256), timeout=FETCH_TIMEOUT, env=network_environment())
+            return self.cmd.code(*args, ok=range(256), timeout=self.patience, env=network_environment())
         except InfrastructureFault as fault:
             raise self._fault(_HIDDEN.sub("", fault.what), fault.code) from None
 

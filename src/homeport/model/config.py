@@ -354,7 +354,7 @@ class HostConfig(_Table, frozen=True):
     secrets: dict[str, Secret] = field(default_factory=dict)
     keys: dict[str, dict[str, str]] = field(default_factory=dict)
     limits: dict[str, int | str] = field(default_factory=dict)
-    """`outputs`: the size of all kept build outputs of one service."""
+    """`outputs`: the size of all kept build outputs of one service; `journals`: of all journals; `fetch`: how long."""
     rules: list[Rule] = field(default_factory=list)
     """They win over those of the repository."""
     hostfiles: list[HostFile] = field(default_factory=list)
