@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from homeport.decide.converging import Look, decide
 from homeport.decide.scoping import rights_for, services_of_scope
@@ -19,6 +20,10 @@ HOLD = Hold(because="moving", by="ann", at="2026-01-01", until="2099-01-01")
 def ended(status: str, sha: str = TIP, kind: str = "commit", **more: Any) -> Deploy:
     request = Request(kind=kind, **more)  # type: ignore[arg-type]
     return Deploy(id=f"d-{status}", kind=kind, request=request, state="done", status=status, sha=sha)  # type: ignore[arg-type]
+
+
+def closed() -> Deploy:
+    return replace(ended("failed"), error_code="gate-failed", error_summary="CI failed")
 
 
 def look(*last: Deploy, **more: Any) -> Look:
@@ -43,6 +48,7 @@ RUNS = Deploy(id="d-run", kind="commit", request=Request(kind="commit"), sha=OLD
         (look(ended("cancelled")), False, "cancelled"),
         (look(ended("failed")), True, "due"),
         (look(ended("refused")), True, "refused"),
+        (look(closed()), True, "gate"),
         (look(ended("rolled_back"), blocks=(Block(sha=TIP, because="broken", by="homeport", at=""),)), False, "blocked"),
         (look(blocks=(Block(sha=OLD, because="broken", by="homeport", at=""),)), True, "due"),
         (look(holds=(HOLD,)), False, "held"),
@@ -57,7 +63,7 @@ RUNS = Deploy(id="d-run", kind="commit", request=Request(kind="commit"), sha=OLD
 def test_what_is_due(seen: Look, due: bool, code: str) -> None:
     found = decide(seen)
     assert (found.due, found.code) == (due, code), found.because
-    assert found.because and found.replan == (code == "refused")
+    assert found.because and (found.replan, found.regate) == (code == "refused", code == "gate")
 
 
 def shop(**scopes: list[str]) -> Config:

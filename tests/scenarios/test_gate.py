@@ -79,6 +79,18 @@ def test_a_run_that_does_not_end_in_time_keeps_the_gate_shut(world: World, forge
     assert not (world.live / "site").exists()
 
 
+def test_a_red_commit_is_not_asked_for_at_every_tick_and_goes_when_it_is_green(world: World, forge: GitHubFake) -> None:
+    sha = push(world, forge, "one\n")
+    forge.add_run("CI", "failure", sha=sha)
+    env = {"FORGE_TOKEN": TOKEN}
+    assert world.homeport("--json", "converge", ok=(4,), env=env).last["errorCode"] == "gate-failed"
+    again = world.homeport("--json", "converge", env=env).last
+    assert (again["due"], again["code"]) == (False, "gate") and "CI" in again["because"]
+    assert len(world.json("history")["deploys"]) == 1
+    forge.runs[-1].update(conclusion="success")
+    assert world.homeport("--json", "converge", env=env).last["status"] == "deployed"
+
+
 def test_a_webhook_wakes_the_gate_before_it_would_look_again(world: World, forge: GitHubFake) -> None:
     push(world, forge, "one\n")
     config = (world.clone / "homeport.toml").read_text().replace('timeout = "1s"', 'timeout = "60s"')

@@ -75,14 +75,15 @@ async def _take(request: Ask, hook: Hook, delivery: webhooks.Delivery) -> str:
     served: Served = request.app.state.served
     environment, subject = hook.environment, delivery.subject
     store, name = environment.site.store, environment.site.environment
+    timers: dict[tuple[str, str], Timer] = request.app.state.timers
     if not await served.quickly(store.remember_delivery, delivery.id, delivery.event, type(subject).__name__.lower()):
         return f"{name}: seen before"
     if isinstance(subject, Finished):
         await served.quickly(store.cache, WOKEN, delivery.id)
-        return f"{name}: the gate looks again"
+        timers[environment.key].push()
+        return f"{name}: the gate is looked at again"
     if not isinstance(subject, Push) or subject.branch != environment.site.env.branch or subject.deleted:
         return f"{name}: not a push to its branch"
-    timers: dict[tuple[str, str], Timer] = request.app.state.timers
     timers[environment.key].push()
     log.info("a push to %s", environment.site.env.branch, extra={"told": {"delivery": delivery.id, "environment": name}})
     return f"{name}: looked for at once"

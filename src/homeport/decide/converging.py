@@ -35,9 +35,11 @@ class Decision(Struct, frozen=True, kw_only=True):
     due: bool
     because: str
     code: str
-    """due, observes, runs, held, blocked, equal, refused, cancelled or failed."""
+    """due, observes, runs, held, blocked, equal, refused, gate or cancelled."""
     replan: bool = False
     """The last try of this commit was refused: it is asked for again only when a plan says that it would go now."""
+    regate: bool = False
+    """The last try of this commit found its gate closed: it is asked for again only when the gate is open now."""
 
 
 def decide(look: Look) -> Decision:
@@ -70,6 +72,8 @@ def _of_commit(look: Look) -> Decision:
     if last.status == "refused":
         because = f"deploy {last.id} was refused: {last.error_summary}"
         return Decision(due=True, because=because, code="refused", replan=True)
+    if (last.error_code or "").startswith("gate-"):
+        return Decision(due=True, because=f"the gate was closed: {last.error_summary}", code="gate", regate=True)
     return Decision(due=True, because=f"deploy {last.id} did not end well, and the commit is not blocked", code="due")
 
 

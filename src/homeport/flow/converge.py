@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from homeport.decide import layout
+from homeport.decide import gating, layout
 from homeport.decide.converging import Decision, Look, decide
 from homeport.flow import asking
 from homeport.flow.images import stale_services
 from homeport.flow.planning import make_plan
 from homeport.flow.site import Site
+from homeport.flow.stages.gating import first_seen, reported, unix
 from homeport.model.deploys import Request
+from homeport.model.forge import ForgeFault
 from homeport.model.plan import Plan
 
 
@@ -30,6 +32,8 @@ def tick(site: Site, by: str, *, pushed: bool = False) -> dict[str, Any]:
     decision = decide(_look(site, tip, pushed))
     if decision.due and decision.replan:
         decision = _after_plan(decision, make_plan(site, Request(kind="commit")))
+    if decision.due and decision.regate:
+        decision = _after_look(decision, site, tip)
     if decision.code == "equal" and (stale := stale_services(site)):
         told = Decision(due=True, because="; ".join(stale.values()), code="stale-image")
         request = Request(kind="restart", services=tuple(stale), force=True, requested_by=by, actor="trigger")
@@ -53,6 +57,22 @@ def _after_plan(decision: Decision, plan: Plan) -> Decision:
     if plan.refusals:
         return Decision(due=False, because=plan.refusals[0].message, code="refused")
     return Decision(due=True, because="what refused it is gone", code="due")
+
+
+def _after_look(decision: Decision, site: Site, tip: str) -> Decision:
+    """A gate that was closed is looked at first: no failed deploy, and no message, for every tick that it stays red."""
+    gate, forge = site.config.gate, site.forge(site.config)
+    if gate is None or forge is None:
+        return decision
+    try:
+        found = gating.decide(gate, reported(forge, site.config, tip), unix(site), first_seen(site, tip))
+    except ForgeFault as fault:
+        return Decision(due=False, because=f"the forge could not be asked: {fault.what}", code="gate")
+    finally:
+        forge.close()
+    if isinstance(found, gating.Open):
+        return Decision(due=True, because="the gate is open now", code="due")
+    return Decision(due=False, because=f"the gate is closed: {found.why}", code="gate")
 
 
 def _said(decision: Decision, tip: str | None, deploy: str | None) -> dict[str, Any]:

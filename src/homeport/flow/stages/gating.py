@@ -6,10 +6,11 @@ from datetime import datetime
 
 from homeport.decide import gating
 from homeport.decide.gating import Closed, Decision, Open, Waiting
+from homeport.flow.site import Site
 from homeport.flow.work import Tools, Work
-from homeport.model.config import Gate
+from homeport.model.config import Config, Gate
 from homeport.model.errors import Cancelled, ConfigFault, GateClosed
-from homeport.model.forge import CHECK_STATUS, Forge, ForgeFault
+from homeport.model.forge import CHECK_STATUS, CheckRun, Forge, ForgeFault
 
 GATED = ("commit",)
 """Kinds that pass the gate: what goes back, or is live already, was there before."""
@@ -36,7 +37,7 @@ def pass_checks(work: Work, tools: Tools) -> Work:
 
 
 def _until_open(gate: Gate, forge: Forge, work: Work, sha: str, tools: Tools) -> None:
-    seen = first_seen(work, sha, tools)
+    seen = first_seen(tools.site, sha)
     told = ""
     while True:
         word = tools.site.store.cached(WOKEN)
@@ -54,14 +55,17 @@ def _until_open(gate: Gate, forge: Forge, work: Work, sha: str, tools: Tools) ->
         _wait(found.until, word, work, tools)
 
 
+def reported(forge: Forge, config: Config, sha: str) -> list[CheckRun]:
+    """What others say of the commit: what this environment runs itself is tried again in the next stage."""
+    own = {CHECK_STATUS + name for name in config.checks}
+    return [check for check in forge.checks(sha) if check.name not in own]
+
+
 def _look(gate: Gate, forge: Forge, work: Work, sha: str, seen: float, tools: Tools) -> Decision:
     """A forge that does not answer keeps the gate shut; when it says so, until then."""
-    now = _unix(tools)
+    now = unix(tools.site)
     try:
-        # what this environment runs itself is tried again in the next stage, whatever it said the last time
-        own = {CHECK_STATUS + name for name in work.config.checks}
-        found = [check for check in forge.checks(sha) if check.name not in own]
-        return gating.decide(gate, found, now, seen, work.deploy.request.run)
+        return gating.decide(gate, reported(forge, work.config, sha), now, seen, work.deploy.request.run)
     except ForgeFault as fault:
         deadline = seen + float(gate.timeout)
         if fault.until is None and fault.code in ("forge-denied", "forge-missing", "forge-refused"):
@@ -75,7 +79,7 @@ def _look(gate: Gate, forge: Forge, work: Work, sha: str, seen: float, tools: To
 def _wait(until: float, word: str | None, work: Work, tools: Tools) -> None:
     """Until it is time to look again, or a webhook brings another word than the one before the last look."""
     store = tools.site.store
-    while _unix(tools) < until and store.cached(WOKEN) == word:
+    while unix(tools.site) < until and store.cached(WOKEN) == word:
         asked = store.cancel_asked(work.deploy.id)
         if asked:
             raise Cancelled(f"cancelled by {asked}", where="gate", code="cancelled")
@@ -86,16 +90,16 @@ def _wait(until: float, word: str | None, work: Work, tools: Tools) -> None:
         tools.site.clock.sleep(LOOK)
 
 
-def first_seen(work: Work, sha: str, tools: Tools) -> float:
+def first_seen(site: Site, sha: str) -> float:
     """When this environment first looked at the commit, across processes. Unix time."""
-    key = f"gate-first-seen:{tools.site.environment}:{sha}"
-    known = tools.site.store.cached(key)
+    key = f"gate-first-seen:{site.environment}:{sha}"
+    known = site.store.cached(key)
     if known is not None:
         return float(known)
-    now = _unix(tools)
-    tools.site.store.cache(key, str(now))
+    now = unix(site)
+    site.store.cache(key, str(now))
     return now
 
 
-def _unix(tools: Tools) -> float:
-    return datetime.fromisoformat(tools.site.clock.now()).timestamp()
+def unix(site: Site) -> float:
+    return datetime.fromisoformat(site.clock.now()).timestamp()
