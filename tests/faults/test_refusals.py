@@ -123,3 +123,42 @@ def test_a_state_disk_that_is_full_fails_or_carries_on_but_mixes_nothing(
     finally:
         host.world.kill_homeport()
         subprocess.run(["umount", "-l", str(state)], check=True)
+
+
+@pytest.mark.parametrize("call", ["openat", "read"])
+def test_a_live_file_that_cannot_be_read_is_neither_deleted_nor_written_over(host: Host, call: str) -> None:
+    """A bad sector under a file that git's stat cache does not vouch for."""
+    file = host.world.live / "plain/same.txt"
+    before = host.number
+    host.publish()
+    os.utime(file)
+    deploy = host.enqueue()
+    log = host.world.root / "strace.log"
+    host.run("-f", "-o", str(log), "-P", str(file), "-P", file.name, "-e", f"trace={call}",
+             "-e", f"inject={call}:error=EIO")  # fmt: skip
+    assert "(INJECTED)" in log.read_text(errors="replace"), "git or the runner reads it"
+    row = host.row(deploy)
+    assert (row.state, row.status) in (("done", "failed"), ("done", "refused"), ("done", "deployed"))
+    assert file.read_text() == "always the same\n"
+    host.old_or_new(before, host.number, "plain/in-place.txt")
+    assert host.world.json("status")["blocked"] == []
+    assert host.deploy()["ok"]
+    host.ended(host.number)
+
+
+def test_a_machine_without_room_for_a_process_blocks_nothing(host: Host, soak: bool) -> None:
+    """`fork` says EAGAIN from the Nth process on."""
+    for nth in range(1, 60) if soak else (1, 4, 9):
+        host.publish()
+        deploy = host.enqueue()
+        log = host.world.root / "strace.log"
+        host.run("-o", str(log), "-e", "trace=clone,clone3,vfork,fork",
+                 "-e", f"inject=clone,clone3,vfork,fork:error=EAGAIN:when={nth}+")  # fmt: skip
+        row = host.row(deploy)
+        host.old_or_new(host.number - 1, host.number, "plain/in-place.txt")
+        assert host.world.json("status")["blocked"] == [], (nth, row)
+        assert host.deploy()["ok"], (nth, row)
+        assert host.row(deploy).state == "done"
+        host.ended(host.number)
+        if "(INJECTED)" not in log.read_text(errors="replace"):
+            break
