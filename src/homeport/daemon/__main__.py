@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import socket
 import sys
 from typing import Any
@@ -22,12 +23,14 @@ from homeport.model.config import HostConfig
 from homeport.model.errors import HomeportError, UsageFault
 
 log = logging.getLogger("homeport.daemon")
+DESCRIPTORS = 8192
 
 
 def main(argv: list[str]) -> int:
     """0 after a signal; else the exit code of what was wrong."""
     os.umask(0o077)
     os.chdir("/")
+    _room_for_callers()
     _log_lines()
     try:
         path, names = _arguments(argv)
@@ -36,6 +39,14 @@ def main(argv: list[str]) -> int:
         log.error("%s next: %s", fault, fault.next, extra={"told": {"code": fault.code}})  # noqa: TRY400
         return fault.exit_code
     return 0
+
+
+def _room_for_callers() -> None:
+    """A descriptor for each caller that waits, as far as the machine allows."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    most = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(hard, DESCRIPTORS)
+    if soft != resource.RLIM_INFINITY and soft < most:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _arguments(argv: list[str]) -> tuple[str | None, list[tuple[str, str]]]:

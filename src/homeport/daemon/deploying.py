@@ -37,7 +37,7 @@ def asked_by(request: Ask) -> tuple[Served, Environment, Caller]:
 async def self_deploy(request: Ask, data: JSONBody[SelfDeploy], wait: FromQuery[bool] = True) -> Response[Any]:
     """Blocks until the end: 200 or 500 with the outcome. Equal requests join and get the same answer."""
     served, environment, caller = asked_by(request)
-    site = await served.slowly(environment.now)
+    site = await served.soon(environment.now)
     services = scoping.services_of_scope(site.config, site.environment, data.scope)
     allow(caller, [f"deploy:{data.scope}", *scoping.rights_for(site.config, site.environment, services)], data.scope)
     wanted = deploys.Request(
@@ -52,7 +52,7 @@ async def self_deploy(request: Ask, data: JSONBody[SelfDeploy], wait: FromQuery[
 async def create_deploy(request: Ask, data: JSONBody[DeployWanted], wait: FromQuery[bool] = False) -> Response[Any]:
     """Answers at once with 202 and the place to look; with `wait=true` as `/self/deploy` does."""
     served, environment, caller = asked_by(request)
-    site = await served.slowly(environment.now)
+    site = await served.soon(environment.now)
     if data.scope is not None and data.services:
         raise UsageFault("a scope or services, not both", where="scope, services", next="leave one out", code="usage")
     services = tuple(data.services)
@@ -93,7 +93,7 @@ async def ask(request: Ask, wanted: deploys.Request, wait: bool) -> Response[Any
     """Enqueues (or joins), and answers at once or at the end. A caller that hangs up cancels nothing."""
     served, environment, _ = asked_by(request)
     outcomes: Outcomes = request.app.state.outcomes
-    deploy = await served.slowly(asking.ask, environment.site, wanted)
+    deploy = await served.soon(asking.ask, environment.site, wanted)
     place = {"location": f"/api/v1/deploys/{deploy}"}
     if not wait:
         row = await served.quickly(environment.site.store.deploy, deploy)
@@ -146,7 +146,7 @@ async def deploy_log(
       summary="Stop it and undo what it did")  # fmt: skip
 async def cancel_deploy(request: Ask, deploy_id: DeployId) -> Asked:
     served, environment, caller = asked_by(request)
-    site = await served.slowly(environment.now)
+    site = await served.soon(environment.now)
     row = await served.quickly(find, site, deploy_id)
     allow(caller, scoping.rights_for(site.config, site.environment, row.request.services), "what that deploy does")
     if not await served.quickly(asking.cancel, site, row.id, caller.name):

@@ -1,9 +1,10 @@
-"""The environments that this daemon serves, and the two pools of threads in which their doors are asked."""
+"""The environments that this daemon serves, and the pools of threads in which their doors are asked."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,8 @@ from typing import ParamSpec, TypeVar
 from homeport.flow.site import Site
 from homeport.model.errors import HomeportError, UsageFault
 
+FRESH = 0.2
+"""Seconds in which many callers are served from one look at the branch."""
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -23,6 +26,8 @@ class Environment:
     site: Site
     tip: str | None = None
     """The commit that the configuration was read at."""
+    asked: float = -FRESH
+    """When git was asked for the newest commit; monotonic."""
     looking: threading.Lock = field(default_factory=threading.Lock)
     """Held while live folders are looked at or the origin is asked: one at a time is enough."""
 
@@ -32,6 +37,9 @@ class Environment:
 
     def now(self) -> Site:
         """The site with today's configuration; with the last good one while today's cannot be read."""
+        if time.monotonic() - self.asked < FRESH:
+            return self.site
+        self.asked = time.monotonic()
         try:
             site, tip = self.site, self.site.git.tip(self.site.env.branch)
             if tip != self.tip:
@@ -52,6 +60,7 @@ class Served:
     def __init__(self, environments: list[Environment]) -> None:
         self._by_key = {environment.key: environment for environment in environments}
         self._quick = ThreadPoolExecutor(16, thread_name_prefix="quick")
+        self._asking = ThreadPoolExecutor(16, thread_name_prefix="asking")
         self._slow = ThreadPoolExecutor(4, thread_name_prefix="slow")
 
     def __iter__(self) -> Iterator[Environment]:
@@ -70,10 +79,14 @@ class Served:
         """For what takes a moment: the database, the queue."""
         return await asyncio.get_running_loop().run_in_executor(self._quick, lambda: act(*args, **kwargs))
 
+    async def soon(self, act: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """For asking for a deploy: a few git processes, and after a crash the end of what it left."""
+        return await asyncio.get_running_loop().run_in_executor(self._asking, lambda: act(*args, **kwargs))
+
     async def slowly(self, act: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """For what may take long: live folders, git, the forge. Never keeps a quick question waiting."""
         return await asyncio.get_running_loop().run_in_executor(self._slow, lambda: act(*args, **kwargs))
 
     def close(self) -> None:
-        for pool in (self._quick, self._slow):
+        for pool in (self._quick, self._asking, self._slow):
             pool.shutdown(wait=False, cancel_futures=True)

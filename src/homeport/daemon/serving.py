@@ -121,7 +121,7 @@ def peers(own: socket.socket | None, front: socket.socket | None, users: set[int
     return welcome
 
 
-def config_for(app: Any, welcome: Callable[[Any], tuple[str, int] | None], *, at_once: int = 1000) -> uvicorn.Config:
+def config_for(app: Any, welcome: Callable[[Any], tuple[str, int] | None], *, at_once: int = 4000) -> uvicorn.Config:
     http = type("ServedHttp", (Http,), {"welcome": staticmethod(welcome)})
     ws = type("ServedWs", (Ws,), {"welcome": staticmethod(welcome)})
     return uvicorn.Config(
