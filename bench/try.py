@@ -82,7 +82,8 @@ def _measured(here: World, count: int, times: int) -> None:
 
 @contextmanager
 def _watching(here: World, page: Path) -> Iterator[None]:
-    with subprocess.Popen([HOMEPORT, "-q", "try", "--watch"], cwd=here.clone, env=here.env, stdout=subprocess.DEVNULL) as watching:
+    argv = [HOMEPORT, "-q", "try", "--watch"]
+    with subprocess.Popen(argv, cwd=here.clone, env=here.env, stdout=subprocess.DEVNULL) as watching:
         try:
             _until(here.ports["try"], page)  # type: ignore[attr-defined]
             time.sleep(3)

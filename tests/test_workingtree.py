@@ -119,3 +119,55 @@ def test_a_folder_without_a_checkout_or_without_a_commit_says_so(tmp_path: Path)
     with pytest.raises(Refused) as refused:
         taken(tmp_path, LocalShell())
     assert refused.value.code == "no-commit"
+
+
+class Listening(LocalShell):
+    """Notes which of git's commands were run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ran: list[str] = []
+
+    def run(self, argv: Any, **more: Any) -> Completed:
+        self.ran += [word for word in argv if word in ("diff-files", "ls-files", "update-index")]
+        return super().run(argv, **more)
+
+
+def test_a_watched_checkout_is_looked_at_path_by_path_and_never_says_less_than_a_whole_look(checkout: Path) -> None:
+    shell = Listening()
+    tree = Checkout(str(checkout), shell)
+    watch = tree.watch()
+    (checkout / ".gitignore").write_text("*.log\n")
+
+    def now() -> tuple[dict[str, str], bool]:
+        """(the files of a commit made now, whether everything was looked at for it)"""
+        while watch.wait(0.1):
+            pass
+        shell.ran.clear()
+        snapshot = tree.take(ADA, "try\n", lambda path: path == ".env")
+        whole = "diff-files" in shell.ran
+        listed = tree._git("ls-tree", "-r", "--name-only", snapshot.sha).stdout.decode().split("\n")[:-1]
+        return {p: tree._git("cat-file", "blob", f"{snapshot.sha}:{p}").stdout.decode() for p in listed}, whole
+
+    try:
+        ignore = {".gitignore": "*.log\n"}
+        assert now() == ({"a.txt": "a\n", **ignore}, True)
+        (checkout / "a.txt").write_text("b\n")
+        (checkout / "new.txt").write_text("new\n")
+        (checkout / "noise.log").write_text("ignored\n")
+        assert now() == ({"a.txt": "b\n", "new.txt": "new\n", **ignore}, False)
+        os.unlink(checkout / "a.txt")
+        (checkout / "new.txt").chmod(0o755)
+        assert now() == ({"new.txt": "new\n", **ignore}, False)
+        (checkout / ".env").write_text("SECRET=1\n")
+        assert now() == ({"new.txt": "new\n", **ignore}, True)
+        (checkout / "folder").mkdir()
+        (checkout / "folder/c.txt").write_text("c\n")
+        assert now() == ({"new.txt": "new\n", "folder/c.txt": "c\n", **ignore}, True)
+        git(checkout, "add", "new.txt")
+        assert now() == ({"new.txt": "new\n", "folder/c.txt": "c\n", **ignore}, True)
+        (checkout / "folder").rename(checkout.parent / "moved-away")
+        assert now() == ({"new.txt": "new\n", **ignore}, True)
+    finally:
+        watch.close()
+        tree.close()

@@ -271,8 +271,8 @@ def test_the_newest_try_wins_and_one_whose_time_is_over_holds_nobody_up(world: W
 
 
 def test_a_try_that_fails_is_rolled_back_and_blocks_and_holds_nothing(world: World) -> None:
-    check = '\n  [[services.site.checks]]\n  command = ["grep", "-q", "good", "{live}/site/index.html"]\n  within = "50ms"\n'
-    service = SITE.partition("[services.docs]")[0] + check
+    look = 'command = ["grep", "-q", "good", "{live}/site/index.html"]\n  within = "50ms"\n'
+    service = SITE.partition("[services.docs]")[0] + f"\n  [[services.site.checks]]\n  {look}"
     world.project(service, {"site/index.html": "good\n"}, "try = true\n")
     world.deploy()
     world.write({"site/index.html": "bad\n"})

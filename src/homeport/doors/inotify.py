@@ -40,6 +40,7 @@ class Inotify:
         if self._fd < 0:
             raise self._fault(ctypes.get_errno(), root)
         self._by_watch: dict[int, str] = {}
+        self._folders = False
         try:
             if not self._add(""):
                 raise InfrastructureFault("there is no folder to watch", where=root, next=f"ls -ld {root}", code="watch")
@@ -64,12 +65,12 @@ class Inotify:
         """As `FolderWatch.wait`."""
         select.select([self._fd], [], [], timeout)
         paths: set[str] = set()
-        lost = False
+        lost, self._folders = False, False
         while True:
             try:
                 raw = os.read(self._fd, 1 << 16)
             except BlockingIOError:
-                return Stir(frozenset(paths), lost)
+                return Stir(frozenset(paths), lost, self._folders)
             at = 0
             while at < len(raw):
                 watch, mask, _, size = _HEAD.unpack_from(raw, at)
@@ -93,6 +94,7 @@ class Inotify:
         if mask & IS_FOLDER:
             if mask & ATTRIB:
                 return False
+            self._folders = True
             if mask & MOVED_FROM:
                 self._forget(path)
             if mask & (CREATE | MOVED_TO):

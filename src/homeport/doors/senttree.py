@@ -48,9 +48,6 @@ class SentTree:
         git = GitCommand(into, self._shell)
         git.run("index-pack", "--stdin", "--strict", input=raw, timeout=UNPACK_TIMEOUT)
 
-    def push(self, commit: str, address: str, ref: str) -> None:
-        raise _garbled(f"{commit} {address} {ref}")
-
     def watch(self) -> FolderWatch:
         raise UsageFault("the working tree is watched where it lies", next="homeport try --watch", code="usage")
 

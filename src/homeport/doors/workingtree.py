@@ -11,19 +11,19 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from homeport.doors.gitcmd import network_environment
 from homeport.doors.inotify import Inotify
 from homeport.model.edits import Person
 from homeport.model.errors import InfrastructureFault, Refused, UsageFault
 from homeport.model.paths import from_bytes, printable, to_bytes
 from homeport.model.ports import Completed, Shell
 from homeport.model.trying import Snapshot
-from homeport.model.watching import FolderWatch
+from homeport.model.watching import FolderWatch, Stir
 
 _OPTIONS = ("core.hooksPath=/dev/null", "core.fsmonitor=false", "core.splitIndex=false", "core.quotePath=false",
             "core.untrackedCache=false", "core.fsync=none", "advice.addEmbeddedRepo=false")  # fmt: skip
@@ -41,6 +41,25 @@ class _Look(Struct, frozen=True):
     tracked: tuple[str, ...]
     untracked: tuple[str, ...]
     unmerged: tuple[str, ...]
+
+
+class _Noting:
+    """A watch whose owner hears of everything that it tells."""
+
+    def __init__(self, watch: FolderWatch, note: Callable[[Stir], None]) -> None:
+        self._watch, self._note = watch, note
+
+    @property
+    def folders(self) -> int:
+        return self._watch.folders
+
+    def wait(self, timeout: float) -> Stir:
+        stir = self._watch.wait(timeout)
+        self._note(stir)
+        return stir
+
+    def close(self) -> None:
+        self._watch.close()
 
 
 class Checkout:
@@ -61,6 +80,11 @@ class Checkout:
         self.top, self._dir = lines[0], lines[1]
         self._index, self._objects = (os.path.abspath(os.path.join(folder, line)) for line in lines[2:4])
         self._own = tempfile.mkdtemp(prefix="homeport-try-")
+        self._watched = False
+        self._stirred: set[str] | None = None
+        """What moved since the last commit; None: not known."""
+        self._based: tuple[object, ...] | None = None
+        """What the index of the last commit was made from; None: there is none to go on with."""
 
     def close(self) -> None:
         shutil.rmtree(self._own, ignore_errors=True)
@@ -68,7 +92,14 @@ class Checkout:
     def take(self, person: Person, message: str, hidden: Callable[[str], bool]) -> Snapshot:
         """As `WorkingTree.take`."""
         base = self._head()
+        stirred, self._stirred = self._stirred, None
         for _ in range(TRIES):
+            if stirred is not None and self._based == self._ground(base) and self._plain(stirred, hidden):
+                few = tuple(sorted(stirred - self._ignored(stirred)))
+                if (found := self._made(few, base, person, message)) is not None:
+                    return found
+                continue
+            self._based = None
             look = self._look()
             if look.unmerged:
                 some = ", ".join(map(printable, look.unmerged[:5]))
@@ -79,11 +110,8 @@ class Checkout:
             left_out = tuple(path for path in new if hidden(path))
             unwanted = set(left_out)
             changed = tuple(dict.fromkeys([*look.tracked, *(path for path in new if path not in unwanted)]))
-            before = self._stats(changed)
-            tree = self._tree(changed)
-            if tree is not None and self._stats(changed) == before:
-                sha = self._commit(tree, base, person, message)
-                return Snapshot(sha=sha, tree=tree, base=base, changed=changed, left_out=left_out, nested=nested)
+            if (found := self._made(changed, base, person, message)) is not None:
+                return replace(found, left_out=left_out, nested=nested)
         raise Refused("files change again and again while they are read", where=self.top, code="changing",
                       next="homeport try, once whatever writes there is done")  # fmt: skip
 
@@ -95,13 +123,6 @@ class Checkout:
                          timeout=PUSH_TIMEOUT)  # fmt: skip
         if done.code:
             raise _fault("the try cannot be brought to the mirror", done, into, "pack")
-
-    def push(self, commit: str, address: str, ref: str) -> None:
-        """As `WorkingTree.push`. Raises InfrastructureFault (code `push`)."""
-        done = self._git("push", "--quiet", "--no-verify", "--no-follow-tags", "--no-recurse-submodules", "--", address,
-                         f"{commit}:{ref}", ok=range(256), timeout=PUSH_TIMEOUT, env=network_environment())  # fmt: skip
-        if done.code:
-            raise _fault("the try cannot be pushed to the host", done, address, "push")
 
     def watch(self) -> FolderWatch:
         """As `WorkingTree.watch`."""
@@ -116,16 +137,40 @@ class Checkout:
 
         watch = Inotify(self.top, skip)
         begun = True
-        return watch
+        self._watched = True
+        return _Noting(watch, self._note)
+
+    def _note(self, stir: Stir) -> None:
+        """What moved since the last commit was made, while that is known path by path."""
+        if stir.lost or stir.folders or self._stirred is None:
+            self._stirred = None
+        else:
+            self._stirred |= {path for path in stir.paths if path.split("/")[0] != ".git"}
 
     def concerns(self, paths: Iterable[str]) -> bool:
         """As `WorkingTree.concerns`."""
         asked = {path for path in paths if path.split("/")[0] != ".git"}
-        if not asked:
-            return False
-        lines = b"".join(to_bytes(path) + b"\0" for path in asked)
+        return bool(asked - self._ignored(asked))
+
+    def _ignored(self, paths: Collection[str]) -> set[str]:
+        """Those that are untracked and ignored."""
+        if not paths:
+            return set()
+        lines = b"".join(to_bytes(path) + b"\0" for path in paths)
         done = self._git("check-ignore", "-z", "--stdin", input=lines, ok=(0, 1, 128))
-        return bool(done.code == 128 or asked - {from_bytes(path) for path in done.stdout.split(b"\0")})
+        return {from_bytes(path) for path in done.stdout.split(b"\0") if path} if done.code == 0 else set()
+
+    def _plain(self, stirred: Collection[str], hidden: Callable[[str], bool]) -> bool:
+        """Whether these are files and links that git takes one by one, or nothing any more."""
+        return not any(hidden(path) or os.path.isdir(os.path.join(self.top, path)) for path in stirred)
+
+    def _ground(self, base: str) -> tuple[object, ...]:
+        """What a kept index is made from."""
+        try:
+            found = os.stat(self._index)
+        except FileNotFoundError:
+            return (base,)
+        return (base, found.st_mtime_ns, found.st_size, found.st_ino)
 
     def written(self, paths: Iterable[str]) -> float | None:
         """As `WorkingTree.written`."""
@@ -175,10 +220,24 @@ class Checkout:
 
     # The commit
 
-    def _tree(self, changed: Sequence[str]) -> str | None:
-        """None when something changed so that git could not read it."""
+    def _made(self, changed: Sequence[str], base: str, person: Person, message: str) -> Snapshot | None:
+        """The commit; None when something changed while it was made."""
+        before, ground = self._stats(changed), self._ground(base)
+        tree = self._tree(changed, kept=self._based == ground)
+        self._based = None
+        if tree is None or self._stats(changed) != before:
+            return None
+        sha = self._commit(tree, base, person, message)
+        if self._watched:
+            self._based, self._stirred = ground, set()
+        return Snapshot(sha=sha, tree=tree, base=base, changed=tuple(changed))
+
+    def _tree(self, changed: Sequence[str], *, kept: bool) -> str | None:
+        """None when something changed so that git could not read it. `kept`: the index of the last commit serves on."""
         index = os.path.join(self._own, "index")
-        if os.path.exists(self._index):
+        if kept:
+            pass
+        elif os.path.exists(self._index):
             shutil.copy2(self._index, index)
         elif os.path.exists(index):
             os.unlink(index)

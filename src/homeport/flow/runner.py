@@ -105,9 +105,9 @@ def _rollback_goal(site: Site, deploy: Deploy) -> Deploy:
     if source is not None and source.status == "deployed":
         states = source.after
     elif wanted is None:
-        tried = set(site.tries.known().values())
+        # a try is nothing to go back to: however many there were, the last commit before them is
         last = next((d for d in site.store.history(200) if d.status == "deployed" and d.before
-                     and not tried & {state.sha for state in d.before.values()}), None)
+                     and all(s.sha is None or site.git.reaches(site.env.branch, s.sha) for s in d.before.values())), None)
         states = last.before if last is not None else {}
     shas = [s.sha for s in states.values() if s.sha]
     if not shas:

@@ -13,7 +13,7 @@ from homeport.model.edits import Person
 from homeport.model.errors import Refused
 from homeport.model.paths import printable
 from homeport.model.trying import Reverted, Snapshot, WorkingTree
-from homeport.model.watching import FolderWatch, Stir
+from homeport.model.watching import FolderWatch
 
 QUIET = 0.03
 """Seconds in which nothing more has to be saved before a try."""
@@ -51,7 +51,7 @@ def saves(tree: WorkingTree, watch: FolderWatch) -> Iterator[float]:
             continue
         seen, began = time.time(), time.monotonic()
         while time.monotonic() - began < LONGEST and (more := watch.wait(QUIET)):
-            stir = Stir(stir.paths | more.paths, stir.lost or more.lost)
+            stir = stir.with_more(more)
         if stir.lost or tree.concerns(stir.paths):
             written = tree.written(stir.paths)
             yield written if written is not None and seen - 600 < written <= seen else seen

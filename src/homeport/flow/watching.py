@@ -64,7 +64,7 @@ def _look(site: Site, folder: Watched, watches: Watches, others: int) -> Iterato
         return
     began = site.clock.monotonic()
     while site.clock.monotonic() - began < LONGEST and (more := folder.watch.wait(QUIET)):
-        stir = Stir(stir.paths | more.paths, stir.lost or more.lost)
+        stir = stir.with_more(more)
     if record is not None and record.syncing is not None:
         # homeport itself writes: looked at as a whole once it is done
         folder.tree = ""

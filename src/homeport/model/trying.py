@@ -59,10 +59,6 @@ class WorkingTree(Protocol):
         """Writes what a mirror that has the commits `have` lacks of `commit` straight into its object store, by path."""
         ...
 
-    def push(self, commit: str, address: str, ref: str) -> None:
-        """The same for a mirror on another machine: `git push` with the person's own ssh; only what it lacks travels."""
-        ...
-
     def watch(self) -> FolderWatch:
         """Watches every folder that git does not ignore."""
         ...

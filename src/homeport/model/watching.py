@@ -16,9 +16,14 @@ class Stir(Struct, frozen=True):
     paths: frozenset[str] = frozenset()
     """Relative to what is watched; a folder stands for itself and all that is or was below it."""
     lost: bool = False
+    folders: bool = False
+    """A folder came, went or moved, with whatever it holds."""
 
     def __bool__(self) -> bool:
         return self.lost or bool(self.paths)
+
+    def with_more(self, more: Stir) -> Stir:
+        return Stir(self.paths | more.paths, self.lost or more.lost, self.folders or more.folders)
 
 
 class FolderWatch(Protocol):
