@@ -254,6 +254,7 @@ HOSTILE = {
     "ignores SIGTERM": f"trap '' TERM INT HUP; {LOOP}",
     "closes its output": f"exec >&- 2>&-; {LOOP}",
     "leaves a child in the background": f"sh -c '{LOOP}' & exit 1",
+    "is killed for its memory": f"sh -c '{LOOP}' & kill -9 $$",
 }
 BUILDING = """
 [services.web]

@@ -319,3 +319,33 @@ def test_an_origin_that_moved_is_followed(world: World) -> None:
     world.origin.rename(world.root / "moved.git")
     world.git("remote", "set-url", "origin", str(world.root / "moved.git"))
     mended(world)
+
+
+def test_a_shallow_origin_is_refused_by_name_before_anything_is_touched(world: World) -> None:
+    world.project(SITE, FILES)
+    world.publish({"site/a.txt": "two\n"})
+    shallow = world.root / "shallow.git"
+    world.git("clone", "-q", "--bare", "--depth", "1", f"file://{world.origin}", str(shallow), cwd=world.root)
+    world.git("remote", "set-url", "origin", str(shallow))
+    assert "shallow" in fault(world, "deploy", code=1)
+    assert not picture(world.live)
+    mend_origin(world)
+    mended(world)
+
+
+def test_no_hook_filter_or_driver_that_lies_about_is_run(world: World) -> None:
+    """Hooks in the mirror and in a live folder that looks like a checkout; drivers that the commit's attributes name."""
+    deployed(world)
+    ran = world.root / "ran"
+    for hooks in (world.state / "shop/repo.git/hooks", world.live / "site/.git/hooks"):
+        hooks.mkdir(parents=True, exist_ok=True)
+        for name in ("reference-transaction", "post-index-change", "post-checkout", "update", "fsmonitor-watchman"):
+            (hooks / name).write_text(f"#!/bin/sh\ntouch {ran}\n")
+            (hooks / name).chmod(0o755)
+    drivers = f'[core]\nfsmonitor = touch {ran}\n[filter "x"]\nclean = touch {ran}\nsmudge = touch {ran}\nrequired\n'
+    (world.live / "site/.git/config").write_text(drivers)
+    world.publish({"site/a.txt": "two\n", "site/.gitattributes": "* filter=x diff=x merge=x\n"})
+    assert world.deploy()["status"] == "deployed"
+    for verb in ("drift", "diff", "status", "plan"):
+        world.homeport(verb, ok=None)
+    assert not ran.exists()
