@@ -112,3 +112,31 @@ def test_root_is_written_out_where_another_user_owns_the_folder(open_world: Worl
         "action-nobody", "build-root", "check-root", "restart-root"}  # fmt: skip
     doctor = open_world.homeport("doctor", ok=None).stdout
     assert "as root" in doctor
+
+
+INHERITS = """
+[services.web]
+source = "web"
+target = "{live}/web"
+  [services.web.build]
+  run = ["sh", "-c", "mkdir -p dist; cat .env conf/key > dist/got 2> dist/missing; true"]
+  outputs = ["dist"]
+  inherit = [".env", "conf/key"]
+"""
+
+
+def test_what_a_build_inherits_is_never_read_through_a_link(open_world: World) -> None:
+    """The owner of the live folder plants links to what only root can read, then asks for a build."""
+    web, secret = open_world.live / "web", open_world.live.parent
+    (web / ".env").symlink_to(secret / "deploy-key")
+    (secret / "keys").mkdir(mode=0o700)
+    (secret / "keys/key").write_text("canary\n")
+    (web / "conf").symlink_to(secret / "keys")
+    open_world.project(INHERITS, {"web/page.txt": "one\n", ".gitignore": "dist/\n.env\nconf\n"})
+    done = open_world.deploy(ok=(0, 3))
+    assert done["status"] in ("deployed", "refused")
+    for path in open_world.live.rglob("*"):
+        assert path.is_symlink() or not path.is_file() or "canary" not in path.read_text(errors="replace"), path
+    text = (open_world.clone / "homeport.toml").read_text().replace('".env"', '"../../deploy-key"')
+    (open_world.clone / "homeport.toml").write_text(text)
+    assert open_world.homeport("check", ok=(2,)).code == 2
