@@ -47,6 +47,7 @@ RUNS = Deploy(id="d-run", kind="commit", request=Request(kind="commit"), sha=OLD
         (look(ended("superseded")), True, "due"),
         (look(ended("cancelled")), False, "cancelled"),
         (look(ended("failed")), True, "due"),
+        (look(replace(ended("failed"), blamed=True)), False, "failed"),
         (look(ended("refused")), True, "refused"),
         (look(closed()), True, "gate"),
         (look(ended("rolled_back"), blocks=(Block(sha=TIP, because="broken", by="homeport", at=""),)), False, "blocked"),

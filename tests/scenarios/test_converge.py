@@ -50,6 +50,22 @@ def test_one_tick_deploys_what_is_new_and_says_why_nothing_is_due(shop: World) -
     assert [row["requestedBy"] for row in shop.json("history")["deploys"]] == ["converge"] * 4
 
 
+def test_a_commit_whose_build_fails_is_built_once_and_a_fault_of_the_machine_is_tried_again(world: World) -> None:
+    build = f'build = {{ run = ["sh", "-c", "cat {world.root}/room && exit $(cat code)"] }}\n'
+    world.project(SERVICES + build, {"api/code": "3\n"})
+    (world.root / "room").write_text("")
+    assert world.json("converge", ok=(1,))["errorCode"] == "command"
+    again = world.json("converge")
+    assert (again["due"], again["code"]) == (False, "failed") and len(world.json("history")["deploys"]) == 1
+    world.publish({"api/code": "0\n"})
+    lock = world.live / ".homeport-api"
+    shutil.rmtree(lock, ignore_errors=True)
+    lock.write_text("in the way")
+    assert world.json("converge", ok=(1, 3))["ok"] is False
+    lock.unlink()
+    assert world.json("converge")["status"] == "deployed"
+
+
 def test_an_origin_that_does_not_answer_is_said_and_tried_again(shop: World) -> None:
     shop.homeport("converge")
     os.rename(shop.origin, shop.root / "away")

@@ -35,7 +35,7 @@ class Decision(Struct, frozen=True, kw_only=True):
     due: bool
     because: str
     code: str
-    """due, observes, runs, held, blocked, equal, refused, gate or cancelled."""
+    """due, observes, runs, held, blocked, equal, refused, gate, cancelled or failed."""
     replan: bool = False
     """The last try of this commit was refused: it is asked for again only when a plan says that it would go now."""
     regate: bool = False
@@ -74,7 +74,9 @@ def _of_commit(look: Look) -> Decision:
         return Decision(due=True, because=because, code="refused", replan=True)
     if (last.error_code or "").startswith("gate-"):
         return Decision(due=True, because=f"the gate was closed: {last.error_summary}", code="gate", regate=True)
-    return Decision(due=True, because=f"deploy {last.id} did not end well, and the commit is not blocked", code="due")
+    if last.blamed:
+        return _no("failed", f"deploy {last.id} of this commit failed: {last.error_summary}")
+    return Decision(due=True, because=f"deploy {last.id} did not end well, and the commit is not to blame", code="due")
 
 
 def _whole(deploy: Deploy) -> bool:

@@ -8,7 +8,7 @@ from msgspec.structs import replace
 
 from homeport.flow.work import Tools, Work
 from homeport.model.deploys import EXIT_CODES, Deploy, Status
-from homeport.model.errors import HomeportError, Unconfirmed
+from homeport.model.errors import ConfigFault, Failed, HomeportError, Unconfirmed
 from homeport.model.events import DeployCancelled, DeployDone
 
 
@@ -26,9 +26,13 @@ def ended(work: Work, tools: Tools, status: Status, fault: HomeportError | None 
         exit_code=code, duration_ms=_between(work.deploy.started_at, now),
         error_summary=str(fault) if fault else work.deploy.error_summary,
         error_code=(fault.code or None) if fault else work.deploy.error_code,
-        next=(fault.next or None) if fault else work.deploy.next,
+        next=(fault.next or None) if fault else work.deploy.next, blamed=_to_blame(fault),
         unconfirmed=fault.asked if isinstance(fault, Unconfirmed) else (),
     )  # fmt: skip
+
+
+def _to_blame(fault: HomeportError | None) -> bool:
+    return isinstance(fault, Failed | ConfigFault) and not fault.infrastructure
 
 
 def _between(start: str, end: str) -> int:

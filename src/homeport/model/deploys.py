@@ -150,6 +150,8 @@ class Deploy(Struct, frozen=True, kw_only=True, rename="camel"):
     error_code: str | None = None
     next: str | None = None
     """The command to run next, when it failed."""
+    blamed: bool = False
+    """The commit itself made it fail (its build, its checks, its configuration): no trigger tries it again."""
     unconfirmed: tuple[tuple[str, str], ...] = ()
     """Rules that want a person's word before this can be done: (id, what is wanted) of each."""
     pid: int | None = None
