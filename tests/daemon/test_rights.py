@@ -88,6 +88,20 @@ def test_a_token_bound_to_a_scope_reaches_its_scope_only(app: App) -> None:
     assert ended.json()["services"] in (["api"], [])
 
 
+def test_only_a_persons_token_with_that_right_confirms(app: App, every: str) -> None:
+    body = {"services": ["web"], "confirm": ["calls"], "because": "agreed"}
+    agent, plain = app.token("robot", "deploy:*"), app.token("plain", "deploy:*", kind="person")
+    for token in (agent, plain):
+        answer = app.ask("POST", "/api/v1/deploys", token=token, json=body)
+        assert (answer.status_code, problem(answer)) == (409, "no-confirm")
+    asked = app.ask("POST", "/api/v1/deploys", token=every, json=body)
+    assert asked.status_code == 202
+    row = app.site.store.deploy(asked.json()["deployId"])
+    assert row is not None
+    (confirmed,) = row.request.confirmed
+    assert (confirmed.rule, confirmed.by, confirmed.because) == ("calls", "every", "agreed")
+
+
 def test_peers_of_the_socket_are_who_the_kernel_says(app: App) -> None:
     made = app.own("POST", "/api/v1/hold", json={"because": "looking"})
     assert made.json()["hold"]["by"] == "root"

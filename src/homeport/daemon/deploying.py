@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Annotated, Any
 
 import msgspec
@@ -14,7 +15,7 @@ from homeport.daemon.served import Environment, Served
 from homeport.daemon.shapes import Asked, DeployWanted, SelfDeploy
 from homeport.daemon.waiting import Outcomes
 from homeport.decide import scoping
-from homeport.flow import asking, telling
+from homeport.flow import asking, guarding, telling
 from homeport.flow.blocking import commit_named
 from homeport.flow.site import Site
 from homeport.model import deploys
@@ -68,9 +69,17 @@ async def create_deploy(request: Ask, data: JSONBody[DeployWanted], wait: FromQu
         requested_by=data.requested_by or caller.name, force=data.kind == "restart", actor=caller.actor.kind,
         origin=caller.origin,
     )  # fmt: skip
+    if data.confirm:
+        wanted = await served.slowly(_confirmed, site, wanted, caller, data)
     if data.kind == "rollback":
         wanted = await served.slowly(_back_to, site, wanted, data.from_deploy)
     return await ask(request, wanted, wait)
+
+
+def _confirmed(site: Site, wanted: deploys.Request, caller: Caller, data: DeployWanted) -> deploys.Request:
+    """With the exceptions that the caller allows. Raises Refused (code `no-confirm`)."""
+    allowed = guarding.allowing(replace(site, actor=caller.actor), data.confirm, data.because)
+    return msgspec.structs.replace(wanted, confirmed=allowed.actor.confirmed)
 
 
 def _back_to(site: Site, wanted: deploys.Request, named: str | None) -> deploys.Request:

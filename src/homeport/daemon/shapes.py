@@ -42,6 +42,10 @@ class DeployWanted(_Wanted, frozen=True):
     request_id: Word | None = None
     requested_by: Word | None = None
     session_id: Word | None = None
+    confirm: Annotated[list[Word], Meta(max_length=100)] = []
+    """Rules that a person allows an exception from; needs a person's token with the right `confirm`."""
+    because: Annotated[str, Meta(max_length=2000)] = ""
+    """Why the exception."""
 
 
 class HoldWanted(_Wanted, frozen=True):
