@@ -48,6 +48,7 @@ def converge(options: Options, no_wait: bool) -> None:
       homeport converge
       homeport -e production converge --no-wait
     """
+    from homeport.cli.show import answers
     from homeport.flow.converge import tick
 
     with options.site() as site:
@@ -56,5 +57,4 @@ def converge(options: Options, no_wait: bool) -> None:
             from homeport.cli.deploying import follow_to_end
 
             follow_to_end(options, site, said["deployId"])
-    asked = f"\nasked for: homeport logs -f {said['deployId']}" if said["deployId"] else ""
-    options.tell(said, lambda _: said["because"] + asked)
+    options.tell(said, lambda _: answers.converged(said))

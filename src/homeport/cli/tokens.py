@@ -38,13 +38,14 @@ def token_create(options: Options, name: str, rights: tuple[str, ...], kind: str
     Example:
       homeport token create builder --right read --right deploy:platform --kind agent
     """
+    from homeport.cli.show import answers
     from homeport.flow import tokens
     from homeport.wiring import person
 
     with options.site() as site:
         shown, record = tokens.create(site, name, rights, kind, person())  # type: ignore[arg-type]
-    said = f"{shown}\nkeep it now: it is not shown again ({record.name}: {' '.join(record.rights)})"
-    options.tell({**_row(record), "token": shown}, lambda _: said)
+    said = {**_row(record), "token": shown}
+    options.tell(said, lambda _: answers.new_token(said))
 
 
 @token.command("list")
@@ -56,9 +57,12 @@ def token_list(options: Options) -> None:
     Example:
       homeport token list
     """
+    from homeport.cli.show import answers
+
     with options.site() as site:
         rows = site.tokens.all()
-    options.tell({"tokens": [_row(row) for row in rows]}, lambda _: "\n".join(map(_line, rows)) or "there are no tokens")
+    said = {"tokens": [_row(row) for row in rows]}
+    options.tell(said, lambda _: answers.tokens(said))
 
 
 @token.command("revoke")
@@ -82,8 +86,3 @@ def token_revoke(options: Options, name: str) -> None:
 def _row(record: Token) -> dict[str, Any]:
     return {"name": record.name, "kind": record.kind, "rights": list(record.rights), "by": record.by, "at": record.at,
             "revoked": record.revoked}  # fmt: skip
-
-
-def _line(record: Token) -> str:
-    gone = f"   revoked {record.revoked}" if record.revoked else ""
-    return f"{record.name:<20} {record.kind:<7} {' '.join(record.rights)}   by {record.by}, {record.at}{gone}"

@@ -24,13 +24,14 @@ def watch_drift(options: Options, site: Site, services: tuple[str, ...]) -> None
 
                 click.echo(encode(row))
             else:
-                _shown(options, row)
+                told(options, row)
             sys.stdout.flush()
     except KeyboardInterrupt:
         options.note("")
 
 
-def _shown(options: Options, row: dict[str, Any]) -> None:
+def told(options: Options, row: dict[str, Any]) -> None:
+    """One line of `drift --watch`, from this machine or another."""
     from homeport.cli.show import results
     from homeport.cli.show.words import clock_time, text, wants_color
 

@@ -105,12 +105,34 @@ def of_hostfiles(said: Answer) -> str:
     return hostfiles.recorded(said) if "recorded" in said else hostfiles.edited(said)
 
 
+def new_token(said: Answer) -> str:
+    held = f"{text(said['name'])}: {' '.join(map(text, said['rights']))}"
+    return f"{text(said['token'])}\nkeep it now: it is not shown again ({held})"
+
+
+def tokens(said: Answer) -> str:
+    return "\n".join(map(_token, said["tokens"])) or "there are no tokens"
+
+
+def _token(row: Answer) -> str:
+    gone = f"   revoked {text(row['revoked'])}" if row["revoked"] else ""
+    rights = " ".join(map(text, row["rights"]))
+    return f"{text(row['name']):<20} {text(row['kind']):<7} {rights}   by {text(row['by'])}, {text(row['at'])}{gone}"
+
+
+def converged(said: Answer) -> str:
+    asked = f"\nasked for: homeport logs -f {text(said['deployId'])}" if said["deployId"] else ""
+    return text(said["because"]) + asked
+
+
 _PLAIN: dict[str, Callable[[Answer], str]] = {
     "discard": discarded, "record": recorded, "rescue restore": restored, "accept": accepted, "block": blocked,
     "unblock": blocked, "hold": held, "unhold": held, "db check": database, "db backup": database,
     "rules": ruled, "audit": audited, "hostfile list": of_hostfiles, "hostfile edit": of_hostfiles,
-    "hostfile record": of_hostfiles,
+    "hostfile record": of_hostfiles, "token create": new_token, "token list": tokens,
+    "token revoke": lambda said: f"{text(said['name'])} is revoked", "converge": converged,
 }  # fmt: skip
+GROUPS = ("rescue", "db", "hostfile", "token", "notify")
 _COLOURED: dict[str, Callable[[Answer, bool], str]] = {
     "plan": lambda said, color: results.plan(msgspec.convert(said, Plan), color=color),
     "status": lambda said, color: results.status(said, color=color),
@@ -129,7 +151,7 @@ _COLOURED: dict[str, Callable[[Answer, bool], str]] = {
 def shown(options: Options, said: Answer) -> None:
     """Prints an answer that came from another machine."""
     verb = options.words[0]
-    name = f"{verb} {options.words[1]}" if verb in ("rescue", "db", "hostfile") and len(options.words) > 1 else verb
+    name = f"{verb} {options.words[1]}" if verb in GROUPS and len(options.words) > 1 else verb
     if name == "rescue show":
         sys.stdout.buffer.write(base64.b64decode(said["base64"]))
         sys.stdout.buffer.flush()
@@ -137,6 +159,10 @@ def shown(options: Options, said: Answer) -> None:
         line = log_line(said)
         if line is not None:
             click.echo(line)
+    elif said.get("type") in ("drift", "drift.scan"):
+        from homeport.cli.watching import told
+
+        told(options, said)
     elif name in ("diff", "hostfile diff") and not said["diff"]:
         return
     else:
