@@ -93,6 +93,13 @@ def test_a_commit_that_contains_the_try_ends_it(deployed: World) -> None:
     world.write({"site/index.html": "try\n"})
     world.json("try")
     assert world.deploy(ok=(3,))["errorCode"] == "try"
+    assert [r["rule"] for r in world.json("plan")["refusals"]] == ["try"]
+    world.git("commit", "-qam", "not pushed")
+    elsewhere(world, {".gitignore": "*.log\n*.tmp\n"})
+    told = [world.json("converge", ok=None) for _ in range(3)]
+    assert [t["code"] for t in told[1:]] == ["refused", "refused"], "no row for every tick"
+    world.git("reset", "-q", "--hard", "origin/main")
+    world.git("pull", "-q")
     world.publish({"site/index.html": "try\n"})
     world.publish({"site/index.html": "try, and more\n"})
     assert world.deploy()["status"] == "deployed"

@@ -7,6 +7,7 @@ from typing import Any, Literal, cast
 
 from msgspec.structs import replace
 
+from homeport.flow import tries
 from homeport.flow.asking import stamped
 from homeport.flow.editing import SilentLedger
 from homeport.flow.site import Site
@@ -84,6 +85,9 @@ def make_plan(site: Site, request: Request) -> Plan:
         refusals.append(Refusal(rule=fault.code or "refused", message=fault.what, next=fault.next))
     work = deciding.make_plan(inspecting.read_live(work, tools), tools)
     assert work.plan is not None
+    if work.held and not work.plan.services:
+        told = tries.refused(work.held, site, ())
+        refusals.append(Refusal(rule=told.code, message=told.what, next=told.next))
     if not refusals:
         return work.plan
     return replace(work.plan, deployable=False, refusals=(*refusals, *work.plan.refusals))
