@@ -349,7 +349,7 @@ class HostConfig(_Table, frozen=True):
     """Whom homeport may become."""
     units: list[str] = field(default_factory=list)
     """Processes it may touch; `*` matches anything."""
-    listen: Listen = field(default_factory=lambda: Listen())
+    listen: Listen = field(default_factory=lambda: Listen())  # noqa: PLW0108  # defined further down
     """Where the daemon is reached over TCP; without an address it is not."""
     secrets: dict[str, Secret] = field(default_factory=dict)
     keys: dict[str, dict[str, str]] = field(default_factory=dict)
