@@ -144,6 +144,8 @@ def test_no_request_fails_while_versions_are_deployed_and_a_bad_one_is_rolled_ba
     refused = world.deploy(ok=(1,))
     assert (refused["status"], refused["services"]) == ("failed", [])
     assert "supervisor" in refused["errorSummary"] and not (world.live / "web").exists()
+    doctor = world.homeport("doctor", ok=(1,)).stdout
+    assert "it does not run" in doctor
     told = world.homeport("deploy", ok=(1,))
     assert "homeport -p shop -e production supervise" in told.stdout + told.stderr
 

@@ -60,20 +60,25 @@ async def create_deploy(request: Ask, data: JSONBody[DeployWanted], wait: FromQu
     if data.scope is not None:
         services = scoping.services_of_scope(site.config, site.environment, data.scope)
     allow(caller, scoping.rights_for(site.config, site.environment, services), ", ".join(services) or "everything")
-    if data.kind in ("live", "restart") and not services:
+    everything = data.kind == "restart" and data.scope is not None and not services
+    if data.kind in ("live", "restart") and not services and not everything:
         raise UsageFault(f"{data.kind}: of which services?", where="services", code="usage",
                          next="name services or a scope")  # fmt: skip
     wanted = deploys.Request(
         kind=data.kind, ref=data.ref, services=services, scope=data.scope, on_drift=data.on_drift,
         allow_mass_delete=data.allow_mass_delete, request_id=data.request_id, session_id=data.session_id,
         requested_by=data.requested_by or caller.name, force=data.kind == "restart", actor=caller.actor.kind,
-        origin=caller.origin,
+        origin=caller.origin, itself=everything and await served.slowly(_supervised, site),
     )  # fmt: skip
     if data.confirm:
         wanted = await served.slowly(_confirmed, site, wanted, caller, data)
     if data.kind == "rollback":
         wanted = await served.slowly(_back_to, site, wanted, data.from_deploy)
     return await ask(request, wanted, wait)
+
+
+def _supervised(site: Site) -> bool:
+    return site.supervisor.run() is not None
 
 
 def _confirmed(site: Site, wanted: deploys.Request, caller: Caller, data: DeployWanted) -> deploys.Request:

@@ -294,6 +294,11 @@ def doctor_of(site: Site | None, folder: str) -> list[dict[str, Any]]:
         ask("origin", False, str(fault), fault.next or "git fetch")
     problems = site.store.check()
     ask("state database", not problems, "; ".join(problems) or site.state, "homeport db check")
+    names = layout.services_of(site.config, site.environment)
+    if any(site.config.services[name].runtime == "supervisor" for name in names):
+        there = site.supervisor.run() is not None
+        ask("supervisor", there, "it runs" if there else "it does not run: its services cannot be started or restarted",
+            f"homeport -p {site.project} -e {site.environment} supervise   (setup has systemd keep it)")
     for row in _hostfiles(site):
         ask(f"host file {row['path']}", False, row["because"] or f"{row['state']} outside homeport",
             f"homeport hostfile diff {row['path']}")  # fmt: skip
