@@ -230,7 +230,7 @@ class Checkout:
         sha = self._commit(tree, base, person, message)
         if self._watched:
             self._based, self._stirred = ground, set()
-        return Snapshot(sha=sha, tree=tree, base=base, changed=tuple(changed))
+        return Snapshot(sha=sha, base=base, changed=tuple(changed))
 
     def _tree(self, changed: Sequence[str], *, kept: bool) -> str | None:
         """None when something changed so that git could not read it. `kept`: the index of the last commit serves on."""

@@ -16,7 +16,6 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     """A working tree as it was at one moment, as a commit that no branch knows."""
 
     sha: str
-    tree: str
     base: str
     """What was checked out; the parent of the commit."""
     changed: tuple[str, ...] = ()
