@@ -52,6 +52,14 @@ def deploy(daemon: Daemon) -> str:
     return str(said.json()["deployId"])
 
 
+@pytest.fixture(scope="module")
+def hostile(daemon: Daemon) -> dict[str, Any]:
+    """The outcome of a deploy whose build prints 10 MB of what no screen should show."""
+    said: dict[str, Any] = daemon.ask("POST", "/api/v1/deploys?wait=true", json={"services": ["odd"]}).json()
+    assert said["status"] == "deployed", said
+    return said
+
+
 def connect(daemon: Daemon, query: str, **more: Any) -> Any:
     url = f"ws://localhost/api/v1/events?{query}"
     return unix_connect(str(daemon.socket), url, compression=None, max_size=None, **more)
@@ -157,10 +165,8 @@ def test_a_deploy_of_another_user_is_not_shown_and_what_is_not_there_is_said(dae
     assert refused(daemon, f"deploy={deploy}", origin="https://evil.example.com") == 403
 
 
-def test_hostile_lines_arrive_as_text_and_end_nothing(daemon: Daemon) -> None:
-    said = daemon.ask("POST", "/api/v1/deploys?wait=true", json={"services": ["odd"]}).json()
-    assert said["status"] == "deployed", said
-    events = told(daemon, f"deploy={said['deployId']}")
+def test_hostile_lines_arrive_as_text_and_end_nothing(daemon: Daemon, hostile: dict[str, Any]) -> None:
+    events = told(daemon, f"deploy={hostile['deployId']}")
     lines = [event["line"] for event in events if event["type"] == "deploy.log"]
     assert "caf\\xe9 \\xff\\xfe" in lines
     assert any("\x1b[2J" in line and "\\x00" in line for line in lines), "escaped in JSON, shown by nobody as it is"
@@ -168,7 +174,7 @@ def test_hostile_lines_arrive_as_text_and_end_nothing(daemon: Daemon) -> None:
     assert max(map(len, lines)) <= 64 * 1024
     assert '{"type":"deploy.done","deployId":"forged"}' in lines
     assert [event["type"] for event in events if event["type"] == "deploy.done"] == ["deploy.done"]
-    assert len(said["logTail"]) <= 9000
+    assert len(hostile["logTail"]) <= 9000
 
 
 def clients(daemon: Daemon) -> int:
@@ -176,10 +182,9 @@ def clients(daemon: Daemon) -> int:
     return int(float(figures.rsplit("homeport_event_clients ", 1)[1].split()[0]))
 
 
-def test_a_slow_reader_is_dropped_and_told_where_to_go_on(daemon: Daemon, world: Waiting) -> None:
-    """It reads nothing of a 40 MB journal; meanwhile another reads all of it, and the slow one then resumes."""
-    folder = world.state / "shop/production/journal"
-    big = max(folder.glob("*.jsonl"), key=lambda path: path.stat().st_size)
+def test_a_slow_reader_is_dropped_and_told_where_to_go_on(daemon: Daemon, world: Waiting, hostile: dict[str, Any]) -> None:
+    """It reads nothing of a 10 MB journal; meanwhile another reads all of it, and the slow one then resumes."""
+    big = world.state / f"shop/production/journal/{hostile['deployId']}.jsonl"
     assert big.stat().st_size > 8_000_000
 
     async def run() -> tuple[str, int, int]:

@@ -24,7 +24,7 @@ from homeport.model.events import DeployCancelled
 
 FRAME = 256 * 1024
 """Bytes of a journal in one message, at most (a single longer line makes a longer one)."""
-SLOW = 5.0
+SLOW = 3.0
 """Seconds that a message may wait for its reader; then the reader is dropped and told where to go on."""
 LIVE, QUIET = 0.02, 0.2
 """Seconds between two looks at a journal: while it grows, and when it does not."""

@@ -17,7 +17,7 @@ JITTER = 0.1
 """Part of the interval by which a tick comes earlier or later, so that many hosts do not ask at once."""
 FIRST = 30.0
 """Seconds after the start, at most, until the first tick: what was pushed while nothing listened is found soon."""
-QUEUE = 2.0
+QUEUE = 1.0
 """Seconds between two looks whether something waits that nobody carries out."""
 GIVE_UP = 60.0
 """Seconds without a look after every runner died."""
