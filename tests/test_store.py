@@ -163,6 +163,16 @@ def test_ids_are_sortable_even_when_the_clock_goes_back(path: str) -> None:
     assert ids[0].startswith("20261121t0530")
 
 
+def test_ids_keep_their_length_however_long_the_clock_is_behind(path: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They grew with each deploy, until the journal's name was too long for the disk."""
+    monkeypatch.setattr("os.urandom", lambda size: b"\xff" * (size - 1) + b"\xfe")
+    store = SqliteStore(path, Backwards())
+    ids = [store.enqueue(commit(ref=str(n)))[0] for n in range(6)]
+    store.close()
+    assert ids == sorted(set(ids))
+    assert {len(id) for id in ids} == {20}
+
+
 def test_a_deploy_is_found_by_an_unambiguous_beginning(store: SqliteStore) -> None:
     first, _ = store.enqueue(commit(ref="a"))
     found = store.deploy(first[:12])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from datetime import datetime, timedelta
 from typing import TypeVar
 
 import msgspec
@@ -136,14 +137,13 @@ class SqliteStore:
         also when the clock was put back."""
         stamp = self._clock.now()[:19].replace("-", "").replace(":", "").lower()
         (last,) = connection.execute("SELECT max(id) FROM deploys").fetchone()
-        if last is not None and last[:15] > stamp:
-            stamp = last[:15]
-        fresh = f"{stamp}-{os.urandom(2).hex()}"
-        if last is None or fresh > last:
-            return fresh
-        if last[:15] == stamp and last[16:20] < "ffff":
-            return f"{stamp}-{int(last[16:20], 16) + 1:04x}"
-        return f"{last}{os.urandom(2).hex()}"
+        if last is None or last[:15] < stamp:
+            return f"{stamp}-{os.urandom(2).hex()}"
+        # the same second, or a clock that was set back: count on from the last one, second after second
+        if last[16:20] < "ffff":
+            return f"{last[:15]}-{int(last[16:20], 16) + 1:04x}"
+        later = datetime.strptime(last[:15], "%Y%m%dt%H%M%S") + timedelta(seconds=1)  # ids are UTC
+        return f"{later.strftime('%Y%m%dt%H%M%S')}-0000"
 
     def _end_waiting(self, deploy: Deploy, status: Status, because: str) -> None:
         ended = replace(
