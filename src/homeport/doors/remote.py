@@ -70,11 +70,13 @@ class SshHost:
 
     def at_terminal(self, words: Sequence[str]) -> list[str]:
         """The words that run homeport there with these words, at this terminal where there is one."""
-        first, *argv = self._argv()
-        tty = "-t" if self._attended else "-T"  # before the settings: the first word on this counts
+        argv = self._argv()
+        without = argv.index("RequestTTY=no")
+        del argv[without - 1 : without + 1]
+        tty = "-t" if self._attended else "-T"
         command = shlex.join(["/bin/sh", "-c", 'PATH="$PATH:$HOME/.local/bin" exec homeport "$@"', "homeport", *words])
         self._check(command)
-        return [first, tty, *argv, *self._where(), command]
+        return [*argv, tty, *self._where(), command]
 
     def run(self, words: Sequence[str], input: bytes | None = None, timeout: float = 600.0) -> Completed:
         """Runs a command there and collects what it prints; its own exit status is not judged.
