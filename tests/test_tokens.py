@@ -54,7 +54,7 @@ def test_a_revoked_token_lets_nobody_in_and_its_name_is_never_given_out_again(si
     with pytest.raises(Refused) as twice:
         tokens.create(site, "ci", ["read"], "forge", "ann")
     assert twice.value.code == "token-exists"
-    assert [(who, act) for _, who, act, _ in site.store.audited()] == [("bob", "token revoke"), ("ann", "token create")]
+    assert [(row.who, row.action) for row in site.store.audited()] == [("bob", "token revoke"), ("ann", "token create")]
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from homeport.doors.contact import CONSIDERED
+from homeport.doors.git import Mirror
 from homeport.doors.git_read import EMPTY_TREE
+from homeport.doors.shell import LocalShell
 from homeport.model.deploys import TargetRecord
 from homeport.model.live import FirstContact
 from tests.targets.conftest import Host, git, git_env, link, refused
@@ -232,7 +234,8 @@ def test_a_gc_after_a_force_push_keeps_what_is_recorded_and_what_was_saved(host:
     host.deploy(sha)
     assert host.read("a.txt") == "another history"
     gc(host)
-    assert not host.mirror.has(gone), "what is needed no more may go"
+    looked_anew = Mirror(host.mirror.path, host.mirror.origin, LocalShell())
+    assert not looked_anew.has(gone), "what is needed no more may go"
     assert host.rescued() == {"a.txt": b"by hand", "b.txt": b"edited"}
 
 

@@ -212,7 +212,7 @@ def unchanged_by(host: Host, sha: str, code: str) -> InfrastructureFault:
     before, tree = host.files(), host.meet().tree
     with pytest.raises(InfrastructureFault) as caught:
         host.deploy(sha)
-    assert caught.value.code == code
+    assert caught.value.code == code, caught.value
     assert host.files() == before
     record = host.store.target("api")
     assert record is not None and record.tree == tree and record.syncing is None

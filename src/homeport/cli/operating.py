@@ -42,7 +42,7 @@ def shell(options: Options, service: str) -> None:
     _inside(options, service, [], "shell")
 
 
-@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
+@click.command(context_settings={"allow_interspersed_args": False})
 @click.option("-s", "--service", metavar="SERVICE", help="Where; needed when there are several that run.")
 @click.argument("words", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- COMMAND...")
 @pass_options

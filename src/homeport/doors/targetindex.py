@@ -124,13 +124,29 @@ class TargetIndex:
 
     def others(self, work_tree: str, patterns: Sequence[str]) -> list[str]:
         """Untracked paths that no pattern takes; a folder without any recorded file is one path with `/` at its end."""
-        with os.fdopen(os.memfd_create("ignored"), "wb") as file:
-            file.write(b"\n".join(to_bytes(p) for p in patterns) + b"\n")
-            file.flush()
-            rules = f"/proc/{os.getpid()}/fd/{file.fileno()}"
+        with self._rules(b"\n".join(to_bytes(p) for p in patterns) + b"\n") as rules:
             raw = self._run("ls-files", "-z", "-o", "-X", rules, "--directory", "--no-empty-directory",
                             work_tree=work_tree)  # fmt: skip
         return [from_bytes(path) for path in raw.split(b"\0") if path]
+
+    @contextmanager
+    def _rules(self, content: bytes) -> Iterator[str]:
+        """The path of a file with this content: in memory where the disk is full or read-only."""
+        path = os.path.join(os.path.dirname(self.path), f".ignore-{os.getpid()}-{os.urandom(4).hex()}")
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            with os.fdopen(fd, "wb") as file:
+                file.write(content)
+        except OSError:
+            with os.fdopen(os.memfd_create("ignored"), "wb", buffering=0) as memory:
+                memory.write(content)
+                yield f"/proc/{os.getpid()}/fd/{memory.fileno()}"
+            return
+        else:
+            yield path
+        finally:
+            with suppress(OSError):
+                os.unlink(path)
 
     def _run(self, *args: str, input: bytes | None = None, work_tree: str | None = None, ok: Iterable[int] = (0,)) -> bytes:
         return self._command.run(*_STRICT, *args, index=self.path, work_tree=work_tree, input=input, ok=ok)
