@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import sys
 import time
 from collections.abc import Callable, Collection, Sequence
@@ -181,7 +180,7 @@ def read_host() -> HostConfig | None:
 
 
 def host_name(host_config: HostConfig | None) -> str:
-    return host_config.name if host_config else socket.gethostname()
+    return host_config.name if host_config else os.uname().nodename
 
 
 def own_name() -> str:
@@ -189,7 +188,7 @@ def own_name() -> str:
     try:
         return host_name(read_host())
     except HomeportError:
-        return socket.gethostname()
+        return os.uname().nodename
 
 
 def _placed(config: Config, environment: str, host_config: HostConfig | None, host: str | None) -> None:
@@ -205,6 +204,8 @@ def _placed(config: Config, environment: str, host_config: HostConfig | None, ho
 
 def owns_address(address: str) -> bool:
     """Whether this machine has that IP address."""
+    import socket
+
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     try:
         with socket.socket(family, socket.SOCK_DGRAM) as probe:
@@ -305,12 +306,12 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
         environment=environment, host=host_name(host_config), state=state, config=config, env=env,
         host_config=host_config, store=store, git=git, rescues=rescues, clock=clock,
         targets=LiveTargets(state, project, environment, git, store, rescues, clock, permits),
+        checkouts=Checkouts(TargetBook(state, project, environment, git, store), git, shell, permits),
         tries=TryBox(git, environment), watches=watches, take_over=take_over,
         builds=BuildFolders(git, shell=shell, clock=clock), lock=FileLock(os.path.join(state, "lock")),
         shell_for=shell_for, runtimes_for=lambda shell: runtimes(shell, permits, state), prober_for=prober,
         journal_for=journal_for, follow_journal=follow, read_journal=chunk_from,
         start_runner=runners.start, ready_runner=runners.ready, runner_on_its_way=runners.on_its_way,
-        checkouts=Checkouts(TargetBook(state, project, environment, git, store), git, shell, permits),
         load_config=loading.load, actor=asking, migration_lock=migration_lock, closers=[store.close],
         edits=EditLedger(store.database), hostfiles=HostFileDoor(os.path.join(state, "hostfiles")),
         host_history=MirrorHistory(git, environment), hostfile_lock=FileLock(os.path.join(state, "hostfiles.lock")),

@@ -30,7 +30,8 @@ def world_with_everything(world: World) -> Path:
     conf.write_text("one\n")
     world.project(
         '\n[services.api]\nsource = "api"\ntarget = "{live}/api"\nruntime = "command"\ncommand = ["true"]\n'
-        f'\n[migrate]\nrun = "true"\nservice = "api"\n\n[[hostfiles]]\npath = "{conf}"\npurpose = "proxy"\n', {"api/a": "one\n", "api/b": "one\n"}, "try = true",
+        f'\n[migrate]\nrun = "true"\nservice = "api"\n\n[[hostfiles]]\npath = "{conf}"\npurpose = "proxy"\n',
+        {"api/a": "one\n", "api/b": "one\n"}, "try = true",
     )  # fmt: skip
     return conf
 

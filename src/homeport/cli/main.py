@@ -69,8 +69,8 @@ HELP_OF = {
     "ssh-entry": "Let a key do what its token may.",
     "serve": "Listen: API, events, webhooks, timer.",
     "converge": "Deploy what is new, once.",
-    "db": "Check or copy the state database.",
     "supervise": "Run the services of the built-in supervisor.",
+    "db": "Check or copy the state database.",
 }
 """For the list of verbs, so that listing loads none of them; each verb says more itself."""
 

@@ -260,9 +260,9 @@ def unit_for(site: Site, name: str) -> Unit:
 
 def doctor_of_host() -> list[dict[str, Any]]:
     """Whether the programs that homeport calls are here."""
-    rows: list[dict[str, Any]] = []
     from shutil import which
 
+    rows: list[dict[str, Any]] = []
     needed = (("git", "git", "homeport works through it"),
               ("ssh", "openssh-client", "other machines, and repositories over ssh, are reached with it"),
               ("setpriv", "util-linux", "builds run as their user, and end with homeport"))  # fmt: skip

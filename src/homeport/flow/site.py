@@ -36,8 +36,8 @@ class Site:
     store: Store
     git: Git
     targets: Targets
-    rescues: Rescues
     checkouts: LiveCheckouts
+    rescues: Rescues
     builds: Builds
     lock: Lock
     clock: Clock

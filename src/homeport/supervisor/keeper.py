@@ -24,6 +24,8 @@ CHUNK = 64 * 1024
 """Bytes read at once; a line that is longer is written in pieces."""
 IDLE = 200
 """Milliseconds after which an unfinished line is written."""
+ALONE = 1000
+"""Milliseconds between two looks, without a supervisor, whether one could still find us."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -133,14 +135,17 @@ class Keeper:
         self.logs: dict[str, Log] = {}
         self.poll = select.poll()
         self.poll.register(self.door, select.POLLIN)
+        self.here = self.place()
 
     def serve(self) -> None:
         while True:
             unfinished = any(pipe.rest for pipe in self.pipes.values())
-            ready = self.poll.poll(IDLE if unfinished else None)
+            ready = self.poll.poll(IDLE if unfinished else ALONE if self.peer is None else None)
             if not ready:
                 for pipe in self.pipes.values():
                     pipe.flush()
+                if self.peer is None and self.place() != self.here:
+                    return
             for file, _ in ready:
                 if file == self.door.fileno():
                     self.accept()
@@ -150,6 +155,12 @@ class Keeper:
                     pipe = self.pipes[file]
                     if pipe.read():
                         self.say({"op": "seen", "id": pipe.name})
+
+    def place(self) -> int:
+        """Inode of our socket's file; 0 when it is gone, and with it the way to whatever we hold."""
+        with contextlib.suppress(OSError):
+            return os.lstat(f"{self.state}/keeper.sock").st_ino
+        return 0
 
     def accept(self) -> None:
         with contextlib.suppress(OSError):
