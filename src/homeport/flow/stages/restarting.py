@@ -15,7 +15,7 @@ from homeport.flow.stages.reaching import forced
 from homeport.flow.stages.syncing import mark_changed
 from homeport.flow.work import ServiceWork, Tools, Work
 from homeport.model.config import Command
-from homeport.model.errors import Failed
+from homeport.model.errors import Failed, Refused
 from homeport.model.events import RestartDone, RestartStart
 
 
@@ -43,12 +43,19 @@ def restart(service: ServiceWork, work: Work, tools: Tools) -> ServiceWork | Non
     began = site.clock.monotonic()
     if service.service.validate is not None:
         validate(service, service.service.validate, work, tools)
+    if runtime.name != "supervisor" and service.record.started is not None:
+        # from here on it is not known what runs, so an undo starts the old version; the supervisor keeps the old running
+        site.store.save_service(replace(service.record, started=None))
     journal.write(RestartStart(deploy_id=deploy, at=site.clock.now(), service=service.name))
     try:
         done = runtime.restart(unit_to_start(service, work, tools), tools.lines_of(service.name))
+    except Refused:
+        site.store.save_service(service.record)
+        raise
     except Failed as fault:
         if fault.code != "unregistered":
             raise
+        site.store.save_service(service.record)
         tools.notice(deploy, f"{fault.what}; its files are in place, it is not started", level="warning",
                      service=service.name, code="unregistered")  # fmt: skip
         return None
