@@ -144,7 +144,7 @@ class Keeper:
             if not ready:
                 for pipe in self.pipes.values():
                     pipe.flush()
-                if self.peer is None and self.place() != self.here:
+                if self.peer is None and not (self.here and self.place() == self.here):
                     return
             for file, _ in ready:
                 if file == self.door.fileno():
