@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -283,3 +284,17 @@ def test_a_socket_that_is_another_users_or_no_socket_at_all_is_not_taken(tmp_pat
         os.chown(path, 65534, 65534)
         done = subprocess.run(words, capture_output=True, text=True, timeout=20)
         assert done.returncode == 2 and "belongs to another user" in done.stderr and path.exists()
+
+
+def test_a_keeper_that_nobody_can_find_any_more_ends(tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    words = [sys.executable, "-m", "homeport.supervisor", "--socket", str(tmp_path / "s.sock"), "--state", str(state)]
+    with subprocess.Popen(words, stderr=subprocess.DEVNULL) as supervisor:
+        try:
+            eventually(lambda: (state / "keeper.pid").exists() and (state / "keeper.pid").read_text(), "it has a keeper")
+            keeper = int((state / "keeper.pid").read_text().split()[0])
+        finally:
+            supervisor.kill()
+    assert alive(keeper), "it waits for the next supervisor"
+    shutil.rmtree(state)
+    eventually(lambda: not alive(keeper), "the keeper of a removed state ended")
