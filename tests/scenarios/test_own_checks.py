@@ -46,7 +46,7 @@ def test_a_commit_is_proved_in_clean_checkouts_before_anything_is_touched_and_th
         world.host_file.write_text(world.host_file.read_text() + 'users = ["nobody"]\n')
         world.root.chmod(0o777)
         for above in list(world.root.parents)[:3]:
-            above.chmod(above.stat().st_mode | 0o011) if above.name.startswith("pytest") else None
+            above.chmod(above.stat().st_mode | 0o011) if above.name.startswith(("pytest", "popen")) else None
     told = f'\n[forge]\nkind = "github"\nurl = "{forge.url}"\nrepo = "octo/shop"\ntoken = {{ env = "FORGE_TOKEN" }}\n'
     world.project(CONFIG + told, {"site/index.html": "good\n", "other/x": "1\n"})
     lines = world.homeport("--json", "deploy").lines
