@@ -202,6 +202,23 @@ def test_each_worker_of_a_cluster_drains(rig: Rig) -> None:
     assert load.failures == [] and set(load.answers) == {"one", "two"}
 
 
+def test_a_worker_that_comes_up_only_while_the_others_leave_cuts_nobody_off(rig: Rig) -> None:
+    """It took connections, nobody had heard of it, and the signal came when those known were drained."""
+    (rig.folder / "cluster.js").write_text(
+        "const cluster = require('cluster'), files = require('fs'), fresh = files.existsSync('up');"
+        "if (cluster.isPrimary) { cluster.fork(); for (let n = 0; n < 6; n++) cluster.fork({ LATE: 20 * n + 1 }); } else {"
+        "const serve = () => {" + servers.NODE_HTTP + "};"
+        "if (fresh || !process.env.LATE) { serve(); files.writeFileSync(fresh ? 'fresh' : 'up', ''); }"
+        "else { const look = setInterval(() => { if (files.existsSync('fresh')) {"
+        " clearInterval(look); setTimeout(serve, Number(process.env.LATE)); } }, 1); } }"
+    )
+    port = web(rig, ["node", "cluster.js"], "shim")
+    eventually((rig.folder / "up").exists, "the first generation serves")
+    load = Load(port)
+    assert asyncio.run(load.during(lambda: rig.restart("web")))["ok"]
+    assert load.failures == []
+
+
 LOOKS_FIRST = """
 import os, socket
 door = socket.socket()

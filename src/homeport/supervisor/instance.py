@@ -26,15 +26,16 @@ MOST_SAID = 64 * 1024
 
 
 class Control:
-    """The line to the preloads in the child. They say `listening PID NAME`, `draining PID`, `drained PID`; we end
-    our side of it, which every process that shares the line sees, and that means drain."""
+    """The line to the preloads in the child. They say `starting PID` before they listen, `listening PID NAME`,
+    `draining PID`, `drained PID`; we end our side of it, which every process that shares the line sees, and that means
+    drain."""
 
     def __init__(self, end: socket.socket) -> None:
         end.setblocking(False)
         self._end = end
         self._rest = b""
         self.ports: set[str] = set()
-        self._said: dict[str, set[int]] = {"listening": set(), "draining": set(), "drained": set()}
+        self._said: dict[str, set[int]] = {word: set() for word in ("starting", "listening", "draining", "drained")}
         self.changed = asyncio.Event()
         asyncio.get_running_loop().add_reader(end, self._hear)
 
@@ -47,13 +48,16 @@ class Control:
         return True
 
     async def until(self, word: str) -> None:
-        """Until each process that listens, and still runs, has said so."""
+        """Until each process that listens, or is about to, and still runs has said so."""
         while True:
             self.changed.clear()
             said = self._said[word]
-            if said and not any(start_of(pid) for pid in (self._said["listening"] | self._said["draining"]) - said):
+            if said and not any(start_of(pid) for pid in self._opened() - said):
                 return
             await first(self.changed.wait(), timeout=LISTENER_LOOK)
+
+    def _opened(self) -> set[int]:
+        return self._said["starting"] | self._said["listening"] | self._said["draining"]
 
     def has(self, word: str) -> bool:
         return bool(self._said[word])

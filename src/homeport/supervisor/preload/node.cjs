@@ -73,6 +73,17 @@ if (words.length > 1) {
     if (control && !control.destroyed) control.write(`${line}\n`, () => {});
   }
 
+  // A worker that comes up after the others were told to leave must not open the door again: it is signalled any
+  // moment, and what it took would be cut off. Nothing is ever sent on the line, so that all there is to read is its end.
+  function ended() {
+    if (!control || control.destroyed) return false;
+    try {
+      return fs.readSync(Number(controlFd), Buffer.alloc(1)) === 0;
+    } catch {
+      return false;
+    }
+  }
+
   // Supervisor and keeper were killed together: nobody can say `drain` any more, so the signal means it.
   function drainOnSignal() {
     const onTerm = () => {
@@ -126,14 +137,29 @@ if (words.length > 1) {
     server.once('listening', () => say(`listening ${process.pid} ${name}`));
   }
 
+  // A cluster worker listens itself, the socket is shared already. Left to the cluster, the primary would accept and
+  // hand out (`exclusive` is not looked at beside a descriptor), and keep what comes when its workers have left.
+  function itself(work) {
+    const cluster = require('cluster');
+    if (!cluster.isWorker) return work();
+    const { isPrimary, isMaster } = cluster;
+    Object.assign(cluster, { isPrimary: true, isMaster: true });
+    try {
+      return work();
+    } finally {
+      Object.assign(cluster, { isPrimary, isMaster });
+    }
+  }
+
   const listen = net.Server.prototype.listen;
   net.Server.prototype.listen = function (...args) {
     const name = nameOf(args);
     const fd = name === undefined ? undefined : take(name);
     if (fd === undefined) return listen.apply(this, args);
+    say(`starting ${process.pid}`);
     follow(this, name);
     const done = args[args.length - 1];
-    // Exclusive: a cluster worker listens itself, the socket is shared already.
-    return listen.call(this, { fd, exclusive: true }, ...(typeof done === 'function' ? [done] : []));
+    const where = ended() ? { host: '127.0.0.1', port: 0 } : { fd };
+    return itself(() => listen.call(this, where, ...(typeof done === 'function' ? [done] : [])));
   };
 }

@@ -66,7 +66,8 @@ def bind(self, address):
     entry = held.get(name) if name is not None and self.type == socket.SOCK_STREAM else None
     if entry is None or not is_socket(*entry):
         return plain["bind"](self, address)
-    os.dup2(entry[0], self.fileno(), False)
+    say("starting")
+    os.dup2(entry[0] if not ended() else nobody().fileno(), self.fileno(), False)
     taken[self] = name
     return None
 
@@ -137,6 +138,24 @@ def say(word, rest=""):
         pass
 
 
+def ended():
+    """Whether drain was said before this process came so far. It must not open the door again: it is signalled any
+    moment, and what it took would be cut off."""
+    number, inode = state["control"]
+    watch = select.poll()
+    watch.register(number, select.POLLRDHUP)
+    return is_socket(number, inode) and bool(watch.poll(0))
+
+
+def nobody():
+    """A listening socket to which nobody ever connects."""
+    found = Socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    plain["bind"](found, b"")
+    plain["listen"](found, 1)
+    found.setblocking(False)
+    return found
+
+
 def hear():
     number = state["control"][0]
     watch = select.poll()
@@ -163,13 +182,10 @@ def hear():
 
 def drain():
     # The numbers stay valid for the server's own loop; nobody ever connects to what they mean from now on.
-    nobody = Socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    plain["bind"](nobody, b"")
-    plain["listen"](nobody, 1)
-    nobody.setblocking(False)
+    closed = nobody()
     for door in list(taken):
         if door.fileno() >= 0:
-            os.dup2(nobody.fileno(), door.fileno(), False)
+            os.dup2(closed.fileno(), door.fileno(), False)
     say("draining")
     began, quiet = time.monotonic(), 0
     while quiet < 3:
