@@ -256,7 +256,7 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
         _follow(git, store, origin)
     origin = origin or before or ""
     rescues = RescueBox(git, store, clock)
-    permits = Permits(host_config)
+    permits = Permits(host_config, environment)
     redactor = Redactor([v for k, v in os.environ.items() if k.endswith(("TOKEN", "SECRET", "PASSWORD"))])
 
     def shell_for(deploy: str | None, cancelled: Callable[[], bool]) -> Shell:
@@ -395,6 +395,7 @@ def inside(site: Site, unit: Unit, runtime: str, command: Sequence[str], termina
     from homeport.doors.shell import attached
     from homeport.model.running import ImageRuntime
 
+    site.permits.lists()
     site.permits.unit(unit.name)
     if unit.user is not None:
         site.permits.user(unit.user)

@@ -30,3 +30,28 @@ def test_as_root_nothing_is_deployed_without_a_host_file(world: World) -> None:
     assert (refused["errorCode"], refused["status"]) == ("no-lists", "refused") and "setup" in refused["next"]
     assert not (world.live / "site").exists()
     assert world.json("status")["services"], "looking is free"
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: another user is not limited")
+def test_as_root_no_verb_changes_what_is_live_without_the_lists_of_a_host_file(world: World) -> None:
+    world.project('[services.site]\nsource = "site"\ntarget = "{live}/site"\n', {"site/a.txt": "one\n"})
+    world.deploy()
+    lists, live = world.host_file.read_text(), world.live / "site/a.txt"
+    live.write_text("hand\n")
+    world.homeport("discard", "site/a.txt")
+    saved = world.json("rescue", "list")["rescues"][0]["id"]
+    live.write_text("again\n")
+    changing = (("discard", "site/a.txt"), ("rescue", "restore", saved))
+    world.host_file.unlink()
+    for words in changing:
+        refused = world.json(*words, ok=(3,))
+        assert (refused["code"], refused["next"][:31]) == ("no-lists", "homeport -e production setup   "), words
+    world.host_file.write_text(lists.replace(str(world.live), str(world.root / "elsewhere")))
+    for words in changing:
+        assert world.json(*words, ok=(3,))["code"] == "roots", words
+    world.host_file.write_text(lists + "observe = true\n")
+    for words in changing:
+        assert world.json(*words, ok=(3,))["code"] == "observe", words
+    assert live.read_text() == "again\n"
+    assert world.json("accept", "site/a.txt", "--because", "known", "--until", "7d")["accepted"], "it writes nothing live"

@@ -19,6 +19,7 @@ from homeport.doors.permits import Permits
 from homeport.doors.rescues import RescueBox
 from homeport.doors.shell import LocalShell
 from homeport.doors.store import SqliteStore
+from homeport.model.config import HostConfig
 from homeport.model.errors import Refused
 from homeport.model.live import Difference, Recorded, Scan, SyncPlan, SyncResult, Target
 from homeport.model.patterns import Matcher, effective_protect
@@ -118,7 +119,8 @@ class Host:
         clock = SystemClock()
         store = SqliteStore(str(state / "homeport.db"), clock)
         box = RescueBox(self.mirror, store, clock)
-        return store, box, LiveTargets(str(state), "shop", environment, self.mirror, store, box, clock, Permits(None))
+        permits = Permits(HostConfig(name="host-1", environments=[environment], roots=[str(self.root)]))
+        return store, box, LiveTargets(str(state), "shop", environment, self.mirror, store, box, clock, permits)
 
     def make_target(self, *, protect: tuple[str, ...] = (), unprotect: tuple[str, ...] = (), source: str = "api",
                     mutable: tuple[str, ...] = (), in_place: tuple[str, ...] = (), outputs: tuple[str, ...] = (),

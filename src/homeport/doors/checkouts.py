@@ -61,7 +61,7 @@ class Checkouts:
     @contextmanager
     def _opened(self, target: Target) -> Iterator[tuple[int, tuple[int, int]]]:
         """(descriptor of `.git`, its owner). Raises Refused for what is no checkout to be moved just now."""
-        self._permits.folder(target.path)
+        self._permits.changing(target.path)
         root = open_root(target.path)
         if root is None:
             raise Refused("the live folder is not there", where=target.path, next="homeport drift", code="checkout")

@@ -50,7 +50,7 @@ class LiveTargets:
 
     def meet(self, target: Target, branch: str, *, observe: bool = False) -> Recorded:
         """As `Targets.meet`. A lost index is made anew from the recorded tree, so that everything is compared again."""
-        self._permits.folder(target.path)
+        (self._permits.folder if observe else self._permits.changing)(target.path)
         record = self._store.target(target.name)
         if record is not None and record.syncing is not None and not observe:
             self._settle(target, wait=False)
@@ -70,6 +70,7 @@ class LiveTargets:
 
     def meet_anew(self, target: Target, branch: str) -> Recorded:
         """Forgets what was recorded and meets the folder as for the first time (`homeport record --anew`)."""
+        self._permits.folder(target.path)
         with self._root(target.path) as root, self._book.index(target).hold():
             if root is not None:
                 refuse_foreign_claim(root, target.path, self._book.claim(target))
@@ -169,6 +170,7 @@ class LiveTargets:
             return ()
         index = self._book.index(target)
         try:
+            self._permits.changing(target.path)
             with index.hold():
                 mended = mend(root, self._git.listing(self._book.record(target).tree), owner)
                 if mended:
@@ -273,6 +275,7 @@ class LiveTargets:
         return save
 
     def _settle(self, target: Target, *, wait: bool) -> tuple[str, ...]:
+        self._permits.changing(target.path)
         with self._book.index(target).hold(wait=wait) as held, self._root(target.path) as root:
             if not held:
                 return ()
@@ -301,7 +304,7 @@ class LiveTargets:
 
     @contextmanager
     def _made_root(self, target: Target) -> Iterator[int]:
-        self._permits.folder(target.path)
+        self._permits.changing(target.path)
         if not os.path.lexists(target.path):
             owner = owner_named(target.owner)
             try:

@@ -15,11 +15,25 @@ from homeport.model.running import ImageRuntime, Inside, Restarted, Runtime, Uni
 
 
 class Permits:
-    """Without a host file everything that this user may do is allowed. As root an empty list allows nothing;
-    for another user it does not limit."""
+    """Without a host file everything that this user may do is allowed, and root changes nothing. As root an empty list
+    allows nothing; for another user it does not limit."""
 
-    def __init__(self, host: HostConfig | None) -> None:
+    def __init__(self, host: HostConfig | None, environment: str = "") -> None:
         self._host = host
+        self._environment = environment
+
+    def lists(self) -> None:
+        """Raises Refused (code `no-lists`) for root on a machine without a host file: nothing would limit it."""
+        if self._host is None and os.geteuid() == 0:
+            named = f" -e {self._environment}" if self._environment else ""
+            raise Refused("as root, homeport works only within the lists of a host file, and there is none",
+                          where=f"host {os.uname().nodename}", next=f"homeport{named} setup   (writes it, and shows it)",
+                          code="no-lists")  # fmt: skip
+
+    def changing(self, path: str) -> None:
+        """As `folder`, before something below it is written or removed; code `no-lists` too."""
+        self.lists()
+        self.folder(path)
 
     def folder(self, path: str) -> None:
         """Raises Refused (code `roots`) for a live folder that does not lie below one of the `roots`."""

@@ -156,7 +156,7 @@ def _unmerged(target: TargetWork, tools: Tools, judge: Judge, paths: set[str]) -
     deeds = (path_deed(action, target.target, path, False) for path in found for action in ("try", "write", "delete"))
     if any(judge.says(deed).effect == "review" for deed in deeds):
         with suppress(HomeportError):
-            tools.site.git.fetch()
+            tools.site.git.fetch(tools.shell)
         return _off_branch(target, tools)
     return found
 
@@ -183,6 +183,17 @@ def path_deed(action: Any, target: Target, path: str, reviewed: bool) -> Deed:
 
 
 # Verbs that act at once.
+
+
+def refuse_onlooker(site: Site) -> None:
+    """Raises Refused where nothing live is to be changed: `no-lists` for root without a host file, `observe`."""
+    site.permits.lists()
+    if site.host_config is not None and site.host_config.observe:
+        raise Refused(f"host {site.host} only observes", where="host.toml: observe = true",
+                      next="homeport setup --no-observe", code="observe")  # fmt: skip
+    if site.env.observe:
+        raise Refused(f"environment {site.environment} only observes", where="observe = true",
+                      next="homeport drift", code="observe")  # fmt: skip
 
 
 def putting_back(target: Target, differences: Sequence[Difference]) -> list[Deed]:

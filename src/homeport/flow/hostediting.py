@@ -31,10 +31,11 @@ TIMEOUT = 60.0
 def edit(site: Site, path: str, source: Source, because: str, by: str, on_line: OnLine) -> dict[str, Any]:
     """The answer of `homeport hostfile edit --json`.
 
-    Raises Refused (codes `no-hostfile`, `hostfiles`, `hostfile-changed`, `changing` and those of rules), Failed
-    (`validate`, `reload`: the old content is in place), InfrastructureFault.
+    Raises Refused (codes `no-lists`, `observe`, `no-hostfile`, `hostfiles`, `hostfile-changed`, `changing` and those of
+    rules), Failed (`validate`, `reload`: the old content is in place), InfrastructureFault.
     """
     entry = find(site, path)
+    guarding.refuse_onlooker(site)
     allowed(site, [entry.path], "hostfile edit")
     settle(site, on_line)
     state, held, why = look(site, entry, site.host_history.latest())

@@ -184,6 +184,7 @@ def discard_paths(site: Site, paths: Sequence[str], by: str = "") -> dict[str, A
     """Puts chosen paths back to what was recorded; the bytes that were there are rescued first."""
     done: list[str] = []
     rescued: list[str] = []
+    guarding.refuse_onlooker(site)
     with site.lock.hold(wait=False):
         for _, target in targets_of(site, []):
             local = [relative for p in paths if (relative := below(target, p)) is not None]

@@ -38,6 +38,7 @@ def put_back(site: Site, id: str, by: str = "") -> dict[str, Any]:
     if target is None:
         raise Refused(f"service {rescue.service} has no live folder here any more", where=printable(rescue.path),
                       next=f"homeport rescue restore {id} --to FILE", code="no-target")  # fmt: skip
+    guarding.refuse_onlooker(site)
     guarding.check(site, guarding.writing(target, [rescue.path]), "rescue restore")
     with site.lock.hold(wait=False):
         site.targets.meet(target, site.env.branch)

@@ -366,6 +366,10 @@ class HostLists(Protocol):
         """Code `hostfiles`."""
         ...
 
+    def lists(self) -> None:
+        """Code `no-lists`: root changes nothing on a machine without a host file."""
+        ...
+
 
 
 class Clock(Protocol):

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-
 from msgspec.structs import replace
 
 from homeport.decide import checking, layout
 from homeport.flow import tries
 from homeport.flow.goals import service_now, with_environment
+from homeport.flow.guarding import refuse_onlooker
 from homeport.flow.work import ServiceWork, Tools, Work
 from homeport.model.config import Config
 from homeport.model.deploys import ServiceRecord
@@ -31,7 +30,7 @@ def fetch_commit(work: Work, tools: Tools) -> Work:
     elif work.deploy.attempts > 1 and work.deploy.sha is not None:
         sha = work.deploy.sha
     else:
-        site.git.fetch()
+        site.git.fetch(tools.shell)
         sha = site.git.resolve(request.ref) if request.ref else site.git.tip(site.env.branch)
     if request.kind != "try" and not site.git.reaches(site.env.branch, sha):
         raise Refused(
@@ -126,16 +125,7 @@ def _refuse_held(work: Work, tools: Tools) -> None:
 def pass_gate(work: Work, tools: Tools) -> Work:
     """Blocks, observation and what this version cannot do: said before anything is touched."""
     site = tools.site
-    if site.host_config is None and os.geteuid() == 0:
-        raise Refused("as root, homeport works only within the lists of a host file, and there is none",
-                      where=f"host {site.host}", next=f"homeport -e {site.environment} setup   (writes it, and shows it)",
-                      code="no-lists")  # fmt: skip
-    if site.host_config is not None and site.host_config.observe:
-        raise Refused(f"host {site.host} only observes", where="host.toml: observe = true",
-                      next="homeport setup --no-observe", code="observe")  # fmt: skip
-    if site.env.observe:
-        raise Refused(f"environment {site.environment} only observes", where="observe = true",
-                      next="homeport drift", code="observe")  # fmt: skip
+    refuse_onlooker(site)
     _refuse_held(work, tools)
     if work.deploy.request.kind != "live":
         for block in site.store.blocks():
