@@ -8,11 +8,13 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 import click
 import pytest
 
+from homeport.cli.anywhere import in_front
 from homeport.cli.main import cli
 from homeport.decide import checking
 from homeport.decide.loading import load, load_host
@@ -79,7 +81,7 @@ def typed(line: str) -> Iterator[str]:
 
 def parse(argv: list[str]) -> None:
     """Parses as click would, without running anything. Raises click's own errors."""
-    context = cli.make_context("homeport", list(argv))
+    context = cli.make_context("homeport", [*chain(*in_front(cli, argv))])
     command: click.Command = cli
     rest = [*context._protected_args, *context.args]
     while isinstance(command, click.Group) and rest:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from typing import TYPE_CHECKING
@@ -91,7 +92,7 @@ def rollback(options: Options, to: str | None, on_drift: str | None, allow_mass_
     \b
     Example:
       homeport rollback
-      homeport rollback d-20260102-1
+      homeport rollback 20260102t101500-1a2b
     """
     from homeport.flow.blocking import commit_named
 
@@ -101,7 +102,7 @@ def rollback(options: Options, to: str | None, on_drift: str | None, allow_mass_
             found = site.store.deploy(to)
             if found is not None:
                 request = msgspec.structs.replace(request, from_deploy=found.id)
-            elif to.startswith("d-"):
+            elif re.match(r"\d{8}t\d{6}", to):
                 raise Refused(f"there is no deploy {to}", where=f"environment {site.environment}",
                               next="homeport history", code="no-deploy")  # fmt: skip
             else:

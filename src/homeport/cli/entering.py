@@ -27,7 +27,7 @@ def ssh_entry(options: Options, name: str) -> None:
     words = entering.words_of(os.environ.get("SSH_ORIGINAL_COMMAND"))
     os.chdir("/")
     sys.argv = ["homeport", *words]
-    raise click.exceptions.Exit(run(words, before=lambda: _allow(words, name, options)))
+    raise click.exceptions.Exit(run(words, before=lambda given: _allow(given, name, options)))
 
 
 def _allow(words: list[str], name: str, options: Options) -> None:

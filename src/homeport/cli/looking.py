@@ -54,7 +54,7 @@ def show(options: Options, deploy: str) -> None:
 
     \b
     Example:
-      homeport show d-20260102-1
+      homeport show 20260102t101500-1a2b
     """
     from homeport.cli.show import results
 
@@ -80,7 +80,7 @@ def logs(options: Options, name: str | None, follow: bool, lines: int) -> None:
     \b
     Example:
       homeport logs api -f
-      homeport logs d-20260102-1
+      homeport logs 20260102t101500-1a2b
     """
     with options.site() as site:
         if name is not None and name in site.config.services:

@@ -127,11 +127,14 @@ def cli(ctx: click.Context, folder: str, project: str | None, environment: str |
         as_json: bool, quiet: bool, verbose: bool, caller: str | None) -> None:  # fmt: skip
     """Keeps a git repository and the servers that run it in step, in both directions.
 
+    The options below may stand before the verb or after it.
+
     \b
     Example:
       homeport plan
       homeport deploy
       homeport drift
+      homeport status -e staging --json
     """
     options = Options(folder=folder, project=project, environment=environment, host=host, json=as_json, quiet=quiet,
                       verbose=verbose, words=ctx.meta.get(WORDS, ()))  # fmt: skip
@@ -151,14 +154,18 @@ def main() -> None:
     sys.exit(run(sys.argv[1:]))
 
 
-def run(argv: list[str], before: Callable[[], None] | None = None) -> int:
-    """Carries out one command line, after `before` had nothing against it; the exit code. Errors are told, none is
-    raised."""
+def run(argv: list[str], before: Callable[[list[str]], None] | None = None) -> int:
+    """Carries out one command line, after `before` had nothing against it as it will be parsed; the exit code. Errors
+    are told, none is raised."""
+    from homeport.cli.anywhere import in_front
+
     json = "--json" in argv
     try:
+        options, words = in_front(cli, argv)
+        json = "--json" in options or (json and words[:1] != [] and words[0] not in VERBS)
         if before is not None:
-            before()
-        return _carried_out(argv)
+            before([*options, *words])
+        return _carried_out([*options, *words])
     except click.exceptions.Exit as ended:
         return ended.exit_code
     except BrokenPipeError:
