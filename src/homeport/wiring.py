@@ -331,12 +331,15 @@ def _follow(git: Mirror, store: SqliteStore, origin: str) -> None:
 
     Raises StateFault (code `other-origin`).
     """
+    patience, git.patience = git.patience, min(git.patience, 10.0)
     try:
         with suppress(InfrastructureFault):
             git.fetch()
     except HomeportError:
         store.close()
         raise
+    finally:
+        git.patience = patience
     store.set_meta("repo", origin)
 
 

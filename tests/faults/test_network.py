@@ -1,11 +1,14 @@
-"""An origin that takes the call and never answers, and a git that is killed in the middle of a fetch: the old version
-keeps serving, no commit is blocked, nothing is left running (P5, P6)."""
+"""An origin that takes the call and never answers, over https and over ssh, cancelled, given up or killed in the middle of
+a fetch: the old version keeps serving, no commit is blocked, nothing is left running (P5, P6)."""
 
 from __future__ import annotations
 
+import fcntl
+import json
 import os
 import signal
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,28 +20,33 @@ from tests.scenarios.telling import deployed, mended, picture
 
 
 @pytest.fixture
-def silence(world: World) -> Iterator[str]:
-    """The address of an origin that takes connections and says nothing; the world's origin until `mend`."""
+def silent(world: World) -> Iterator[int]:
+    """The port of a server that takes connections and says nothing; a new version is to be fetched."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         listening.listen(16)
-        address = f"https://127.0.0.1:{listening.getsockname()[1]}/shop.git"
         deployed(world)
         world.publish({"site/a.txt": "two\n"})
-        world.git("remote", "set-url", "origin", address)
         world.more["no_proxy"] = "127.0.0.1"
-        yield address
+        yield listening.getsockname()[1]
 
 
-def fetches(address: str) -> list[int]:
-    """Processes of git that talk with that address."""
+def comes_from(world: World, origin: str) -> None:
+    """The origin is there from now on, and homeport knows that."""
+    world.git("remote", "set-url", "origin", origin)
+    world.sql(f"UPDATE meta SET value = '{origin}' WHERE key = 'repo'")
+
+
+def fetches(port: int) -> list[int]:
+    """Processes that talk, or would, with that port of a silent origin."""
     found = []
     for folder in Path("/proc").iterdir():
         try:
-            if folder.name.isdigit() and address.encode() in (folder / "cmdline").read_bytes():
-                found.append(int(folder.name))
+            command = (folder / "cmdline").read_bytes() if folder.name.isdigit() else b""
         except OSError:
             continue
+        if b"127.0.0.1" in command and str(port).encode() in command:
+            found.append(int(folder.name))
     return found
 
 
@@ -49,23 +57,66 @@ def mend(world: World) -> None:
     assert world.text("site/a.txt") == "two\n"
 
 
-def test_an_origin_that_never_answers_is_given_up(world: World, silence: str) -> None:
+ORIGINS = {"https": "https://127.0.0.1:{}/shop.git", "ssh": "ssh://git@127.0.0.1:{}/shop.git"}
+
+
+@pytest.mark.parametrize("over", [*ORIGINS, "a mirror that another environment fetches into"])
+def test_a_cancel_ends_a_fetch_that_hangs_at_once(world: World, silent: int, over: str) -> None:
     before = picture(world.live)
+    with open(world.state / "shop/repo.git/homeport.lock") as lock:
+        if over in ORIGINS:
+            comes_from(world, ORIGINS[over].format(silent))
+        else:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        running = world.start("--json", "deploy")
+        if over in ORIGINS:
+            eventually(lambda: len(fetches(silent)) > 1, "git and what it talks through wait for the origin")
+        else:
+            eventually(lambda: "fetch" in str(world.json("status")["running"]), "the deploy waits for the mirror")
+        asked = time.monotonic()
+        cancelled = world.homeport("--json", "cancel").last
+        said, _ = running.communicate(timeout=60)
+        assert time.monotonic() - asked < 10
+    assert not fetches(silent), "nothing of the fetch runs on"
+    last = json.loads(said.splitlines()[-1])
+    assert (running.returncode, last["status"], cancelled["status"]) == (6, "cancelled", "cancelled")
+    assert picture(world.live) == before
+    assert world.json("history")["deploys"][0]["status"] == "cancelled"
+    mend(world)
+
+
+def test_a_fetch_that_a_killed_runner_left_is_ended_by_the_next_command(world: World, silent: int) -> None:
+    comes_from(world, ORIGINS["https"].format(silent))
+    running = world.start("deploy")
+    eventually(lambda: len(fetches(silent)) > 1, "git waits for the origin")
+    world.kill_homeport()
+    running.communicate(timeout=60)
+    assert fetches(silent)
+    world.homeport("drift")
+    assert not fetches(silent)
+    assert world.json("history")["deploys"][0]["status"] == "failed"
+    mend(world)
+
+
+def test_an_origin_that_never_answers_is_given_up(world: World, silent: int) -> None:
+    before = picture(world.live)
+    comes_from(world, ORIGINS["https"].format(silent))
     world.host_file.write_text(world.host_file.read_text() + '[limits]\nfetch = "1s"\n')
     done = world.homeport("--json", "deploy", ok=(1,))
     assert "longer than 1 s" in done.stdout, done.stdout
     assert picture(world.live) == before
-    assert not fetches(silence), "nothing of the fetch runs on"
+    assert not fetches(silent), "nothing of the fetch runs on"
     mend(world)
 
 
-def test_a_git_that_is_killed_in_the_middle_of_a_fetch_blocks_nothing(world: World, silence: str) -> None:
+def test_a_git_that_is_killed_in_the_middle_of_a_fetch_blocks_nothing(world: World, silent: int) -> None:
     before = picture(world.live)
+    comes_from(world, ORIGINS["https"].format(silent))
     running = world.start("--json", "deploy")
     killed: set[int] = set()
 
     def ended() -> bool:
-        for pid in fetches(silence):
+        for pid in fetches(silent):
             killed.add(pid)
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
@@ -77,3 +128,26 @@ def test_a_git_that_is_killed_in_the_middle_of_a_fetch_blocks_nothing(world: Wor
     assert running.returncode == 1
     assert picture(world.live) == before
     mend(world)
+
+
+def test_a_verb_that_looks_waits_only_briefly_for_a_new_origin() -> None:
+    """`status` and `cancel` in a checkout whose origin was changed ask the new one whose it is, once."""
+    from homeport import wiring
+
+    seen: list[float] = []
+
+    class Slow:
+        patience = 900.0
+
+        def fetch(self) -> None:
+            seen.append(self.patience)
+
+    class Book:
+        told: dict[str, str] = {}
+
+        def set_meta(self, key: str, value: str) -> None:
+            self.told[key] = value
+
+    mirror, book = Slow(), Book()
+    wiring._follow(mirror, book, "https://192.0.2.1/shop.git")  # type: ignore[arg-type]
+    assert (seen, mirror.patience, book.told) == ([10.0], 900.0, {"repo": "https://192.0.2.1/shop.git"})

@@ -7,6 +7,7 @@ import fcntl
 import os
 import re
 import shlex
+import time
 from collections.abc import Iterator, Mapping, Sequence
 
 from homeport.doors.git_read import EMPTY_TREE, MirrorReader
@@ -69,24 +70,25 @@ class Mirror(MirrorReader):
         mirror._verify()
         return mirror
 
-    def fetch(self) -> None:
+    def fetch(self, shell: Shell | None = None) -> None:
         """As `Git.fetch`. Never touches refs/homeport."""
+        cmd = GitCommand(self.path, shell) if shell is not None else self.cmd
         local = self._check_origin()
         args = (
             "-c", f"protocol.file.allow={'always' if local else 'never'}",
             "fetch", "--quiet", "--prune", "--no-tags", "--no-write-fetch-head", "--no-auto-gc",
             "--no-recurse-submodules", "--", self.origin, *_REFS,
         )  # fmt: skip
-        with self._writing():
+        with self._writing(cmd.shell):
             last = self.cmd.code("config", "--get", "homeport.origin").stdout.decode("utf-8", "replace").strip()
             if last and last != self.origin:
-                self._refuse_unrelated(last, args[:2])
-            done = self._fetch_once(args)
+                self._refuse_unrelated(last, args[:2], cmd)
+            done = self._fetch_once(args, cmd)
             if not done.code and last != self.origin:
                 self.cmd.run("config", "homeport.origin", self.origin)
             if done.code and b".lock" in done.stderr:
                 self._clear_stale_locks()
-                done = self._fetch_once(args)
+                done = self._fetch_once(args, cmd)
         if done.code:
             said = _HIDDEN.sub("", told(done.stderr))
             if "fsck error" in said:
@@ -249,14 +251,14 @@ class Mirror(MirrorReader):
         except OSError:
             return False
 
-    def _refuse_unrelated(self, last: str, protocol: tuple[str, ...]) -> None:
+    def _refuse_unrelated(self, last: str, protocol: tuple[str, ...], cmd: GitCommand) -> None:
         """An origin may move; another project of the same name must not take this mirror over.
 
         Raises StateFault (code `other-origin`) when the new origin shares no first commit with what is here.
         """
         aside = "refs/homeport/moved"
         quietly = ("--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-gc", "--no-recurse-submodules")
-        done = self._fetch_once((*protocol, "fetch", *quietly, "--", self.origin, f"+refs/heads/*:{aside}/*"))
+        done = self._fetch_once((*protocol, "fetch", *quietly, "--", self.origin, f"+refs/heads/*:{aside}/*"), cmd)
         roots = [set(self.cmd.run("rev-list", "--max-parents=0", f"--glob={where}").split())
                  for where in ("refs/heads", aside)]  # fmt: skip
         names = self.cmd.run("for-each-ref", "--format=delete %(refname)", aside)
@@ -303,9 +305,10 @@ class Mirror(MirrorReader):
             raise self._fault("the origin is a shallow clone, which lacks history that homeport needs", "shallow")
         return local
 
-    def _fetch_once(self, args: Sequence[str]) -> Completed:
+    def _fetch_once(self, args: Sequence[str], cmd: GitCommand) -> Completed:
+        env = network_environment()
         try:
-            return self.cmd.code(*args, ok=range(256), timeout=self.patience, env=network_environment())
+            return cmd.code(*args, ok=range(256), timeout=self.patience, env=env, interruptible=True)
         except InfrastructureFault as fault:
             raise self._fault(_HIDDEN.sub("", fault.what), fault.code) from None
 
@@ -318,15 +321,19 @@ class Mirror(MirrorReader):
         return _HIDDEN.sub("", printable(self.origin))
 
     @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        """Held by every writer of refs: another environment of the project may fetch at the same moment."""
+    def _writing(self, shell: Shell | None = None) -> Iterator[None]:
+        """Held by every writer of refs: another environment of the project may fetch at the same moment, from an origin
+        that does not answer. With the shell of a deploy the wait ends when that is cancelled (Cancelled)."""
         try:
             handle = os.open(os.path.join(self.path, "homeport.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as fault:
             raise InfrastructureFault(f"the mirror cannot be locked: {fault.strerror}", where=self.path,
                                       next=f"df -h {self.path}", code="lock") from fault  # fmt: skip
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            if shell is None:
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            else:
+                _lock_patiently(handle, shell, self.path)
             yield
         finally:
             os.close(handle)
@@ -340,3 +347,13 @@ class Mirror(MirrorReader):
         for name in ("packed-refs.lock", "shallow.lock"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(self.path, name))
+
+
+def _lock_patiently(handle: int, shell: Shell, where: str) -> None:
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            shell.go_on(where)
+            time.sleep(0.05)

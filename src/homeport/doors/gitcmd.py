@@ -82,8 +82,9 @@ class GitCommand:
         ok: Iterable[int] = (0, 1),
         timeout: float = 120,
         env: Mapping[str, str] | None = None,
+        interruptible: bool = False,
     ) -> Completed:
-        """As `run`, with the exit status: for commands whose status 1 is an answer."""
+        """As `run`, with the exit status: for commands whose status 1 is an answer; `interruptible` as for `Shell.run`."""
         whole = {**_ENVIRONMENT, "PATH": os.environ.get("PATH", os.defpath), "GIT_DIR": self.git_dir}
         if index is not None:
             whole["GIT_INDEX_FILE"] = os.path.abspath(index)
@@ -92,4 +93,5 @@ class GitCommand:
         whole.update(env or {})
         cwd = os.path.abspath(work_tree) if work_tree is not None else self.git_dir
         cwd = cwd if os.path.isdir(cwd) else "/"
-        return self.shell.run((*_PREFIX, *args), cwd=cwd, env=whole, input=input, timeout=timeout, ok=ok)
+        return self.shell.run((*_PREFIX, *args), cwd=cwd, env=whole, input=input, timeout=timeout, ok=ok,
+                              interruptible=interruptible)  # fmt: skip

@@ -31,6 +31,9 @@ LINGER = 1.0
 """Seconds that a child may hold the output after the command itself ended."""
 TICK = 0.1
 """Seconds between two looks at the deadline and the cancel."""
+_TOOL = "tool:"
+"""Before the deploy in the mark of its tools. Only a crash leaves one: else nobody looks for them, since an ssh that a
+fetch started may be kept for others (`ControlPersist`)."""
 
 
 class LocalShell:
@@ -50,23 +53,29 @@ class LocalShell:
 
     def run(
         self, argv: Sequence[str], *, cwd: str | None = None, env: Mapping[str, str] | None = None,
-        input: bytes | None = None, timeout: float | None = 60.0, ok: Iterable[int] = (0,), at_terminal: bool = False,
+        input: bytes | None = None, timeout: float | None = 60.0, ok: Iterable[int] = (0,), interruptible: bool = False,
+        at_terminal: bool = False,
     ) -> Completed:  # fmt: skip
         """As `Shell.run`; at the deadline the whole process group is killed. With `at_terminal` it stays in the
         terminal's own group, so that it can ask there and Ctrl-C ends it."""
         name = os.path.basename(argv[0])
+        whole = dict(env) if env is not None else scrubbed()
+        if interruptible and self._deploy is not None:
+            whole[MARK] = f"{_TOOL}{self._deploy}:"
         try:
             child = subprocess.Popen(
-                list(argv), cwd=cwd, env=dict(env) if env is not None else scrubbed(),
-                stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
+                list(argv), cwd=cwd, env=whole, stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
                 stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=not at_terminal,
             )  # fmt: skip
         except (OSError, ValueError) as fault:
-            raise _not_started(name, fault, env if env is not None else scrubbed()) from fault
+            raise _not_started(name, fault, whole) from fault
         with child:
             try:
-                stdout, stderr = child.communicate(input, timeout)
+                stdout, stderr = (self._patiently(child, timeout, _shown(argv)) if interruptible and input is None
+                                  else child.communicate(input, timeout))  # fmt: skip
             except BaseException as fault:
+                if interruptible:
+                    _end_politely(child.pid)
                 child.kill() if at_terminal else _signal_group(child.pid, signal.SIGKILL)
                 child.wait()
                 if not isinstance(fault, subprocess.TimeoutExpired):
@@ -82,6 +91,20 @@ class LocalShell:
             )  # fmt: skip
         return Completed(argv=tuple(argv), code=child.returncode, stdout=stdout, stderr=stderr)
 
+    def _patiently(self, child: subprocess.Popen[bytes], timeout: float | None, where: str) -> tuple[bytes, bytes]:
+        """What it printed, once it has ended. Raises TimeoutExpired, and Cancelled soon after the deploy is cancelled."""
+        deadline = time.monotonic() + (timeout if timeout is not None else float("inf"))
+        while True:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return child.communicate(timeout=TICK)
+            self.go_on(where)
+            if time.monotonic() >= deadline:
+                raise subprocess.TimeoutExpired(child.args, timeout or 0.0)
+
+    def go_on(self, where: str) -> None:
+        if self._cancelled():
+            raise Cancelled("the deploy is being cancelled", where=where)
+
     def job(self, job: Job, on_line: OnLine) -> Completed:
         """As `Shell.job`. Whatever the command started is dead when this returns after a timeout or a cancel,
         except with an empty `HOMEPORT_JOB` in `job.env`: then only the process group is.
@@ -89,8 +112,7 @@ class LocalShell:
         A command that cannot be started ends with 127 and a line that says why. Raises Failed (code `user`)
         when it cannot run as the user it names.
         """
-        if self._cancelled():
-            raise Cancelled("the deploy is being cancelled", where=job.label)
+        self.go_on(job.label)
         if job.user is not None and self._permits is not None:
             self._permits.user(job.user)
         mark = f"{self._deploy or '-'}:{os.urandom(8).hex()}"
@@ -127,9 +149,9 @@ class LocalShell:
     def cannot_stand(self) -> str:
         return namespaces.why_not(self)
 
-    def end_jobs_of(self, deploy: str) -> int:
+    def end_jobs_of(self, deploy: str, *, crashed: bool = False) -> int:
         """As `Shell.end_jobs_of`; never this very process."""
-        return kill_marked(f"{deploy}:", exact=False)
+        return kill_marked(f"{deploy}:", exact=False) + (kill_marked(f"{_TOOL}{deploy}:", exact=True) if crashed else 0)
 
 
 class Conversation:
@@ -311,6 +333,18 @@ def _as_user(job: Job, argv: list[str]) -> list[str]:
 def _signal_group(group: int, number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)
+
+
+def _end_politely(pid: int) -> None:
+    """SIGTERM to the group of a child, and up to `GRACE` for it to take its files away; it is not reaped yet."""
+    with contextlib.suppress(OSError), contextlib.closing(selectors.DefaultSelector()) as selector:
+        ended = os.pidfd_open(pid)
+        try:
+            selector.register(ended, selectors.EVENT_READ)
+            _signal_group(pid, signal.SIGTERM)
+            selector.select(GRACE)
+        finally:
+            os.close(ended)
 
 
 def _not_started(name: str, fault: Exception, env: Mapping[str, str]) -> InfrastructureFault:

@@ -126,7 +126,7 @@ def recover(site: Site) -> None:
         return
     tools = tools_for(site, crashed.id)
     try:
-        tools.shell.end_jobs_of(crashed.id)
+        tools.shell.end_jobs_of(crashed.id, crashed=True)
         stage = crashed.stage or "start"
         tools.notice(crashed.id, f"the runner died in {stage}", level="warning", code="crashed")
         work = Work(deploy=crashed, config=site.config, sha=crashed.sha)

@@ -67,13 +67,18 @@ class Shell(Protocol):
 
     def run(
         self, argv: Sequence[str], *, cwd: str | None = None, env: Mapping[str, str] | None = None,
-        input: bytes | None = None, timeout: float | None = 60.0, ok: Iterable[int] = (0,),
+        input: bytes | None = None, timeout: float | None = 60.0, ok: Iterable[int] = (0,), interruptible: bool = False,
     ) -> Completed:
         """Runs a tool of homeport's own (git, pm2 ...) and collects what it prints.
 
-        `env` is the whole environment; None means a scrubbed one (PATH, HOME, LANG=C.UTF-8).
-        Raises InfrastructureFault when it cannot be started, times out, or ends with a status not in `ok`.
+        `env` is the whole environment; None means a scrubbed one (PATH, HOME, LANG=C.UTF-8). An `interruptible` one
+        ends when the deploy is cancelled, and is ended by who recovers the deploy after a crash.
+        Raises InfrastructureFault when it cannot be started, times out, or ends with a status not in `ok`; Cancelled.
         """
+        ...
+
+    def go_on(self, where: str) -> None:
+        """Raises Cancelled when the deploy is being cancelled."""
         ...
 
     def job(self, job: Job, on_line: OnLine) -> Completed:
@@ -87,8 +92,9 @@ class Shell(Protocol):
         """Why jobs cannot have their folder at another path on this machine; empty when they can."""
         ...
 
-    def end_jobs_of(self, deploy: str) -> int:
-        """Kills every process that a job of this deploy left behind, after a crash too; returns how many."""
+    def end_jobs_of(self, deploy: str, *, crashed: bool = False) -> int:
+        """Kills every process that a job of this deploy left behind; returns how many. After a crash also the tools
+        that were at work."""
         ...
 
 
