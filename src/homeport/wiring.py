@@ -327,7 +327,7 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
 
 def _follow(git: Mirror, store: SqliteStore, origin: str) -> None:
     """The checkout names another origin than before: it may have moved, but another project of the same name must not
-    be shown, or deploy, what is this one's. One that cannot be reached now is tried again by whoever fetches.
+    be shown, or deploy, what is this one's. One that cannot be reached now, or soon, is tried again by whoever fetches.
 
     Raises StateFault (code `other-origin`).
     """

@@ -103,8 +103,9 @@ class Git(Protocol):
 
     path: str
 
-    def fetch(self) -> None:
-        """Brings heads and tags from the origin. Raises InfrastructureFault."""
+    def fetch(self, shell: Shell | None = None) -> None:
+        """Brings heads and tags from the origin. Raises InfrastructureFault; with the shell of a deploy Cancelled, as
+        soon as that deploy is cancelled."""
         ...
 
     def use_ssh(self, command: str) -> None:
