@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import sqlite3
@@ -60,7 +61,7 @@ def from_processes(path: str, refs: list[str | None]) -> list[tuple[str, bool]]:
 
 def test_the_file_is_private_and_durable(store: SqliteStore, path: str) -> None:
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
-    with sqlite3.connect(path) as other:
+    with contextlib.closing(sqlite3.connect(path)) as other, other:
         assert other.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     other.close()
     assert store._db.one("PRAGMA synchronous")[0] == 2
@@ -280,7 +281,7 @@ def empty(path: str) -> None:
 
 def foreign(path: str) -> None:
     os.unlink(path)
-    with sqlite3.connect(path) as other:
+    with contextlib.closing(sqlite3.connect(path)) as other, other:
         other.execute("CREATE TABLE things (name TEXT)")
     other.close()
 

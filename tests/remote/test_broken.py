@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -106,7 +107,7 @@ def test_ctrl_c_cancels_there_and_a_second_one_leaves_it_running(building: tuple
 
 
 def asked_to_cancel(machine: Machine) -> bool:
-    with sqlite3.connect(f"file:{machine.state}/shop/production/homeport.db?mode=ro", uri=True) as database:
+    with contextlib.closing(sqlite3.connect(f"file:{machine.state}/shop/production/homeport.db?mode=ro", uri=True)) as database, database:
         query = "SELECT count(*) FROM deploys WHERE state <> 'done' AND cancel_by IS NOT NULL"
         (asked,) = database.execute(query).fetchone()
     return bool(asked)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 import subprocess
 
@@ -306,7 +307,7 @@ def test_two_projects_of_one_name_do_not_share_a_state(world: World) -> None:
     for verb in ("deploy", "plan", "status", "history"):
         said = fault(world, verb, code=2, cwd=work)
         assert str(world.origin) in said and str(other) in said
-    with sqlite3.connect(world.state / "shop/production/homeport.db") as state:
+    with contextlib.closing(sqlite3.connect(world.state / "shop/production/homeport.db")) as state, state:
         assert state.execute("SELECT value FROM meta WHERE key = 'repo'").fetchone() == (str(world.origin),)
     state.close()
     assert picture(world.live) == before

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sqlite3
@@ -66,14 +67,14 @@ def test_a_damaged_database_stops_every_verb_and_moved_aside_the_deploy_works(
 
 
 def test_a_database_of_a_newer_version_is_left_as_it_is(world: World, database: Path) -> None:
-    with sqlite3.connect(database) as connection:
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
         connection.execute("INSERT INTO schema_migrations VALUES (999, '0999_later.sql', '2030-01-01')")
     connection.close()
     before = picture(world.live)
     for verb in ("deploy", "status", "plan"):
         assert "newer" in fault(world, verb, code=2)
     assert picture(world.live) == before
-    with sqlite3.connect(database) as connection:
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
         connection.execute("DELETE FROM schema_migrations WHERE number = 999")
     connection.close()
     mended(world)

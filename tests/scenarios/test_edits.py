@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -109,7 +110,7 @@ def test_a_plan_records_nothing(edited: World) -> None:
     database = edited.state / "shop/production/homeport.db"
     import sqlite3
 
-    with sqlite3.connect(database) as connection:
+    with contextlib.closing(sqlite3.connect(database)) as connection, connection:
         assert connection.execute("SELECT count(*) FROM edits").fetchone() == (0,)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sqlite3
 
@@ -107,7 +108,8 @@ def test_the_database_can_be_checked_and_copied(web: World) -> None:
     web.homeport("db", "check")
     copy = web.root / "copy.db"
     web.homeport("db", "backup", str(copy))
-    assert sqlite3.connect(copy).execute("SELECT count(*) FROM deploys").fetchone() == (1,)
+    with contextlib.closing(sqlite3.connect(copy)) as saved:
+        assert saved.execute("SELECT count(*) FROM deploys").fetchone() == (1,)
     web.homeport("db", "backup", str(copy), ok=(2, 3))
 
 
