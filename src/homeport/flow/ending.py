@@ -31,6 +31,12 @@ def ended(work: Work, tools: Tools, status: Status, fault: HomeportError | None 
     )  # fmt: skip
 
 
+def noted(deploy: Deploy, fault: HomeportError) -> Deploy:
+    """The row of a deploy that failed and is about to be undone: whoever goes on after a crash knows why."""
+    return replace(deploy, error_summary=str(fault), error_code=fault.code or None, next=fault.next or None,
+                   blamed=_to_blame(fault))  # fmt: skip
+
+
 def _to_blame(fault: HomeportError | None) -> bool:
     return isinstance(fault, Failed | ConfigFault) and not fault.infrastructure
 

@@ -8,11 +8,11 @@ from msgspec.structs import replace
 
 from homeport.flow import pipeline
 from homeport.flow.blocking import a_hold
-from homeport.flow.ending import ended
+from homeport.flow.ending import ended, noted
 from homeport.flow.stages import stamping
 from homeport.flow.work import Tools, Work
 from homeport.model.deploys import Block, Deploy, Status
-from homeport.model.errors import Cancelled, Failed, HomeportError, Refused
+from homeport.model.errors import Cancelled, Failed, HomeportError, InfrastructureFault, Refused
 
 
 def after_failure(failure: pipeline.StageFailed, tools: Tools) -> Deploy:
@@ -29,6 +29,16 @@ def after_failure(failure: pipeline.StageFailed, tools: Tools) -> Deploy:
     if not any(state.sha for state in work.deploy.before.values()):
         return _nothing_before(work, tools, fault)
     return undo(work, tools, fault)
+
+
+def cause_of(deploy: Deploy, otherwise: HomeportError) -> HomeportError:
+    """Why an undo that a crash interrupted had begun, from the deploy's row: its own failure still counts against it."""
+    if deploy.error_summary is None:
+        return otherwise
+    kind: type[HomeportError] = Failed if deploy.blamed else InfrastructureFault
+    if deploy.error_code in ("cancelled", "superseded"):
+        kind = Cancelled
+    return kind(deploy.error_summary, code=deploy.error_code or "", next=deploy.next or "")
 
 
 def _still_untouched(work: Work, tools: Tools) -> bool:
@@ -54,6 +64,8 @@ def _clear_what_was_staged(work: Work, tools: Tools) -> None:
 def undo(work: Work, tools: Tools, fault: HomeportError) -> Deploy:
     """Runs the rollback stages. When they fail too: stop, say what is in which state, no loop."""
     status: Status = "cancelled" if isinstance(fault, Cancelled) else "rolled_back"
+    work = work.having(deploy=noted(work.deploy, fault))
+    tools.site.store.update(work.deploy)
     tools.notice(work.deploy.id, f"going back: {fault.what}", level="warning", code="rollback")
     try:
         undone = pipeline.run(pipeline.ROLLBACK, _with_old_config(work, tools), tools, prefix="rollback:")

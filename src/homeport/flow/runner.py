@@ -158,7 +158,8 @@ def _go_on(site: Site, crashed: Deploy, stage: str, work: Work) -> None:
         else:
             fault = InfrastructureFault(f"interrupted in {stage}", where=crashed.id, code="interrupted",
                                         next="homeport status")  # fmt: skip
-            final = rollback.after_failure(pipeline.StageFailed(work, stage, fault), tools)
+            cause = rollback.cause_of(crashed, fault) if stage.startswith("rollback:") else fault
+            final = rollback.after_failure(pipeline.StageFailed(work, stage, cause), tools)
         _end(site, final, tools)
     finally:
         tools.journal.close()

@@ -85,6 +85,8 @@ class UnitState(Struct, frozen=True, kw_only=True):
     """All of the unit's Compose project."""
     unreachable: str = ""
     """Why its process manager can start nothing now: a deploy that would have to does not begin."""
+    returning: bool = False
+    """It was killed, not told to leave: whoever keeps it is about to start it again."""
 
 
 class Restarted(Struct, frozen=True, kw_only=True):

@@ -47,7 +47,8 @@ class SupervisorRuntime:
             with _Line(self._path, QUICK) as line:
                 answer = line.ask({"op": "status", "scope": unit.name})
         except InfrastructureFault as fault:
-            return UnitState(state="unknown", detail=fault.what, unreachable=fault.what)
+            killed = os.path.lexists(self._path)  # one that leaves takes its socket with it
+            return UnitState(state="unknown", detail=fault.what, unreachable=fault.what, returning=killed)
         if answer.get("type") == "error":
             return UnitState(state="missing", detail="the supervisor does not know it")
         found = answer["services"][0]
