@@ -229,11 +229,11 @@ paths = ["compose.yaml"]
 service = "proxy"
 on_change = "recreate"
 validate = ["test", "-s", "/etc/site.conf"]
-wait = "for i in $(seq 50); do wget -qO- http://127.0.0.1:{stack.proxy}/ && exit; sleep .05; done; exit 1"
+wait = "for i in $(seq 50); do busybox wget -qO- http://127.0.0.1:{stack.proxy}/ && exit; sleep .05; done; exit 1"
 
 [[actions]]
 paths = ["compose.yaml"]
-run = "wget -qO- http://127.0.0.1:{stack.proxy}/ > {world.root}/seen"
+run = "busybox wget -qO- http://127.0.0.1:{stack.proxy}/ > {world.root}/seen"
 
 [[actions]]
 paths = ["web/base"]

@@ -133,7 +133,9 @@ def test_a_service_that_dies_again_and_again_after_its_start_is_not_called_healt
     again = "Restart=always\nRestartSec=1ms\nStartLimitIntervalSec=0\n"
     systemd.write(f"{name}.service", UNIT.format(live=world.live, node=shutil.which("node")) + again)
     text = (world.clone / "api" / "server.js").read_text()
-    world.publish({"api/server.js": text + "setTimeout(() => process.exit(0), 150);\n"})
+    # longer than a start and its end can take here: what runs for as long as `stable` asks is healthy
+    calm = (world.clone / "homeport.toml").read_text().replace('stable = "300ms"', 'stable = "1500ms"')
+    world.publish({"api/server.js": text + "setTimeout(() => process.exit(0), 150);\n", "homeport.toml": calm})
     done = world.deploy(ok=(1,))
     assert (done["status"], "process" in done["errorSummary"]) == ("rolled_back", True), done
     world.homeport("restart", "api")
