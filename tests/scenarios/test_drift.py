@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from tests.scenarios.conftest import World
@@ -54,6 +56,25 @@ def test_drift_lists_every_difference_by_service(world: World) -> None:
     }  # fmt: skip
     shown = world.homeport("diff", "site", ok=(3,)).stdout
     assert "-one" in shown and "+by hand" in shown
+
+
+def test_odd_names_are_told_exactly_and_taken_as_they_were_shown(world: World) -> None:
+    world.project(SITE, FILES)
+    world.deploy()
+    (world.live / "site/new\nline").write_text("x\n")
+    (world.live / "site/to").symlink_to("other.txt")
+    with open(os.fsencode(world.live) + b"/site/caf\xe9", "wb") as file:
+        file.write(b"y\n")
+    told = [row["path"] for service in world.json("drift", ok=(3,))["services"] for row in service["paths"]]
+    assert sorted(told) == ["caf\\xe9", "new\nline", "to"]
+    assert sorted(row["path"] for row in world.json("edits")["edits"]) == sorted(told)
+    spoken = world.homeport("drift", ok=(3,)).stdout
+    assert "A caf\\xe9" in spoken and "A new\\x0aline" in spoken
+    assert "new file mode 120000" in world.homeport("diff", "site", "to", ok=(3,)).stdout
+    assert world.json("accept", "caf\\xe9", "--because", "known", "--until", "7d")["accepted"][0]["path"] == "caf\\xe9"
+    assert world.json("adopt", "site/new\\x0aline", "--branch", "named")["paths"] == ["site/new\nline"]
+    assert world.json("discard", "caf\\xe9", "new\\x0aline", "to")["discarded"] == ["caf\\xe9", "new\nline", "to"]
+    assert world.json("drift")["equal"] is True
 
 
 def test_an_edit_of_the_same_size_in_the_same_second_is_seen(world: World) -> None:

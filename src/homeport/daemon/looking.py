@@ -19,6 +19,7 @@ from homeport.flow import adopting, blocking, editing, looking, requesting
 from homeport.flow.planning import make_plan
 from homeport.model.deploys import Request
 from homeport.model.edits import Person
+from homeport.model.paths import exact
 
 Services = Annotated[list[Word] | None, QueryParameter(name="service", required=False)]
 
@@ -111,7 +112,7 @@ async def _look(request: Ask, act: Any) -> Any:
 
 def _sound(value: Any) -> Any:
     if isinstance(value, str):
-        return value if value.isascii() else value.encode("utf-8", "backslashreplace").decode()
+        return exact(value)
     if isinstance(value, dict):
         return {_sound(key): _sound(item) for key, item in value.items()}
     return [_sound(item) for item in value] if isinstance(value, list | tuple) else value

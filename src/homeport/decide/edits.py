@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from homeport.model.edits import Edit, EditState
 from homeport.model.live import Difference, Entry
+from homeport.model.paths import exact
 
 
 class Sight(Struct, frozen=True, kw_only=True):
@@ -23,7 +24,7 @@ class Sight(Struct, frozen=True, kw_only=True):
 
 def shown(path: str) -> str:
     """A path as the ledger keeps it."""
-    return path if path.isascii() else path.encode("utf-8", "backslashreplace").decode("utf-8")
+    return exact(path)
 
 
 def after_look(known: Sequence[Edit], sight: Sight, now: str, service_of: Callable[[str], str],

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 
 from homeport.model.live import Difference, SyncPlan
-from homeport.model.paths import printable
+from homeport.model.paths import exact, printable
 from homeport.model.plan import Refusal
 
 SHOWN = 8
@@ -42,7 +43,7 @@ def mass_delete(total: int, deleted: int) -> bool:
 
 
 def _paths(differences: Sequence[Difference]) -> tuple[str, ...]:
-    return tuple(printable(d.path) for d in differences)
+    return tuple(exact(d.path) for d in differences)
 
 
 def _named(differences: Sequence[Difference]) -> str:
@@ -51,4 +52,4 @@ def _named(differences: Sequence[Difference]) -> str:
 
 
 def _one(differences: Sequence[Difference]) -> str:
-    return printable(differences[0].path) if len(differences) == 1 else "PATH..."
+    return shlex.quote(printable(differences[0].path)) if len(differences) == 1 else "PATH..."

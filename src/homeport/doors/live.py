@@ -202,10 +202,10 @@ class LiveTargets:
             applied = self._apply(target, root, [step], None, lambda: None)
         return _result(target, applied)
 
-    def read_live(self, target: Target, path: str) -> bytes | None:
+    def read_live(self, target: Target, path: str, *, link: bool = False) -> bytes | None:
         with self._root(target.path) as root:
             found = None if root is None else read_at(root, path)
-        return None if found is None or found[0] == "120000" else found[1]
+        return None if found is None or (found[0] == "120000") != link else found[1]
 
     def read_host_file(self, path: str) -> bytes | None:
         self._permits.folder(path)

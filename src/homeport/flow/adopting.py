@@ -21,7 +21,7 @@ from homeport.flow.site import Site
 from homeport.model.edits import Adopted, Finding, Person
 from homeport.model.errors import HomeportError, Refused, UsageFault
 from homeport.model.live import Difference, Entry, Target
-from homeport.model.paths import printable
+from homeport.model.paths import meant, printable
 from homeport.model.patterns import Matcher
 
 Choose = Callable[[str, bytes | None, bytes | None, list[adopting.Hunk] | None], adopting.Choice]
@@ -94,6 +94,7 @@ def _pick(site: Site, words: Sequence[str], wish: Wish) -> list[Part]:
             continue
         scan = met(site, target)
         there = tried.lying(site, target, scan)
+        local = {meant(one, (d.path for d in there.differences)): p for one, p in local.items()}
         named = set(local) if paths else _whole(site, service, target)
         differences = [*there.differences, *(d for d in scan.mutated if paths and d.path in local)]
         found |= {p for one, p in local.items() if any(adopting.named_by(d.path, [one]) for d in differences)}

@@ -15,7 +15,7 @@ from homeport.flow.work import TargetWork, Tools, Work
 from homeport.model.edits import LIVING, Edit, Ledger
 from homeport.model.errors import HomeportError, Refused, UsageFault
 from homeport.model.live import Difference, Entry, Scan, Target
-from homeport.model.paths import printable
+from homeport.model.paths import exact, printable
 
 
 def note(site: Site, target: Target, scan: Scan) -> None:
@@ -207,7 +207,7 @@ def _ask_forge(site: Site, waiting: Sequence[Edit]) -> None:
 
 def row_of(edit: Edit) -> dict[str, Any]:
     """One edit as scripts see it."""
-    return {"id": edit.id, "service": edit.service, "path": printable(edit.path), "state": edit.state, "since": edit.since,
+    return {"id": edit.id, "service": edit.service, "path": exact(edit.path), "state": edit.state, "since": edit.since,
             "by": edit.by, "branch": edit.branch, "request": edit.request, "because": edit.because,
             "until": edit.until}  # fmt: skip
 

@@ -14,7 +14,7 @@ from homeport.flow.work import tools_for
 from homeport.model.deploys import Deploy, ServiceRecord
 from homeport.model.errors import HomeportError, Refused, UsageFault
 from homeport.model.live import Difference, Entry, Scan, Target
-from homeport.model.paths import printable
+from homeport.model.paths import exact, meant, printable
 from homeport.model.running import Unit
 
 
@@ -142,7 +142,7 @@ def drift_of(site: Site, services: Sequence[str]) -> dict[str, Any]:
                     editing.accepted_paths(site, target, scan).items()}  # fmt: skip
         rows.append({
             "service": name, "target": target.path,
-            "paths": [{"path": printable(d.path), "state": d.state, "accepted": accepted.get(d.path), "foreign": d.foreign,
+            "paths": [{"path": exact(d.path), "state": d.state, "accepted": accepted.get(d.path), "foreign": d.foreign,
                        "because": d.oddity} for d in found],
         })  # fmt: skip
     return {"equal": equal, "services": rows}
@@ -160,7 +160,7 @@ def diff_of(site: Site, service: str | None, paths: Sequence[str]) -> str:
 def _one_diff(site: Site, target: Target, difference: Difference) -> str:
     actual: Entry | None = difference.actual
     if actual is not None and not site.git.has(actual.oid):
-        content = _bytes_of(site, target, difference.path)
+        content = site.targets.read_live(target, difference.path, link=actual.mode == "120000")
         if content is None:
             return f"{printable(difference.path)}: {difference.oddity or 'cannot be read'}\n"
         site.git.write_blob(content)
@@ -169,14 +169,10 @@ def _one_diff(site: Site, target: Target, difference: Difference) -> str:
     return site.git.diff_text(difference.recorded, actual, difference.path)
 
 
-def _bytes_of(site: Site, target: Target, path: str) -> bytes | None:
-    return site.targets.read_live(target, path)
-
-
 def chosen(scan: Scan, paths: Sequence[str]) -> list[Difference]:
     if not paths:
         return list(scan.differences)
-    wanted = [p.rstrip("/") for p in paths]
+    wanted = [meant(p.rstrip("/"), (d.path for d in scan.differences)) for p in paths]
     return [d for d in scan.differences if any(d.path == p or d.path.startswith(p + "/") for p in wanted)]
 
 
@@ -199,7 +195,7 @@ def discard_paths(site: Site, paths: Sequence[str], by: str = "") -> dict[str, A
         raise Refused(f"no drift at {', '.join(map(printable, paths))}", where=f"environment {site.environment}",
                       next="homeport drift", code="no-drift")  # fmt: skip
     site.store.audit(by, "discard", " ".join(map(printable, done)))
-    return {"discarded": [printable(p) for p in done], "rescued": rescued}
+    return {"discarded": [exact(p) for p in done], "rescued": rescued}
 
 
 def below(target: Target, path: str) -> str | None:
@@ -222,8 +218,8 @@ def record_services(site: Site, services: Sequence[str], by: str = "") -> dict[s
                 site.targets.take(target, scan.recorded_tree, record.commit if record else None, foreign)
             site.store.audit(by, "record", f"{name} {len(foreign)} paths")
             left = [d.path for d in scan.differences if not d.foreign]
-            rows.append({"service": name, "recorded": [printable(p) for p in foreign],
-                         "left": [printable(p) for p in left]})  # fmt: skip
+            rows.append({"service": name, "recorded": [exact(p) for p in foreign],
+                         "left": [exact(p) for p in left]})  # fmt: skip
     return {"services": rows}
 
 
@@ -237,7 +233,7 @@ def meet_anew(site: Site, services: Sequence[str], by: str = "") -> dict[str, An
             site.targets.meet_anew(target, site.env.branch)
             scan = site.targets.scan(target, site.env.branch)
             site.store.audit(by, "record --anew", name)
-            rows.append({"service": name, "recorded": [], "left": [printable(d.path) for d in scan.differences]})
+            rows.append({"service": name, "recorded": [], "left": [exact(d.path) for d in scan.differences]})
     return {"services": rows}
 
 

@@ -18,7 +18,7 @@ from homeport.model.edits import Adopted, Edit
 from homeport.model.errors import Failed, HomeportError, InfrastructureFault, Refused
 from homeport.model.forge import NewRequest, PullRequest
 from homeport.model.live import Difference, Entry, Scan, Target
-from homeport.model.paths import printable
+from homeport.model.paths import exact
 
 TRY = "_try"
 """Target name of what a try changed outside of every live folder."""
@@ -83,8 +83,8 @@ def requested(site: Site, branch: str, made: Adopted, skipped: Sequence[adopting
     title, body = site.merging.message_of(made.commit)
     asked = NewRequest(head=branch, base=site.env.branch, title=title, body=body)
     said: dict[str, Any] = {
-        "branch": branch, "commit": made.commit, "base": made.base, "paths": [printable(p) for p in made.paths],
-        "skipped": [{"path": printable(row.path), "because": row.because} for row in skipped], "pushed": True,
+        "branch": branch, "commit": made.commit, "base": made.base, "paths": [exact(p) for p in made.paths],
+        "skipped": [{"path": exact(row.path), "because": row.because} for row in skipped], "pushed": True,
         "request": None, "merged": False,
     }  # fmt: skip
     forge = site.forge(site.config)
@@ -145,7 +145,7 @@ def nothing_new(site: Site, parts: Sequence[Part], wish: Wish) -> dict[str, Any]
         guarding.check_push(site, branch, paths, merge=wish.merge)
         return requested(site, branch, Adopted(commit=commit, base=base, paths=paths), _others(parts, branches[branch]),
                           wish)  # fmt: skip
-    skipped = [{"path": printable(row.path), "because": row.because} for row in skips(parts)]
+    skipped = [{"path": exact(row.path), "because": row.because} for row in skips(parts)]
     return {"branch": None, "commit": None, "base": None, "paths": [], "skipped": skipped, "pushed": False,
             "request": None, "merged": False}  # fmt: skip
 

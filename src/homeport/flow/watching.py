@@ -10,7 +10,7 @@ from homeport.flow import editing
 from homeport.flow.looking import drift_of, met, targets_of
 from homeport.flow.site import Site
 from homeport.model.live import Difference, Scan, Target
-from homeport.model.paths import printable
+from homeport.model.paths import exact
 from homeport.model.watching import FolderWatch, Stir, Watches
 
 QUIET = 0.05
@@ -98,7 +98,7 @@ def _told(site: Site, folder: Watched, now: dict[str, Difference]) -> Iterator[d
         difference = now.get(path)
         if difference == folder.known.get(path):
             continue
-        row = {"type": "drift", "at": at, "service": folder.service, "target": folder.target.path, "path": printable(path)}
+        row = {"type": "drift", "at": at, "service": folder.service, "target": folder.target.path, "path": exact(path)}
         if difference is None:
             yield {**row, "state": "settled", "foreign": None, "because": None}
         else:

@@ -1,10 +1,12 @@
 """Paths inside a repository or a live folder.
 
 Git paths are bytes. Inside homeport they are `str` with surrogate escapes (PEP 383), always with `/`,
-relative to the folder at hand. They are shown, and put into JSON, through `printable`.
+relative to the folder at hand. They are shown through `printable`, and put into JSON through `exact`.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterable
 
 
 def from_bytes(raw: bytes) -> str:
@@ -17,8 +19,21 @@ def to_bytes(path: str) -> bytes:
     return path.encode("utf-8", "surrogateescape")
 
 
+def exact(path: str) -> str:
+    """The path as JSON and the database hold it: itself, with bytes that are no UTF-8 as `\\xNN`."""
+    return path if path.isascii() else to_bytes(path).decode("utf-8", "backslashreplace")
+
+
+def meant(given: str, paths: Iterable[str]) -> str:
+    """Of `paths` the one that a person means who typed it as it was shown; else what they typed."""
+    if "\\" not in given:
+        return given
+    known = list(paths)
+    return given if given in known else next((p for p in known if given in (exact(p), printable(p))), given)
+
+
 def printable(text: str) -> str:
-    """Text that is valid UTF-8 and holds no control characters, fit for a terminal or JSON.
+    """Text that is valid UTF-8 and holds no control characters, fit for a terminal.
 
     Undecodable bytes and control characters (C0, DEL, C1, bidirectional overrides) appear as `\\xNN`
     or `\\uNNNN`.

@@ -212,8 +212,8 @@ class Targets(Protocol):
         """Forgets the record and meets the folder as for the first time; writes nothing live."""
         ...
 
-    def read_live(self, target: Target, path: str) -> bytes | None:
-        """A regular live file's bytes; None when absent or not a regular file."""
+    def read_live(self, target: Target, path: str, *, link: bool = False) -> bytes | None:
+        """A regular live file's bytes, or with `link` where a link points; None when absent or of another kind."""
         ...
 
     def read_host_file(self, path: str) -> bytes | None:
