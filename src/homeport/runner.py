@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ def main(argv: list[str]) -> int:
 
     With `--wait` it loads everything first, and begins when its input ends.
     """
+    gc.set_threshold(50_000)
     from homeport.flow.runner import drain
     from homeport.model.errors import HomeportError
     from homeport.wiring import site_from_state

@@ -11,23 +11,18 @@ from typing import Any
 
 import msgspec
 
+from homeport import wiring_later as doors
 from homeport.decide import durations, layout, loading, placing
 from homeport.doors.clock import SystemClock
 from homeport.doors.git import Mirror
-from homeport.doors.hostfiles import HostFileDoor
-from homeport.doors.hosthistory import MirrorHistory
 from homeport.doors.journal import FileJournal, chunk_from, follow
-from homeport.doors.ledger import EditLedger
 from homeport.doors.live import LiveTargets
 from homeport.doors.lock import FileLock
-from homeport.doors.merging import Branches
 from homeport.doors.permits import Permits
 from homeport.doors.rescues import RescueBox
 from homeport.doors.secrets import Redactor, value_of
-from homeport.doors.secretscan import SecretLook
 from homeport.doors.shell import LocalShell, detach
 from homeport.doors.store import SqliteStore
-from homeport.doors.tokenbook import TokenBook
 from homeport.flow.site import Site
 from homeport.model.config import Config, Environment, HostConfig, Project, Secret
 from homeport.model.errors import ConfigFault, HomeportError, InfrastructureFault, StateFault, UsageFault
@@ -37,6 +32,7 @@ from homeport.model.remote import Elsewhere
 from homeport.model.running import Unit
 from homeport.model.trying import WorkingTree
 from homeport.model.watching import Watches
+from homeport.wiring_later import later
 from homeport.wiring_person import actor, caller, for_a_key, identity, person
 
 __all__ = ["actor", "identity", "person"]
@@ -271,15 +267,14 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
     def journal_for(deploy: str) -> Journal:
         return FileJournal(os.path.join(state, "journal", f"{deploy}.jsonl"), deploy, redactor.redact, clock=clock)
 
-    from homeport.doors.builds import BuildFolders
-    from homeport.doors.checkouts import Checkouts
-    from homeport.doors.cleanroom import clean_room
-    from homeport.doors.notifier import AppriseChannel
-    from homeport.doors.outbox import OutboxTable
     from homeport.doors.starting import Runners
     from homeport.doors.targetbook import TargetBook
-    from homeport.doors.tries import TryBox
     from homeport.wiring_runtimes import commit_page, forge, page, prober, runtimes
+
+    def clean_room(tree: str, user: str) -> AbstractContextManager[str]:
+        from homeport.doors.cleanroom import clean_room
+
+        return clean_room(git, tree, user)
 
     def take_over(target: Target, names: Collection[str]) -> str | None:
         from homeport.doors.renames import Renames
@@ -292,9 +287,6 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
 
         return LiveWatches(TargetBook(state, project, environment, git, store), git, store)
 
-
-    from homeport.doors.runtimes.supervisor import SupervisorRuntime
-
     def prune_journals(most: int) -> int:
         from homeport.doors.journals import prune
 
@@ -302,25 +294,29 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
 
     runners = Runners(root, project, environment, state)
     return Site(
-        project=project, supervisor=SupervisorRuntime(f"{state}/supervisor.sock"), prune_journals=prune_journals,
+        project=project, prune_journals=prune_journals,
+        supervisor=later(lambda: doors.supervisor(f"{state}/supervisor.sock")),
         environment=environment, host=host_name(host_config), state=state, config=config, env=env,
         host_config=host_config, store=store, git=git, rescues=rescues, clock=clock,
         targets=LiveTargets(state, project, environment, git, store, rescues, clock, permits),
-        checkouts=Checkouts(TargetBook(state, project, environment, git, store), git, shell, permits),
-        tries=TryBox(git, environment), watches=watches, take_over=take_over,
-        builds=BuildFolders(git, shell=shell, clock=clock), lock=FileLock(os.path.join(state, "lock")),
+        checkouts=later(lambda: doors.checkouts(state, project, environment, git, store, shell, permits)),
+        tries=later(lambda: doors.tries(git, environment)), watches=watches, take_over=take_over,
+        builds=later(lambda: doors.builds(git, shell, clock)), lock=FileLock(os.path.join(state, "lock")),
         shell_for=shell_for, runtimes_for=lambda shell: runtimes(shell, permits, state), prober_for=prober,
         journal_for=journal_for, follow_journal=follow, read_journal=chunk_from,
         start_runner=runners.start, ready_runner=runners.ready, runner_on_its_way=runners.on_its_way,
         load_config=loading.load, actor=asking, migration_lock=migration_lock, closers=[store.close],
-        edits=EditLedger(store.database), hostfiles=HostFileDoor(os.path.join(state, "hostfiles")),
-        host_history=MirrorHistory(git, environment), hostfile_lock=FileLock(os.path.join(state, "hostfiles.lock")),
-        merging=Branches(git, permits), secret_scan=SecretLook(state), tokens=TokenBook(store.database),
+        edits=later(lambda: doors.edits(store.database)),
+        hostfiles=later(lambda: doors.host_files(os.path.join(state, "hostfiles"))),
+        host_history=later(lambda: doors.host_history(git, environment)),
+        hostfile_lock=FileLock(os.path.join(state, "hostfiles.lock")),
+        merging=later(lambda: doors.merging(git, permits)), secret_scan=later(lambda: doors.secret_scan(state)),
+        tokens=later(lambda: doors.tokens(store.database)),
         permits=permits, forge=lambda its: forge(its, store, origin, redactor),
         request_page=lambda asked: page(config, origin, asked),
-        outbox=OutboxTable(store.database), outbox_lock=FileLock(os.path.join(state, "notify.lock")),
-        channel=AppriseChannel(), start_sending=lambda: start_sending(root, project, environment, state),
-        clean_room=lambda tree, user: clean_room(git, tree, user),
+        outbox=later(lambda: doors.outbox(store.database)), outbox_lock=FileLock(os.path.join(state, "notify.lock")),
+        channel=later(doors.channel), start_sending=lambda: start_sending(root, project, environment, state),
+        clean_room=clean_room,
         commit_page=lambda its, sha: commit_page(its, origin, sha),
     )  # fmt: skip
 

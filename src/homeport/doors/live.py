@@ -5,18 +5,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from homeport.doors import leftbehind, scanning
-from homeport.doors.beside import open_stage, owner_named
+from homeport.doors import scanning
 from homeport.doors.claims import refuse_foreign_claim, write_claim
 from homeport.doors.git import Mirror
 from homeport.doors.look import look_at, open_root, read_at, shown
-from homeport.doors.mending import mend
-from homeport.doors.obstacles import Obstacles
 from homeport.doors.permits import Permits
-from homeport.doors.swap import Applied, Save, apply
 from homeport.doors.targetbook import TargetBook, never_there, not_the_folder, refuse_unowned
 from homeport.doors.targetindex import TargetIndex
 from homeport.model.errors import InfrastructureFault, Refused
@@ -34,6 +31,9 @@ from homeport.model.live import (
 )
 from homeport.model.patterns import Matcher
 from homeport.model.ports import Clock, Store
+
+if TYPE_CHECKING:
+    from homeport.doors.swap import Applied, Save
 
 BATCH = 256
 """Blobs read from the mirror at once."""
@@ -109,6 +109,8 @@ class LiveTargets:
     def obstacles(self, target: Target, scan: Scan, to_tree: str) -> dict[str, Difference]:
         changes = self._git.changes(scan.recorded_tree, to_tree)
         with self._root(target.path) as root:
+            from homeport.doors.obstacles import Obstacles
+
             return {} if root is None else Obstacles(root, changes).find()
 
     def sync(self, target: Target, plan: SyncPlan, deploy: str, commit: str | None) -> SyncResult:
@@ -165,6 +167,9 @@ class LiveTargets:
         return self._settle(target, wait=True)
 
     def mend(self, target: Target) -> tuple[str, ...]:
+        from homeport.doors.beside import owner_named
+        from homeport.doors.mending import mend
+
         owner, root = owner_named(target.owner), open_root(target.path)
         if owner is None or root is None or os.geteuid() != 0:
             return ()
@@ -256,6 +261,10 @@ class LiveTargets:
 
     def _apply(self, target: Target, root: int, steps: Sequence[SyncStep], deploy: str | None,
                begin: Callable[[], None]) -> Applied:  # fmt: skip
+        from homeport.doors import leftbehind
+        from homeport.doors.beside import open_stage, owner_named
+        from homeport.doors.swap import apply
+
         name = deploy or f"by-hand-{os.getpid()}"
         leftbehind.settle(self._git, self._rescues, target, root, self._known(target), deploy)
         stage = open_stage(target.path, name)
@@ -276,6 +285,8 @@ class LiveTargets:
 
     def _settle(self, target: Target, *, wait: bool) -> tuple[str, ...]:
         self._permits.changing(target.path)
+        from homeport.doors import leftbehind
+
         with self._book.index(target).hold(wait=wait) as held, self._root(target.path) as root:
             if not held:
                 return ()
@@ -306,6 +317,8 @@ class LiveTargets:
     def _made_root(self, target: Target) -> Iterator[int]:
         self._permits.changing(target.path)
         if not os.path.lexists(target.path):
+            from homeport.doors.beside import owner_named
+
             owner = owner_named(target.owner)
             try:
                 _make_folders(target.path)

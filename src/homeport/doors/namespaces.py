@@ -6,7 +6,6 @@ What they write there lands in the build folder; the live folder itself is out o
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Sequence
 from functools import cache
 
@@ -41,7 +40,9 @@ def standing_at(argv: Sequence[str], folder: str, path: str, cwd: str, hidden: S
 @cache
 def why_not(shell: Shell) -> str:
     """Why this machine cannot do it; empty when it can."""
-    if shutil.which("unshare") is None:
+    from shutil import which
+
+    if which("unshare") is None:
         return "unshare (util-linux) is not installed"
     argv = standing_at(["true"], "/", "/dev", "/")
     done = shell.run(argv, cwd="/", timeout=20.0, ok=range(256))

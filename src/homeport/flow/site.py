@@ -21,7 +21,7 @@ from homeport.model.trying import Tries
 from homeport.model.watching import Watches
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Site:
     """What a use-case is handed. `config` is the checkout's (or the branch tip's); a deploy uses its commit's."""
 

@@ -16,7 +16,7 @@ from homeport.model.ports import Journal, OnLine, Shell
 from homeport.model.running import Prober, Runtime
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class TargetWork:
     """One live folder in this deploy."""
 
@@ -28,7 +28,7 @@ class TargetWork:
     plan: SyncPlan | None = None
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class ServiceWork:
     """One service in this deploy: where it stands and where it is to go."""
 
@@ -55,7 +55,7 @@ class ServiceWork:
         return runs and (self.forced or self.record.started != self.start_with)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Work:
     deploy: Deploy
     config: Config
@@ -73,7 +73,7 @@ class Work:
         return replace(self, services={**self.services, service.name: service})
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class OutputLines:
     """Satisfies `OnLine`: what a command prints goes into the journal."""
 
@@ -87,7 +87,7 @@ class OutputLines:
         self.journal.lines(stream, lines, self.service)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Tools:
     site: Site
     shell: Shell
