@@ -24,8 +24,8 @@ def run(world: World, *args: str, env: dict[str, str | None] | None = None, cwd:
     """The program with variables changed or (None) removed; every exit code is accepted, a traceback is not."""
     changed = {**world.env, **(env or {})}
     argv = [str(PROGRAM), *args]
-    done = subprocess.run(argv, cwd=cwd or world.clone, env={k: v for k, v in changed.items() if v is not None},
-                          stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout)  # fmt: skip
+    told = {k: v for k, v in changed.items() if v is not None}
+    done = world.command(argv, cwd or world.clone, told, timeout)
     assert "Traceback" not in done.stdout + done.stderr, done.stderr
     return Ran(argv, done.returncode, done.stdout, done.stderr)
 

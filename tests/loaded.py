@@ -1,0 +1,185 @@
+"""The installed program in a process that has loaded it once and forks for each command.
+
+A start from nothing costs a tenth of a second of a core, and a scenario has dozens of them. The forked process has
+its own folder, variables, standard streams and exit code, as any start has; what it shares with the others is what
+`LOADED` names: libraries, and the program's core without any verb. Run as a script, this file is that process.
+"""
+
+from __future__ import annotations
+
+import atexit
+import gc
+import importlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+LOADED = ("homeport.cli.main", "homeport.wiring", "rich.console", "rich.table")
+LONGEST = 100_000
+"""Bytes of a command and its variables; a longer one is started from nothing."""
+STARTED_WITH = ("LANG", "LC_", "PYTHON", "LD_", "TZ")
+"""Variables that decide how an interpreter starts; a command that has its own is started from nothing."""
+LANGUAGE = {"LANG": "C.UTF-8"}
+
+
+class Loaded:
+    """The process that forks, and what is asked of it."""
+
+    def __init__(self) -> None:
+        self._door, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", __file__, str(theirs.fileno())], pass_fds=[theirs.fileno()], cwd="/", env=LANGUAGE,
+                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+            )  # fmt: skip
+        self._one_at_a_time = threading.Lock()
+
+    @staticmethod
+    def takes(argv: Sequence[str], env: Mapping[str, str]) -> bool:
+        """Whether this command can be forked: its variables change nothing of how an interpreter starts."""
+        odd = {k: v for k, v in env.items() if k.startswith(STARTED_WITH)} != LANGUAGE
+        return not odd and sum(map(len, (*argv, *env, *env.values()))) < LONGEST
+
+    def run(
+        self, argv: Sequence[str], cwd: Path, env: Mapping[str, str], timeout: float
+    ) -> subprocess.CompletedProcess[str]:
+        """As `subprocess.run` with its output captured; raises TimeoutExpired, after it has killed the process."""
+        request = json.dumps({"argv": list(argv), "cwd": str(cwd), "env": dict(env)}).encode()
+        ours, inner = zip(*(os.pipe() for _ in range(3)), strict=True)
+        try:
+            with self._one_at_a_time:
+                socket.send_fds(self._door, [request], list(inner))
+        finally:
+            for end in inner:
+                os.close(end)
+        try:
+            out, err, told = _read_all(ours, time.monotonic() + timeout)
+        finally:
+            for end in ours:
+                os.close(end)
+        pid, *code = told.split()
+        if not code:
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+            raise subprocess.TimeoutExpired(list(argv), timeout)
+        return subprocess.CompletedProcess(list(argv), int(code[0]), _text(out), _text(err))
+
+    def close(self) -> None:
+        self._door.close()
+        self._process.wait(20)
+
+
+@cache
+def loaded() -> Loaded:
+    """That of this worker; it ends with it."""
+    made = Loaded()
+    atexit.register(made.close)
+    return made
+
+
+def _text(said: bytes) -> str:
+    return said.decode().replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _read_all(ends: Sequence[int], deadline: float) -> list[bytes]:
+    """What comes out of each pipe until all are closed, or until the deadline."""
+    said, poll = dict.fromkeys(ends, b""), select.poll()
+    for end in ends:
+        poll.register(end, select.POLLIN)
+    left = set(ends)
+    while left and time.monotonic() < deadline:
+        for end, _ in poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            piece = os.read(end, 65536)
+            said[end] += piece
+            if not piece:
+                poll.unregister(end)
+                left.discard(end)
+    return [said[end] for end in ends]
+
+
+# the process itself
+
+
+class Forking:
+    """Forks for every request; whoever asked is told the process id, and when it has ended its exit code."""
+
+    def __init__(self, door: socket.socket) -> None:
+        self.door, self.poll = door, select.poll()
+        self.poll.register(door, select.POLLIN)
+        self.running: dict[int, tuple[int, int]] = {}
+        """What says that a process has ended -> its id, and where its exit code is waited for."""
+
+    def serve(self) -> list[str] | None:
+        """Returns in each forked process what it was asked to run, in the first one None when nobody asks any more."""
+        while True:
+            for ready, _ in self.poll.poll():
+                if ready in self.running:
+                    self.ended(ready)
+                    continue
+                request, ends, _, _ = socket.recv_fds(self.door, 8 * LONGEST, 3, socket.MSG_CMSG_CLOEXEC)
+                if not request:
+                    return None
+                pid = os.fork()
+                if pid == 0:
+                    return self.become(json.loads(request), ends)
+                os.write(ends[2], b"%d " % pid)
+                os.close(ends[0])
+                os.close(ends[1])
+                watch = os.pidfd_open(pid)
+                self.running[watch] = (pid, ends[2])
+                self.poll.register(watch, select.POLLIN)
+
+    def ended(self, watch: int) -> None:
+        pid, told = self.running.pop(watch)
+        self.poll.unregister(watch)
+        code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        with suppress(BrokenPipeError):
+            os.write(told, b"%d" % code)
+        os.close(told)
+        os.close(watch)
+
+    def become(self, request: dict[str, object], ends: list[int]) -> list[str]:
+        """This process is the command from here on."""
+        self.door.close()
+        for watch, (_, told) in self.running.items():
+            os.close(watch)
+            os.close(told)
+        os.dup2(ends[0], 1)
+        os.dup2(ends[1], 2)
+        for end in ends:
+            os.close(end)
+        argv, env = request["argv"], request["env"]
+        assert isinstance(argv, list) and isinstance(env, dict)
+        os.chdir(str(request["cwd"]))
+        os.environ.clear()
+        os.environ.update(env)
+        return argv
+
+
+def main() -> int | None:
+    for name in LOADED:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+    with socket.socket(fileno=int(sys.argv[1])) as door:
+        argv = Forking(door).serve()
+    if argv is None:
+        return 0
+    sys.argv = argv
+    from homeport.cli.main import main as program
+
+    return program()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
