@@ -7,6 +7,7 @@ import pytest
 
 from homeport.cli.anywhere import in_front
 from homeport.cli.main import cli
+from homeport.cli.show import again
 
 
 @pytest.mark.parametrize(("typed", "meant"), [
@@ -37,3 +38,15 @@ def test_a_shared_option_after_the_verb_counts_as_before_it(typed: str, meant: s
 def test_a_shared_option_that_lacks_its_value_is_an_error() -> None:
     with pytest.raises(click.UsageError, match="-e"):
         in_front(cli, ["status", "-e"])
+
+
+def test_a_hint_names_the_place_that_the_person_named() -> None:
+    again.remember("/srv/a b", None, "staging", None)
+    try:
+        assert again.again("homeport drift") == "homeport -C '/srv/a b' -e staging drift"
+        assert again.again("homeport -e production diff api   (then: homeport adopt)") == (
+            "homeport -C '/srv/a b' -e production diff api   (then: homeport -C '/srv/a b' -e staging adopt)")  # fmt: skip
+        assert again.again("install a newer homeport first") == "install a newer homeport first"
+    finally:
+        again.remember(None, None, None, None)
+    assert again.again("homeport drift") == "homeport drift"

@@ -220,7 +220,10 @@ def follow_to_end(options: Options, site: Site, deploy: str, exit_code: int | No
             shown.feed(line)
     except KeyboardInterrupt:
         shown.close()
-        click.echo(f"\nhomeport: the deploy goes on without this terminal\n  next: homeport logs -f {deploy}", err=True)
+        from homeport.cli.show.again import again
+
+        said = f"homeport: the deploy goes on without this terminal\n  next: {again(f'homeport logs -f {deploy}')}"
+        click.echo(f"\n{said}", err=True)
         raise click.exceptions.Exit(6) from None
     finally:
         shown.close()

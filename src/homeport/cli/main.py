@@ -136,6 +136,10 @@ def cli(ctx: click.Context, folder: str, project: str | None, environment: str |
       homeport drift
       homeport status -e staging --json
     """
+    if caller is None:
+        from homeport.cli.show import again
+
+        again.remember(None if folder == "." else folder, project, environment, host)
     options = Options(folder=folder, project=project, environment=environment, host=host, json=as_json, quiet=quiet,
                       verbose=verbose, words=ctx.meta.get(WORDS, ()))  # fmt: skip
     if caller is not None:
@@ -222,12 +226,13 @@ def _known(fault: BaseException) -> HomeportError:
 
 
 def _told(json: bool, fault: HomeportError, exit_code: int) -> int:
+    from homeport.cli.show.again import again
     from homeport.cli.show.results import error
 
     if json:
         from homeport.cli.show.json import encode
 
-        said = {"type": "error", "code": fault.code, "what": fault.what, "where": fault.where, "next": fault.next}
+        said = {"type": "error", "code": fault.code, "what": fault.what, "where": fault.where, "next": again(fault.next)}
         wanted = {"unconfirmed": fault.asked} if isinstance(fault, Unconfirmed) else {}
         click.echo(encode({**said, "exitCode": exit_code, **wanted}))
         if "--caller" in sys.argv:

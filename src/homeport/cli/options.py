@@ -71,7 +71,9 @@ class Options:
 
             tell({"type": "note", "text": words})
         elif not self.json and not self.quiet:
-            click.echo(words, err=True)
+            from homeport.cli.show.again import again
+
+            click.echo(again(words), err=True)
 
 
 pass_options = click.make_pass_decorator(Options, ensure=True)

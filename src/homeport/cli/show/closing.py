@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
+from homeport.cli.show.again import again
 from homeport.cli.show.words import Ink, output_line, several, short, text, took
 from homeport.model.events import DeployDone, DeployStart, Event, LogLine, Notice, StageEvent
 
@@ -120,5 +121,5 @@ def advice(done: DeployDone, *, color: bool = False) -> str:
     }.get(done.status, "the deploy failed")
     lines = [f"{ink('bad', 'homeport:')} {several(summary)}"]
     if done.next:
-        lines.append(f"  {ink('dim', 'next:')} {ink('next', text(done.next))}")
+        lines.append(f"  {ink('dim', 'next:')} {ink('next', text(again(done.next)))}")
     return "\n".join(lines) + "\n"

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from homeport.cli.show import tries
+from homeport.cli.show.again import again
 from homeport.cli.show.words import Ink, ago, clock_time, compact_time, count, moment, several, short, text, took, when
 from homeport.model.deploys import Deploy
 from homeport.model.errors import HomeportError
@@ -46,7 +47,7 @@ def table(rows: Sequence[Sequence[tuple[str, str]]], ink: Ink, indent: str = "")
 
 def next_lines(ink: Ink, commands: Iterable[tuple[str, str]], indent: str = "") -> list[str]:
     """Commands to run next, with what each is for."""
-    found = list(commands)
+    found = [(again(command), again(why)) for command, why in commands]
     width = max((len(command) for command, _ in found), default=0)
     lines = []
     for number, (command, why) in enumerate(found):
@@ -358,7 +359,7 @@ def error(fault: HomeportError, *, color: bool = False) -> str:
     if fault.where:
         lines.append(f"  {ink('dim', 'where:')} {text(fault.where)}")
     if fault.next:
-        lines.append(f"  {ink('dim', 'next:')} {ink('next', text(fault.next))}")
+        lines.append(f"  {ink('dim', 'next:')} {ink('next', text(again(fault.next)))}")
     return joined(lines)
 
 
