@@ -66,6 +66,7 @@ mkdir -p dist; cp version dist/version; echo "built $(cat version)"
 SERVER = """\
 const fs = require('fs');
 const version = fs.readFileSync(__dirname + '/dist/version', 'utf8').trim();
+if (version.startsWith('bad')) process.exit(3);
 const held = () => { try { return fs.readFileSync('{at}', 'utf8') === 'restart running'; } catch { return false; } };
 let number = 0;
 const listen = () => {
@@ -73,7 +74,6 @@ const listen = () => {
   require('http').createServer((request, response) => {
     console.log(`${process.pid} answer ${++number}`);
     response.setHeader('Content-Length', version.length);
-    response.statusCode = version.startsWith('bad') && request.url === '/health' ? 500 : 200;
     response.end(version);
   }).listen(Number(process.env.PORT), '127.0.0.1');
 };
@@ -106,7 +106,7 @@ class Platform(World):
                 f'[services.{name}]\nsource = "{name}"\ntarget = "{{live}}/{name}"\nruntime = "supervisor"\n'
                 f'command = ["{node}", "server.js"]\nlisten = "{address}"\nhandoff = "{handoff}"\n'
                 f'env = {{ PORT = "{self.ports[name]}" }}\nbuild = {{ run = ["sh", "build.sh"], outputs = ["dist"] }}\n'
-                f'checks = [{{ http = "http://{address}/health", within = "1s", every = "50ms" }}]\n\n'
+                f'checks = [{{ http = "http://{address}/", within = "20s", every = "50ms" }}]\n\n'
             )
             server, build = SERVER, STOPS.replace("{at}", said["at"]).replace("{reached}", said["reached"])
             for key, value in said.items():
@@ -122,7 +122,8 @@ class Platform(World):
             )  # fmt: skip
         self.daemon = Daemon(self).start()
         eventually(lambda: self.supervisor() > 0, "the supervisor answers")
-        assert self.daemon.deploy().json()["status"] == "deployed"
+        said = self.daemon.deploy().json()
+        assert said["status"] == "deployed", said
 
     @property
     def place(self) -> Path:

@@ -143,7 +143,9 @@ def restart(options: Options, services: tuple[str, ...], confirm: tuple[str, ...
         if not everything:
             _known(site, services)
         request = _request("restart", None, () if everything else services)
-        request = msgspec.structs.replace(request, force=True, itself=everything and site.supervisor.run() is not None)
+        from homeport.flow.supervising import restarts_itself
+
+        request = msgspec.structs.replace(request, force=True, itself=everything and restarts_itself(site))
         ask_and_follow(options, site, request, confirm, because)
 
 

@@ -15,7 +15,7 @@ from homeport.daemon.served import Environment, Served
 from homeport.daemon.shapes import Asked, DeployWanted, SelfDeploy
 from homeport.daemon.waiting import Outcomes
 from homeport.decide import scoping
-from homeport.flow import asking, guarding, telling
+from homeport.flow import asking, guarding, supervising, telling
 from homeport.flow.blocking import commit_named
 from homeport.flow.site import Site
 from homeport.model import deploys
@@ -68,17 +68,13 @@ async def create_deploy(request: Ask, data: JSONBody[DeployWanted], wait: FromQu
         kind=data.kind, ref=data.ref, services=services, scope=data.scope, on_drift=data.on_drift,
         allow_mass_delete=data.allow_mass_delete, request_id=data.request_id, session_id=data.session_id,
         requested_by=data.requested_by or caller.name, force=data.kind == "restart", actor=caller.actor.kind,
-        origin=caller.origin, itself=everything and await served.slowly(_supervised, site),
+        origin=caller.origin, itself=everything and supervising.restarts_itself(site),
     )  # fmt: skip
     if data.confirm:
         wanted = await served.slowly(_confirmed, site, wanted, caller, data)
     if data.kind == "rollback":
         wanted = await served.slowly(_back_to, site, wanted, data.from_deploy)
     return await ask(request, wanted, wait)
-
-
-def _supervised(site: Site) -> bool:
-    return site.supervisor.run() is not None
 
 
 def _confirmed(site: Site, wanted: deploys.Request, caller: Caller, data: DeployWanted) -> deploys.Request:

@@ -96,4 +96,4 @@ async def mind_queue(served: Served, environment: Environment) -> None:
 def _unfinished(environment: Environment) -> str | None:
     store = environment.site.store
     row = store.running() or store.waiting()
-    return row.id if row is not None else None
+    return row.id if row is not None else store.untold() or None

@@ -63,6 +63,13 @@ class SqliteStore:
     def set_meta(self, key: str, value: str) -> None:
         self._db.write("INSERT OR REPLACE INTO meta VALUES (?, ?)", key, encodable(value))
 
+    def untold(self) -> str:
+        """As `Store.untold`."""
+        return self.meta("untold") or ""
+
+    def told(self) -> None:
+        self._db.write("DELETE FROM meta WHERE key = 'untold'", lasting=False)
+
     # The queue: at most one runs, at most one waits.
 
     def enqueue(self, request: Request) -> tuple[str, bool]:
@@ -184,6 +191,7 @@ class SqliteStore:
         """As `Store.finish`."""
         with self._db.writing():
             self._save(replace(deploy, state="done", ended_at=deploy.ended_at or self._clock.now()))
+            self.set_meta("untold", deploy.id)
             self._audit_end(deploy)
             for record in stamp.services if stamp else ():
                 self.save_service(record)

@@ -83,6 +83,8 @@ class RunnerWatch:
         site = self._site
         row = site.store.deploy(self._deploy)
         if row is None or row.state == "done":
+            if row is not None and site.store.untold() == row.id and site.lock.free() and not site.runner_on_its_way():
+                site.start_runner()
             return row
         if site.lock.free() and site.clock.monotonic() - self._looked > self._patience:
             self._looked, self._patience = site.clock.monotonic(), BETWEEN
@@ -119,6 +121,8 @@ def cancel(site: Site, deploy: str, by: str) -> bool:
 def recover_if_needed(site: Site) -> str | None:
     """Ends an interrupted deploy before anything else is done; the id of the deploy that was ended."""
     crashed = site.store.running()
+    if crashed is None and site.store.untold() and site.lock.free():
+        site.start_runner()
     if crashed is None or not site.lock.free():
         return None
     site.start_runner()

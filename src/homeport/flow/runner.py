@@ -11,6 +11,7 @@ from homeport.flow import notifying, pipeline, rollback
 from homeport.flow.ending import ended, tell_end
 from homeport.flow.site import Site
 from homeport.flow.stages import itself
+from homeport.flow.telling import ends_with_done
 from homeport.flow.work import Tools, Work, tools_for
 from homeport.model.deploys import Deploy, ServiceState
 from homeport.model.errors import Failed, HomeportError, InfrastructureFault, Refused
@@ -19,7 +20,7 @@ from homeport.model.events import DeployStart
 
 def drain(site: Site) -> None:
     """Waits for the lock, ends what a crash left, then runs waiting requests until there are none."""
-    while site.store.waiting() is not None or site.store.running() is not None:
+    while site.store.waiting() is not None or site.store.running() is not None or site.store.untold():
         with site.lock.hold(wait=True):
             recover(site)
             while (waiting := site.store.waiting()) is not None:
@@ -64,6 +65,23 @@ def _end(site: Site, final: Deploy, tools: Tools) -> None:
     """The last event first: whoever waits is answered before anybody is told."""
     tell_end(final, tools)
     notifying.after(site, final)
+    site.store.told()
+
+
+def _tell_the_rest(site: Site) -> None:
+    """Ends the journal of a deploy whose runner died right after its final row, and announces it."""
+    row = site.store.deploy(site.store.untold())
+    if row is None or row.state != "done":
+        site.store.told()
+        return
+    tools = tools_for(site, row.id)
+    try:
+        if not ends_with_done(site.journal_path(row.id)):
+            tell_end(row, tools)
+        notifying.after(site, row)
+        site.store.told()
+    finally:
+        tools.journal.close()
 
 
 def _attempt(site: Site, deploy: Deploy, tools: Tools, stages: tuple[pipeline.Stage, ...]) -> Deploy:
@@ -121,6 +139,8 @@ def _rollback_goal(site: Site, deploy: Deploy) -> Deploy:
 
 def recover(site: Site) -> None:
     """Ends a deploy whose runner died (DESIGN section 1). The caller holds the lock."""
+    if site.store.untold():
+        _tell_the_rest(site)
     crashed = site.store.running()
     if crashed is None:
         return

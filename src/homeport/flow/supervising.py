@@ -69,5 +69,11 @@ def units_of_folder(site: Site, folder: str, path: str) -> list[Unit]:
 
 
 def interrupted(site: Site) -> bool:
-    """Whether a deploy waits to be ended or resumed."""
-    return site.store.running() is not None or site.store.waiting() is not None
+    """Whether a deploy waits to be ended, resumed or told of."""
+    return site.store.running() is not None or site.store.waiting() is not None or bool(site.store.untold())
+
+
+def restarts_itself(site: Site) -> bool:
+    """Whether a restart of everything is one of the supervisor too: told by the configuration, so that asking again for
+    the same is the same, also while the supervisor is away."""
+    return any(service.runtime == NAME for service in layout.services_of(site.config, site.environment).values())

@@ -41,6 +41,17 @@ def outcome_of(site: Site, deploy: Deploy) -> Outcome:
     )  # fmt: skip
 
 
+def ends_with_done(path: str) -> bool:
+    """Whether a journal has its last event."""
+    try:
+        with open(path, "rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - TAIL))
+            return b'{"type":"deploy.done"' in file.read()
+    except FileNotFoundError:
+        return False
+
+
 class _Line(Struct, tag_field="type", tag="deploy.log"):
     line: str
 
