@@ -61,4 +61,7 @@ def send(root: str, project: str, environment: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    code = main(sys.argv[1:])
+    # all is written and told: nobody waits until the interpreter has been taken apart
+    sys.stderr.flush()
+    os._exit(code)
