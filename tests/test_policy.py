@@ -48,6 +48,10 @@ MATCHES = [
     ("push", "main", deed("push", "main"), True),
     ("push", "ma?n", deed("push", "homeport/x"), False),
     ("try", "*", deed("try", "a/b/c"), True),
+    ("run", "aster*", deed("run", "pbx", "asterisk"), True),
+    ("run", "conf/*.conf", deed("run", "conf/*.conf", "conf/*.conf", "other"), True),
+    ("migrate", "api", deed("migrate", "api"), True),
+    ("restart", "pbx", deed("run", "pbx"), False),
 ]
 
 

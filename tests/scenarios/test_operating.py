@@ -41,7 +41,8 @@ def test_migrations_run_alone_from_the_files_that_are_live_and_are_recorded(worl
     done = world.json("migrate")
     assert (done["status"], log.read_text()) == ("deployed", "one\none\n")
     row = world.json("show", done["deployId"])
-    assert (row["kind"], [s["stage"] for s in row["stages"] if s["state"] == "done"]) == ("migrate", ["fetch", "migrate"])
+    assert (row["kind"], [s["stage"] for s in row["stages"] if s["state"] == "done"]) == (
+        "migrate", ["fetch", "decide", "migrate"])
     Path(f"{log}.stop").touch()
     failed = world.json("migrate", ok=(1,))
     assert (failed["status"], failed["errorCode"]) == ("failed", "command")

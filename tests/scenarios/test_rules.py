@@ -260,6 +260,47 @@ def test_a_try_passes_the_rules_and_makes_none(world: World) -> None:
     assert world.text("api/auth/login.js") == "merged\n"
 
 
+def test_migrations_commands_and_actions_are_guarded_like_everything_that_changes_something(world: World) -> None:
+    text, files = services(world, "")
+    log = world.root / "done"
+    text += f"""
+[migrate]
+run = "cat schema >> {log}"
+service = "api"
+
+[[actions]]
+paths = ["conf/"]
+run = "cat {{live}}/api/schema >> {log}"
+"""
+    world.project(text, {**files, "api/schema": "one\n", "conf/a": "a"})
+    world.deploy()
+    before = log.read_text()
+    host_rules(world, rule("data", "migrate", "api", "confirm", "the database is shared"))
+    host_rules(world, rule("hands", "run", "asterisk", "review", "calls are routed here"))
+    host_rules(world, rule("reload", "run", "conf/", "confirm"))
+    assert world.json("migrate", ok=(3,))["errorCode"] == "confirm"
+    for words in (["run", "-s", "pbx", "--", "touch", str(log) + ".ran"], ["shell", "pbx"]):
+        refused = world.homeport(*words, ok=(3,))
+        assert "rule hands wants a review before running a command for pbx: calls are routed here" in refused.stderr
+    assert not (world.root / "done.ran").exists()
+    # a deploy that migrates and acts names both; each wants its own word
+    world.publish({"api/schema": "two\n", "conf/a": "b"})
+    assert {r["rule"] for r in world.json("plan")["refusals"]} == {"data", "reload"}
+    assert world.deploy("--confirm", "data", ok=(3,))["errorCode"] == "confirm"
+    assert log.read_text() == before
+    world.deploy("--confirm", "data", "--confirm", "reload", "--because", "agreed")
+    assert log.read_text() == before + "two\ntwo\n"
+    world.json("migrate", "--confirm", "data", "--because", "once more")
+    assert log.read_text().count("two") == 3
+    told = [row["detail"] for row in audit(world) if row["action"] == "exception data"]
+    assert len(told) == 2
+    assert "migrate api; once more" in told[0]
+    said = world.json("rules", "--explain", "run:pbx")
+    assert (said["effect"], said["rule"], said["mayConfirm"]) == ("review", "hands", False)
+    assert "asked when: `homeport run`, `homeport shell`" in world.homeport("rules", "--explain", "run").stdout
+    assert "no action 'shell'" in world.homeport("rules", "--explain", "shell", ok=(2,)).stderr
+
+
 def test_the_undo_of_a_failed_deploy_asks_no_rule_while_a_rollback_by_hand_does(world: World) -> None:
     check = 'checks = [{ command = "test ! -e {live}/api/third.js", within = "1s", every = "50ms" }]'
     text, files = services(world, "")

@@ -13,7 +13,8 @@ from homeport.cli.options import Options, pass_options
 def rules(options: Options, explain: str | None) -> None:
     """List the rules that are in force here: the host's own, and those of what is deployed.
 
-    ACTION is deploy, try, rollback, restart, write, delete, discard, push or hostfile; MATCH a service, branch or path.
+    ACTION is deploy, try, rollback, restart, migrate, run, write, delete, discard, push or hostfile; MATCH a service,
+    branch or path.
 
     \b
     Example:

@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from homeport.decide import layout
 from homeport.decide.locate import Path, dotted
+from homeport.decide.policy import NAMED
 from homeport.model.config import Check, Config, Environment, HostConfig, Rule, Service
 from homeport.model.live import Target
 from homeport.model.patterns import Matcher
@@ -206,8 +207,9 @@ def _against_tree(name: str, service: Service, tree: _Tree, config: Config) -> I
 def _guards_nothing(rule: Rule, config: Config, tree: _Tree, path: Path) -> Iterator[Note]:
     """A guard that is misspelled guards nothing, and nobody notices."""
     patterns = [rule.match] if isinstance(rule.match, str) else rule.match
-    if rule.action in ("deploy", "rollback", "restart"):
+    if rule.action in NAMED and rule.action != "push":
         names = [name for key, service in config.services.items() for name in (key, service.unit) if name]
+        names += [path for action in config.actions for path in action.paths] if rule.action == "run" else []
         for pattern in patterns:
             if not any(fnmatchcase(name, pattern) for name in names):
                 near = difflib.get_close_matches(pattern, names, n=1, cutoff=0.6)

@@ -16,7 +16,7 @@ from homeport.model.plan import Refusal
 from homeport.model.rules import ActorKind, Confirmation, Deed, Rulebook, Verdict
 
 STRICTNESS = ("allow", "confirm", "review", "deny")
-NAMED: tuple[Deeds, ...] = ("deploy", "rollback", "restart", "push")
+NAMED: tuple[Deeds, ...] = ("deploy", "rollback", "restart", "migrate", "run", "push")
 """Actions whose patterns are names with `*`; those of the others are paths in gitignore syntax."""
 
 
@@ -146,8 +146,19 @@ def used(judge: Judge, deeds: Iterable[Deed], confirmed: Sequence[Confirmation])
 WORDS: dict[Deeds, str] = {
     "deploy": "deploying {}", "try": "trying {}", "rollback": "rolling back {}", "restart": "restarting {}",
     "write": "writing {}", "delete": "deleting {}", "discard": "discarding {}", "push": "pushing to {}",
-    "hostfile": "changing {}",
+    "hostfile": "changing {}", "migrate": "the migrations of {}", "run": "running a command for {}",
 }  # fmt: skip
+ASKED_WHEN: dict[Deeds, str] = {
+    "deploy": "a deploy changes the service", "try": "a try, or a rebuild of an edit, makes the path live",
+    "rollback": "a rollback changes the service", "restart": "`homeport restart`, or a deploy that restarts the service",
+    "migrate": "`homeport migrate`, or a deploy that migrates",
+    "run": "`homeport run`, `homeport shell`, or the command of an [[actions]] in a deploy",
+    "write": "a deploy, try, rebuild, `discard`, `rescue restore` or `hostfile edit` writes the path",
+    "delete": "a deploy, try or `discard` deletes the path",
+    "discard": "`homeport discard`, or a deploy that discards drift, throws the edit away",
+    "push": "`homeport adopt` pushes the branch, or merges into it", "hostfile": "`homeport hostfile edit` or `record`",
+}  # fmt: skip
+"""When the rules on an action are asked, in words."""
 SHOWN = 3
 """Subjects named in one message."""
 

@@ -57,7 +57,8 @@ class Permits:
         raise self._refused(f"homeport may not touch {printable(path)} on this host", "hostfiles")
 
     def user(self, name: str) -> None:
-        """Raises Refused (code `users`) for a user that homeport may not become here."""
+        """Raises Refused (codes `no-lists`, `users`) for a user that homeport may not become here."""
+        self.lists()
         if self._host is None or (not self._host.users and os.geteuid() != 0) or name in self._host.users:
             return
         if name == pwd.getpwuid(os.geteuid()).pw_name:
@@ -65,7 +66,8 @@ class Permits:
         raise self._refused(f"homeport may not become user {printable(name)} on this host", "users")
 
     def unit(self, name: str) -> None:
-        """Raises Refused (code `units`) for a process or unit that homeport may not touch here."""
+        """Raises Refused (codes `no-lists`, `units`) for a process or unit that homeport may not touch here."""
+        self.lists()
         if self._host is None or (not self._host.units and os.geteuid() != 0):
             return
         if not any(fnmatchcase(name, pattern) for pattern in self._host.units):

@@ -18,7 +18,7 @@ from homeport.flow.editing import in_repository
 from homeport.flow.goals import place_in_target
 from homeport.flow.site import Site
 from homeport.flow.work import ServiceWork, TargetWork, Tools, Work
-from homeport.model.config import Rule
+from homeport.model.config import Rule, Service
 from homeport.model.errors import ConfigFault, HomeportError, Refused, Unconfirmed
 from homeport.model.live import Difference, Target
 from homeport.model.paths import printable
@@ -111,6 +111,9 @@ def deeds_of(work: Work, tools: Tools, judge: Judge) -> Iterator[Deed]:
     """Everything the deploy is about to do that a rule may speak of."""
     kind = work.deploy.request.kind
     by_branch = kind in GOES_BY_BRANCH
+    yield from _commands(work, tools, judge)
+    if kind == "migrate":
+        return
     for service in work.services.values():
         names = (service.service.unit,) if service.service.unit else ()
         if service.affected and by_branch:
@@ -123,6 +126,24 @@ def deeds_of(work: Work, tools: Tools, judge: Judge) -> Iterator[Deed]:
             yield from _edited(target, work)
         elif target.plan is not None:
             yield from _steps(target, work, tools, judge)
+
+
+def _commands(work: Work, tools: Tools, judge: Judge) -> Iterator[Deed]:
+    """Migrations and the commands of `[[actions]]`: what they do is not known, only for whom they run."""
+    from homeport.flow.stages import acting, building
+
+    kind = work.deploy.request.kind
+    if judge.asks("migrate"):
+        with suppress(Refused):  # the stage itself says that it cannot be told which service migrates
+            found = building.migrating_alone(work, tools) if kind == "migrate" else building.migrating(work, tools)
+            if found is not None:
+                yield command_deed("migrate", found.name, found.service, kind in GOES_BY_BRANCH)
+    for action in acting.commands(work, tools) if judge.asks("run") else ():
+        service = work.config.services.get(action.service or "")
+        if service is not None and action.service is not None:
+            yield command_deed("run", action.service, service, True)
+        else:
+            yield Deed(action="run", subject=action.paths[0], names=tuple(action.paths), reviewed=True)
 
 
 def _restarts(service: ServiceWork, work: Work, tools: Tools) -> bool:
@@ -180,6 +201,11 @@ def path_deed(action: Any, target: Target, path: str, reviewed: bool) -> Deed:
     """An action on a path of a live folder, named as in the repository."""
     return Deed(action=action, subject=printable(in_repository(target, path)), names=(f"{target.path}/{path}",),
                 reviewed=reviewed)  # fmt: skip
+
+
+def command_deed(action: Any, name: str, service: Service, reviewed: bool) -> Deed:
+    """A command that runs for a service."""
+    return Deed(action=action, subject=name, names=(service.unit,) if service.unit else (), reviewed=reviewed)
 
 
 # Verbs that act at once.

@@ -85,6 +85,7 @@ RESUME_RESTART = (Stage("fetch", fetching.find_running), *RESUME[2:])
 
 MIGRATE = (
     Stage("fetch", fetching.find_running),
+    Stage("decide", deciding.decide_restart),
     Stage("migrate", building.migrate_alone),
     Stage("stamp", stamping.record_alone),
 )

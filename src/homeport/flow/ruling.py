@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, cast, get_args
 
 from homeport.decide import layout
-from homeport.decide.policy import NAMED, STRICTNESS, Judge
+from homeport.decide.policy import ASKED_WHEN, NAMED, STRICTNESS, Judge
 from homeport.flow import guarding
 from homeport.flow.looking import below
 from homeport.flow.site import Site
@@ -41,7 +41,7 @@ def explain(site: Site, asked: str) -> dict[str, Any]:
                          next=f"one of: {', '.join(get_args(Deeds))}")  # fmt: skip
     judge = guarding.judge_of(site)
     said: dict[str, Any] = {"action": action, "match": printable(subject) or None, "environment": site.environment,
-                            "actor": site.actor.kind}  # fmt: skip
+                            "actor": site.actor.kind, "askedWhen": ASKED_WHEN[cast("Deeds", action)]}  # fmt: skip
     if not subject:
         return said | _of_action(judge, cast("Deeds", action))
     deed = _deed(site, cast("Deeds", action), subject)

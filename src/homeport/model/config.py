@@ -22,7 +22,8 @@ OnDrift = Literal["refuse", "keep", "discard"]
 OnChange = Literal["restart", "reload", "rebuild", "recreate", "up", "none"]
 RuntimeName = Literal["supervisor", "pm2", "systemd", "compose", "swarm", "command"]
 Handoff = Literal["fd", "shim", "port", "stop-first"]
-Deeds = Literal["deploy", "try", "rollback", "restart", "write", "delete", "discard", "push", "hostfile"]
+Deeds = Literal["deploy", "try", "rollback", "restart", "migrate", "run", "write", "delete", "discard", "push",
+                "hostfile"]  # fmt: skip
 
 
 class Secret(Struct, frozen=True, forbid_unknown_fields=True):
@@ -274,7 +275,8 @@ class Rule(_Table, frozen=True):
     action: Deeds
     """What it is about."""
     match: str | list[str] = "*"
-    """Services or units (deploy, rollback, restart), branches (push), else paths; with `/` in front also on the host."""
+    """Services or units (deploy, rollback, restart, migrate, run), branches (push), else paths; with `/` in front also on
+    the host."""
     effect: Literal["allow", "deny", "confirm", "review"] = "deny"
     environments: list[str] = field(default_factory=list)
     """Only in these; default: in all."""

@@ -25,7 +25,8 @@ def explained(said: dict[str, Any]) -> str:
     about = f"{said['action']} {text(said['match'])}" if said["match"] else said["action"]
     because = f"\nbecause: {text(said['because'])}" if said["because"] and said["rule"] else ""
     others = f"\nrules about it: {', '.join(map(text, said['others']))}" if said["others"] and not said["match"] else ""
-    return f"{about}: {said['effect']}\n{text(said['why'])}{because}{others}"
+    when = f"\nasked when: {said['askedWhen']}" if not said["match"] else ""
+    return f"{about}: {said['effect']}\n{text(said['why'])}{because}{others}{when}"
 
 
 def audited(said: dict[str, Any]) -> str:

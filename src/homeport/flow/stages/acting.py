@@ -58,6 +58,11 @@ def asks_for(work: Work, tools: Tools) -> set[str]:
     return {action.service for action in due_actions(work, tools) if action.service and action.on_change != "none"}
 
 
+def commands(work: Work, tools: Tools) -> list[Action]:
+    """The actions of this deploy that run a command of their own; what only looks (`validate`, `wait`) left out."""
+    return [action for action in due_actions(work, tools) if action.run is not None]
+
+
 def _runs_actions(work: Work) -> bool:
     return work.deploy.request.kind in ("commit", "rollback") and not work.deploy.request.services and bool(work.sha)
 

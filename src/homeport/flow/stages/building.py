@@ -10,7 +10,6 @@ from homeport.flow.goals import build_target, env_file_of, place_in_target, stan
 from homeport.flow.images import runtime_of
 from homeport.flow.stages.syncing import mark_changed
 from homeport.flow.work import ServiceWork, Tools, Work
-from homeport.model.config import Migrate
 from homeport.model.envfile import parse
 from homeport.model.errors import Failed, Refused
 from homeport.model.ports import Job
@@ -101,20 +100,31 @@ def migrate(work: Work, tools: Tools) -> Work:
 
     Once per environment: on the first of several hosts.
     """
+    service = migrating(work, tools)
+    return work if service is None else _migrate(service, work, tools)
+
+
+def migrating(work: Work, tools: Tools) -> ServiceWork | None:
+    """The service whose migrations this deploy runs; None when it runs none. Raises Refused (code `migrate`)."""
     plan = work.config.migrate
     if plan is None or work.deploy.request.kind in ("rollback", "restart"):
-        return work
+        return None
     hosts = tools.site.env.hosts
     if len(hosts) > 1 and tools.site.host != hosts[0]:
-        return work
+        return None
     service = _migrating(work, plan.service)
     if service is None or service.build_tree is None or _as_it_was(service, work):
-        return work
-    return _migrate(plan, service, work, tools)
+        return None
+    return service
 
 
 def migrate_alone(work: Work, tools: Tools) -> Work:
     """The migrations of what runs, without a deploy. Raises Refused (code `no-migrate`) when there are none."""
+    return _migrate(migrating_alone(work, tools), work, tools)
+
+
+def migrating_alone(work: Work, tools: Tools) -> ServiceWork:
+    """The service whose migrations `homeport migrate` runs. Raises Refused (code `no-migrate`) when there are none."""
     plan = work.config.migrate
     if plan is None:
         raise Refused("this project has no migrations", where="homeport.toml: migrate", next="write [migrate]",
@@ -125,11 +135,12 @@ def migrate_alone(work: Work, tools: Tools) -> Work:
     if service is None or service.target is None or service.record.sha is None:
         raise Refused("the service that has the migrations was not deployed here, or is not named",
                       where="homeport.toml: migrate.service", next="homeport deploy", code="no-migrate")  # fmt: skip
-    tree = tools.site.targets.wanted(service.target, service.record.sha)
-    return _migrate(plan, replace(service, build_tree=tree), work, tools)
+    return replace(service, build_tree=tools.site.targets.wanted(service.target, service.record.sha))
 
 
-def _migrate(plan: Migrate, service: ServiceWork, work: Work, tools: Tools) -> Work:
+def _migrate(service: ServiceWork, work: Work, tools: Tools) -> Work:
+    plan = work.config.migrate
+    assert plan is not None
     assert service.build_tree is not None
     place = build_target(service)
     raw = env_file_of(service, tools)

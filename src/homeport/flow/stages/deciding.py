@@ -35,7 +35,8 @@ def decide_plan(work: Work, tools: Tools) -> Work:
 
 
 def decide_restart(work: Work, tools: Tools) -> Work:
-    """A restart brings nothing new: only the rules may be against it."""
+    """A restart, or migrations alone, bring nothing new: only the rules and the host may be against it."""
+    guarding.refuse_onlooker(tools.site)
     _refuse(guarding.refusals_of(work, tools), tools)
     refuse_unreachable(work, tools)
     guarding.note_exceptions(work, tools)
