@@ -26,6 +26,7 @@ from homeport.wiring import (
 
 if TYPE_CHECKING:
     from homeport.doors.hostsetup import HostSetup
+    from homeport.flow.binding import KeyWish
     from homeport.flow.settingup import Wish
 
 
@@ -39,14 +40,15 @@ def places_of(path: str, environment: str | None, host: str | None) -> tuple[str
 
 
 def setup_of(text: str, origin: str, environment: str | None, host: str | None, observe: bool | None,
-             widen: bool) -> tuple[HostSetup, Wish, Callable[[], Site]]:  # fmt: skip
+             widen: bool, key: KeyWish | None = None) -> tuple[HostSetup, Wish, Callable[[], Site]]:  # fmt: skip
     """What `homeport setup` works with on this machine."""
     from homeport.doors.hostsetup import HostSetup
     from homeport.flow.settingup import Wish
 
     config = loading.load(text, "homeport.toml")
     name, env = layout.environment_named(config, environment)
-    wish = Wish(config=config, environment=name, origin=origin, host=host or own_name(), observe=observe, widen=widen)
+    wish = Wish(config=config, environment=name, origin=origin, host=host or own_name(), observe=observe, widen=widen,
+                key=key)  # fmt: skip
     machine = HostSetup(state_root(), config.project.name, host_file(), LocalShell())
     return machine, wish, lambda: build_site(config, name, env, origin, read_host())
 

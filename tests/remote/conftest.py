@@ -59,8 +59,9 @@ class Machine:
     def __post_init__(self) -> None:
         self.home, self.live, self.state = self.root / "home", self.root / "live", self.root / "state"
         self.host_file = self.root / "host.toml"
-        for folder in (self.home, self.live):
+        for folder in (self.home / ".ssh", self.live):
             folder.mkdir(parents=True)
+        self.authorized = self.home / ".ssh/authorized_keys"
         self.tools = self.root / "tools"
         self.tools.mkdir()
         self.identify(self.name)
@@ -104,7 +105,7 @@ class Machine:
         config = self.root / "sshd_config"
         config.write_text(
             f"Port {self.port}\nListenAddress 127.0.0.1\nHostKey {keys / self.name}\nPidFile none\nStrictModes no\n"
-            f"AuthorizedKeysFile {self.root / 'authorized_keys'}\nUsePAM no\nPasswordAuthentication no\n"
+            f"AuthorizedKeysFile {self.authorized}\nUsePAM no\nPasswordAuthentication no\n"
             f"KbdInteractiveAuthentication no\nPermitRootLogin yes\nSetEnv {environment}\n"
         )
         self._listen(before)
@@ -197,7 +198,7 @@ class Fleet:
 
     def add(self, name: str, environment: str, alias: str, before: tuple[str, ...] = ()) -> Machine:
         made = Machine(self.laptop.root / name, name, environment, self.laptop.free_port())
-        shutil.copyfile(self.keys / "person.pub", made.root / "authorized_keys")
+        shutil.copyfile(self.keys / "person.pub", made.authorized)
         made.serve(self.keys, before)
         self.machines[name] = made
         with open(self.laptop.root / "ssh_config", "a") as config:

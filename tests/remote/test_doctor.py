@@ -34,6 +34,6 @@ def test_each_machine_is_checked_and_other_deployers_are_found(fleet: Fleet) -> 
 
 
 def test_a_machine_that_cannot_be_reached_is_a_line_with_its_remedy(fleet: Fleet) -> None:
-    (fleet.prod.root / "authorized_keys").write_text("")
+    fleet.prod.authorized.write_text("")
     row = rows(fleet, 1)["prod-1"]
     assert not row["ok"] and row["next"] == "ssh prod.example.com true"

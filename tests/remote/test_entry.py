@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+from typing import Any
 
 import pytest
 
@@ -18,7 +20,7 @@ def entered(fleet: Fleet) -> Fleet:
     fleet.prod.homeport("token", "create", "ci", "--right", "read", "--right", "deploy:all", "--kind", "agent")
     key = (fleet.keys / "person.pub").read_text()
     entry = f'restrict,command="{PROGRAM} -p shop -e production ssh-entry --token ci" {key}'
-    (fleet.prod.root / "authorized_keys").write_text(entry)
+    fleet.prod.authorized.write_text(entry)
     fleet.prod.cut()  # the shared connection was opened before the key was bound
     return fleet
 
@@ -54,3 +56,58 @@ def test_a_bound_key_does_what_its_token_may_and_no_more(entered: Fleet) -> None
 def test_a_revoked_token_opens_nothing(entered: Fleet) -> None:
     entered.prod.homeport("token", "revoke", "ci")
     assert entered.homeport("--json", "-e", "production", "status", ok=(3,)).last["code"] == "no-token"
+
+
+def test_setup_binds_a_key_and_host_toml_says_to_which_token(fleet: Fleet) -> None:
+    """From the laptop; the machine's own file can give the key another token, or close the door, at once."""
+    prod = fleet.prod
+    before = prod.authorized.read_text() + "# the next line has no end"
+    prod.authorized.write_text(before)
+    prod.authorized.chmod(0o640)
+    public = fleet.keys / "stage-1.pub"
+    setup = ("--json", "-e", "production", "setup", "--key", str(public), "--token", "ci")
+    refused = step_of(fleet.homeport(*setup, ok=(1,)).last)
+    assert "has no token ci" in refused["done"] and prod.authorized.read_text() == before
+    for name, right in (("ci", "read"), ("hands", "hold")):
+        prod.homeport("token", "create", name, "--right", right, "--kind", "agent")
+    step = step_of(fleet.homeport(*setup).last)
+    line, may = step["lines"]
+    kind, key, _ = public.read_text().split()
+    assert line.endswith(f"{kind} {key} ci") and line.startswith('restrict,command="') and may == "ci may: read"
+    assert line.split('"')[1].endswith(" -p shop -e production ssh-entry --token ci --key ci")
+    assert prod.authorized.read_text() == f"{before}\n{line}\n" and prod.authorized.stat().st_mode & 0o777 == 0o640
+    assert not step_of(fleet.homeport("--json", "-e", "production", "setup").last)["changed"]
+    assert prod.authorized.read_text() == f"{before}\n{line}\n"
+
+    asked = bound(fleet, "homeport --json status")
+    assert asked.returncode == 0 and json.loads(asked.stdout)["host"] == "prod-1", asked
+    hold = bound(fleet, "homeport --json hold --because x")
+    assert (hold.returncode, json.loads(hold.stdout)["code"]) == (3, "no-right")
+    table = prod.host_file.read_text()
+    prod.host_file.write_text(table.replace('token = "ci"', 'token = "hands"'))
+    assert bound(fleet, "homeport hold --because x").returncode == 0
+    assert json.loads(bound(fleet, "homeport --json status").stdout)["code"] == "no-right"
+    prod.host_file.write_text(table.partition("[keys.ci]")[0])
+    assert json.loads(bound(fleet, "homeport --json unhold").stdout)["code"] == "no-key"
+    assert "ci" in step_of(fleet.homeport("--json", "-e", "production", "setup").last)["lines"][0]
+    assert prod.authorized.read_text() == f"{before}\n", "its line went with its table"
+
+    # the key that came in by hand opens a shell, and is not taken from its owner
+    prod.homeport("token", "create", "person", "--right", "read")
+    own = ("--key", str(fleet.keys / "person.pub"), "--token", "person")
+    taken = step_of(fleet.homeport("--json", "-e", "production", "setup", *own, ok=(1,)).last)
+    assert taken["done"].startswith("line 1 of ") and prod.authorized.read_text() == f"{before}\n"
+    assert "[keys" not in prod.host_file.read_text()
+
+
+def step_of(said: dict[str, Any]) -> dict[str, Any]:
+    return next(dict(step) for step in said["steps"] if step["name"] == "ssh keys")
+
+
+def bound(fleet: Fleet, command: str) -> subprocess.CompletedProcess[str]:
+    """As CI would ask, with the key that `setup` bound."""
+    argv = ["ssh", "-o", f"IdentityFile={fleet.keys / 'stage-1'}", "-F", "none", "-o", "IdentitiesOnly=yes"]
+    argv += ["-o", f"UserKnownHostsFile={fleet.laptop.root / 'known_hosts'}", "-o", "HostKeyAlias=prod-1"]
+    argv += ["-p", str(fleet.prod.port), "-o", "BatchMode=yes", "127.0.0.1", command]
+    env = {name: value for name, value in fleet.laptop.env.items() if name != "PATH"} | {"PATH": os.environ["PATH"]}
+    return subprocess.run(argv, env=env, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=30)

@@ -46,7 +46,7 @@ def test_an_unknown_host_key_and_a_changed_one_are_never_accepted(fleet: Fleet) 
     assert refused(fleet, 3, "deploy")["code"] == "host-key-changed"
     assert known.read_text().count("\n") == 1, "nothing was added to the known hosts"
     known.write_text("\n".join(lines) + "\n")
-    (fleet.prod.root / "authorized_keys").write_text("")
+    fleet.prod.authorized.write_text("")
     assert refused(fleet, 1, "deploy")["code"] == "ssh-key"
     assert not (fleet.prod.live / "site").exists()
     port = fleet.laptop.free_port()

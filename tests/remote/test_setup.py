@@ -84,7 +84,7 @@ def test_a_machine_that_observes_is_looked_at_beside_the_old_deployer(bare: Flee
 def test_a_repository_behind_ssh_gets_a_deploy_key_of_the_hosts_own(bare: Fleet) -> None:
     """The forge is a third sshd that lets nobody in until the printed key is added there."""
     prod, forge = bare.prod, bare.add("stage-1", "staging", "forge.example.com")
-    (forge.root / "authorized_keys").write_text("")
+    forge.authorized.write_text("")
     origin = f"ssh://{os.environ.get('USER', 'root')}@127.0.0.1:{forge.port}{bare.laptop.origin}"
     bare.laptop.git("config", "remote.origin.url", origin)
     first = bare.homeport("--json", "-e", "production", "setup", ok=(1,)).last
@@ -94,7 +94,7 @@ def test_a_repository_behind_ssh_gets_a_deploy_key_of_the_hosts_own(bare: Fleet)
     assert learnt and all("SHA256:" in line for line in learnt)
     private = prod.state / "shop/ssh/id_ed25519"
     assert stat.S_IMODE(private.stat().st_mode) == 0o600
-    (forge.root / "authorized_keys").write_text(key + "\n")
+    forge.authorized.write_text(key + "\n")
     second = bare.homeport("--json", "-e", "production", "setup").last
     assert second["ok"] and (private.with_suffix(".pub")).read_text().strip() == key
     assert bare.homeport("--json", "-e", "production", "deploy").last["status"] == "deployed"

@@ -13,13 +13,16 @@ from homeport.cli.options import Options, pass_options
 
 @click.command("ssh-entry")
 @click.option("--token", "name", metavar="NAME", required=True, help="The token whose rights the key has.")
+@click.option("--key", "key", metavar="NAME", help="The key's table in host.toml, [keys.NAME]: its token counts.")
 @pass_options
-def ssh_entry(options: Options, name: str) -> None:
+def ssh_entry(options: Options, name: str, key: str | None) -> None:
     """Run the verb that ssh was asked for, if the token's rights allow it; for authorized_keys.
+
+    `homeport setup` writes the line; with --key, host.toml can change the token, or close the door.
 
     \b
     Example:
-      restrict,command="homeport ssh-entry --token ci" ssh-ed25519 AAAA... ci
+      restrict,command="homeport ssh-entry --token ci --key ci" ssh-ed25519 AAAA... ci
     """
     from homeport.cli.main import run
     from homeport.decide import entering
@@ -27,12 +30,12 @@ def ssh_entry(options: Options, name: str) -> None:
     words = entering.words_of(os.environ.get("SSH_ORIGINAL_COMMAND"))
     os.chdir("/")
     sys.argv = ["homeport", *words]
-    raise click.exceptions.Exit(run(words, before=lambda given: _allow(given, name, options)))
+    raise click.exceptions.Exit(run(words, before=lambda given: _allow(given, name, key, options)))
 
 
-def _allow(words: list[str], name: str, options: Options) -> None:
-    """Raises Refused (codes `entry`, `no-token`, `no-right`) unless the token may do this; from then on this process
-    acts as the token."""
+def _allow(words: list[str], name: str, key: str | None, options: Options) -> None:
+    """Raises Refused (codes `entry`, `no-key`, `no-token`, `no-right`) unless the token may do this; from then on this
+    process acts as the token."""
     from homeport.decide import entering
     from homeport.flow.tokens import named, require
     from homeport.wiring import open_site
@@ -44,7 +47,7 @@ def _allow(words: list[str], name: str, options: Options) -> None:
     acting_as(None)
     with open_site("/", before["project"] or options.project, before["environment"] or options.environment,
                    before["host"]) as site:  # fmt: skip
-        token = named(site, name)
+        token = named(site, entering.token_of(name, key, site.host_config))
         require(token, right)
         if right == entering.DEPLOY:
             services = entering.services_in(verb, given, tuple(site.config.services))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from homeport.decide import scoping
-from homeport.model.config import Config
+from homeport.model.config import Config, HostConfig
 from homeport.model.errors import Refused
 from homeport.model.tokens import Token
 
@@ -54,6 +54,20 @@ def check_options(verb: str, folder: str, given: Mapping[str, Any]) -> None:
     for name in FORBIDDEN:
         if verb.startswith("rescue") and given.get(name) is not None:
             raise _refused(f"`--{name}` is not for a key that is bound to a token")
+
+
+def token_of(named: str, key: str | None, host: HostConfig | None) -> str:
+    """The token of a key: what its table in host.toml says, where the line of authorized_keys names one.
+
+    Raises Refused (code `no-key`) when that table is gone.
+    """
+    if key is None:
+        return named
+    bound = host.keys.get(key) if host is not None else None
+    if bound is None:
+        raise Refused(f"this host knows no key {key[:80]}", where="host.toml: keys", code="no-key",
+                      next="ask whoever runs this host")  # fmt: skip
+    return bound.token
 
 
 def check_scope(token: Token, config: Config, environment: str, services: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ import tomllib
 
 import msgspec
 
-from homeport.decide import layout, loading
+from homeport.decide import authorizing, layout, loading
 from homeport.model.config import Config, HostConfig
 from homeport.model.errors import ConfigFault
 
@@ -105,6 +105,36 @@ def widened(text: str, more: dict[str, list[str]], observe: bool | None) -> str:
                           next=f"change it by hand: {lines}", code="host-file")  # fmt: skip
     loading.load_host(text, "host.toml")
     return text
+
+
+def with_bound_key(text: str, token: str, public: str) -> str:
+    """The file with `[keys.NAME]` for that key; as it is where that stands there already.
+
+    Raises ConfigFault (code `host-file`) where the key is bound to another token: that is for a person to change.
+    """
+    keys = loading.load_host(text, "host.toml").keys
+    for name, bound in keys.items():
+        if bound.public is not None and authorizing.public_key(bound.public) == public:
+            if bound.token == token:
+                return text
+            raise ConfigFault(f"this key is bound to the token {bound.token} as keys.{name}", where="host.toml",
+                              next=f"change it by hand: keys.{name}.token = {_quoted(token)}, then: homeport setup",
+                              code="host-file")  # fmt: skip
+    name = next(name for name in (token, *(f"{token}-{n}" for n in range(2, len(keys) + 3))) if name not in keys)
+    shown = _quoted(name) if "." in name else name
+    glue = "" if text.endswith("\n") else "\n"
+    more = f"{text}{glue}\n[keys.{shown}]\ntoken = {_quoted(token)}\npublic = {_quoted(public)}\n"
+    wanted = tomllib.loads(text)
+    wanted["keys"] = {**wanted.get("keys", {}), name: {"token": token, "public": public}}
+    try:
+        sound = tomllib.loads(more) == wanted
+    except tomllib.TOMLDecodeError:
+        sound = False
+    if not sound:
+        raise ConfigFault("the host file is written in a way that is not changed by a program", where="host.toml",
+                          next=f"add by hand: keys.{shown} with token and public", code="host-file")  # fmt: skip
+    loading.load_host(more, "host.toml")
+    return more
 
 
 def _with_key(text: str, key: str, value: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterator
 
-from homeport.decide import durations, sizes, spelling
+from homeport.decide import authorizing, durations, sizes, spelling
 from homeport.decide.locate import Path
 from homeport.model.config import Action, Build, Check, Config, Environment, HostConfig, HostFile, Rule, Secret, Service
 
@@ -56,6 +56,9 @@ def host_faults(host: HostConfig) -> Iterator[Fault]:
         yield from spelling.plain(unit, ("units", position))
     for name, secret in host.secrets.items():
         yield from _secret(secret, ("secrets", name))
+    for name, bound in host.keys.items():
+        for key, what in authorizing.faults(name, bound):
+            yield ("keys", name, *key), what
     for key, value in host.limits.items():
         if key not in LIMITS:
             yield ("limits", key), f"not a limit; there is {', '.join(LIMITS)}"

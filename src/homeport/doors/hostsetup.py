@@ -11,6 +11,7 @@ import stat
 import sys
 import tempfile
 
+from homeport.doors.authorized import AuthorizedKeys, own_program
 from homeport.doors.shell import LocalShell
 from homeport.model.errors import InfrastructureFault
 from homeport.model.paths import printable
@@ -54,6 +55,7 @@ class HostSetup:
     def __init__(self, root: str, project: str, host_file: str, shell: LocalShell) -> None:
         self.root, self.project_folder = root, os.path.join(root, project)
         self.host_file = host_file
+        self.program, self.keyring = own_program(), AuthorizedKeys()
         self._keys = os.path.join(self.project_folder, "ssh")
         self._shell = shell
 

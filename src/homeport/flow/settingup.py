@@ -10,6 +10,8 @@ from typing import Protocol
 from msgspec import Struct
 
 from homeport.decide import hostfile, layout, loading
+from homeport.flow import binding
+from homeport.flow.binding import Keyring, KeyWish
 from homeport.flow.site import Site
 from homeport.model.config import Config
 from homeport.model.errors import HomeportError, Refused
@@ -22,7 +24,11 @@ class Machine(Protocol):
 
     project_folder: str
     host_file: str
+    program: str
+    """The path that runs homeport here."""
 
+    @property
+    def keyring(self) -> Keyring: ...
     def missing_programs(self) -> list[str]: ...
     def private_state(self) -> bool: ...
     def read_host_file(self) -> str | None: ...
@@ -46,6 +52,8 @@ class Wish(Struct, frozen=True, kw_only=True):
     """None: as it is, and off for a new host file."""
     widen: bool = False
     """Add to the lists of a host file that is there already."""
+    key: KeyWish | None = None
+    """An ssh key to bind to a token."""
 
 
 class _Stop(Exception):
@@ -62,6 +70,11 @@ def set_up(machine: Machine, wish: Wish, open_site: Callable[[], Site]) -> Itera
             yield _step("repository", lambda: _repository(machine, wish, site), needed=True)
             for name, target in layout.targets(wish.config, wish.environment).items():
                 yield _step(f"live folder of {name}", lambda its=target: _live(site, its))  # type: ignore[misc]
+            keys = _step(binding.NAME, lambda: binding.bind_keys(
+                machine, machine.keyring, machine.program, wish.config.project.name, wish.environment, wish.key,
+                site.tokens))  # fmt: skip
+            if keys.done:
+                yield keys
         services = layout.services_of(wish.config, wish.environment)
         if any(wish.config.services[name].runtime == "supervisor" for name in services):
             yield _step("supervisor", lambda: _supervisor(machine, wish))

@@ -336,6 +336,14 @@ class Listen(_Table, frozen=True):
     """The address under which others reach it, when a proxy stands before it: its name is accepted as Host."""
 
 
+class BoundKey(_Table, frozen=True):
+    """An ssh key that does what a token may, and no more."""
+
+    token: str
+    public: str | None = None
+    """The key as in its `.pub` file; `homeport setup` writes its line of authorized_keys."""
+
+
 class HostConfig(_Table, frozen=True):
     """/etc/homeport/host.toml: who this machine is and what homeport may do on it (DESIGN section 7)."""
 
@@ -354,7 +362,8 @@ class HostConfig(_Table, frozen=True):
     listen: Listen = field(default_factory=lambda: Listen())  # noqa: PLW0108  # defined further down
     """Where the daemon is reached over TCP; without an address it is not."""
     secrets: dict[str, Secret] = field(default_factory=dict)
-    keys: dict[str, dict[str, str]] = field(default_factory=dict)
+    keys: dict[str, BoundKey] = field(default_factory=dict)
+    """ssh keys that are bound to tokens."""
     limits: dict[str, int | str] = field(default_factory=dict)
     """`outputs`: the size of all kept build outputs of one service; `journals`: of all journals; `fetch`: how long."""
     rules: list[Rule] = field(default_factory=list)
