@@ -305,7 +305,7 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
         shell_for=shell_for, runtimes_for=lambda shell: runtimes(shell, permits, state), prober_for=prober,
         journal_for=journal_for, follow_journal=follow, read_journal=chunk_from,
         start_runner=runners.start, ready_runner=runners.ready, runner_on_its_way=runners.on_its_way,
-        load_config=loading.load, actor=asking, migration_lock=migration_lock, closers=[store.close],
+        load_config=loading.load, actor=asking, migration_lock=migration_lock, closers=[store.close, git.close],
         edits=later(lambda: doors.edits(store.database)),
         hostfiles=later(lambda: doors.host_files(os.path.join(state, "hostfiles"))),
         host_history=later(lambda: doors.host_history(git, environment)),
@@ -377,6 +377,19 @@ def working_tree(folder: str) -> WorkingTree:
     from homeport.doors.workingtree import Checkout
 
     return Checkout(folder, LocalShell())
+
+
+def runner_ahead() -> None:
+    """For a verb that is about to ask for a deploy: see `doors.starting.ahead`. Only before a site is opened."""
+    from homeport.doors.starting import ahead
+
+    def become(words: list[str]) -> int:
+        from homeport.runner import main
+
+        os.environ["HOMEPORT_STATE"] = words[0]
+        return main(words)
+
+    ahead(load_ahead, become)
 
 
 def load_ahead() -> None:

@@ -323,7 +323,10 @@ def test_two_runners_never_work_at_once(host: Host) -> None:
 
 
 SLOW_START = """\
-import sys, time
+import os, sys, time
+def fork():
+    raise BlockingIOError(11, "Resource temporarily unavailable")
+os.fork = fork
 if "homeport.runner" in sys.orig_argv:
     with open({log!r}, "a") as file:
         file.write("started\\n")
@@ -332,7 +335,8 @@ if "homeport.runner" in sys.orig_argv:
 
 
 def test_a_runner_that_is_slow_to_start_is_not_started_again(host: Host) -> None:
-    """Two and a half seconds pass before the runner takes the lock: who started it waits for it."""
+    """No copy of the caller's process can be made, and two and a half seconds pass before the runner takes the lock:
+    who started it waits for it."""
     log = host.world.root / "starts"
     (host.world.root / "slow").mkdir()
     (host.world.root / "slow/sitecustomize.py").write_text(SLOW_START.format(log=str(log)))

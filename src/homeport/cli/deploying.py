@@ -69,7 +69,7 @@ def deploy(options: Options, words: tuple[str, ...], ref: str | None, on_drift: 
       homeport -e production deploy v1.4.0
       homeport deploy api web --keep-drift
     """
-    with options.site() as site:
+    with options.site(deploys=True) as site:
         named, services = _split(site, words, ref)
         request = _request("commit", named, services, on_drift, allow_mass_delete, request_id)
         if over_try:
@@ -96,7 +96,7 @@ def rollback(options: Options, to: str | None, on_drift: str | None, allow_mass_
     """
     from homeport.flow.blocking import commit_named
 
-    with options.site() as site:
+    with options.site(deploys=True) as site:
         request = _request("rollback", None, (), on_drift, allow_mass_delete)
         if to is not None:
             found = site.store.deploy(to)
@@ -121,7 +121,7 @@ def rebuild(options: Options, services: tuple[str, ...], confirm: tuple[str, ...
     Example:
       homeport rebuild api
     """
-    with options.site() as site:
+    with options.site(deploys=True) as site:
         _known(site, services)
         ask_and_follow(options, site, _request("live", None, services), confirm, because)
 
@@ -138,7 +138,7 @@ def restart(options: Options, services: tuple[str, ...], confirm: tuple[str, ...
       homeport restart api
       homeport restart all
     """
-    with options.site() as site:
+    with options.site(deploys=True) as site:
         everything = services == ("all",) and "all" not in site.config.services
         if not everything:
             _known(site, services)

@@ -34,11 +34,14 @@ class Options:
     call: Call | None = None
     """The connection to whoever asked from another machine."""
 
-    def site(self, *, recover: bool = False) -> Site:
+    def site(self, *, recover: bool = False, deploys: bool = False) -> Site:
         """The environment that the options and the folder name. With `recover`, a deploy that a crash
-        interrupted is ended first (DESIGN section 1). Raises Away when the environment is on other machines."""
-        from homeport.wiring import open_site
+        interrupted is ended first (DESIGN section 1); with `deploys`, a runner gets ready meanwhile. Raises Away when
+        the environment is on other machines."""
+        from homeport.wiring import open_site, runner_ahead
 
+        if deploys and self.call is None:
+            runner_ahead()
         try:
             site = open_site(self.folder, self.project, self.environment, self.host)
         except Elsewhere as there:

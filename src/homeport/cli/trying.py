@@ -49,7 +49,7 @@ def try_now(options: Options, services: tuple[str, ...], yes: bool, watch: bool,
 
     wish = Wish(services=services, yes=yes, on_drift=on_drift, allow_mass_delete=allow_mass_delete, confirm=confirm,
                 because=because)  # fmt: skip
-    with options.site(recover=True) as site:
+    with options.site(recover=True, deploys=True) as site:
         known(site, services)
         # it loads while the working tree is read
         site.ready_runner()

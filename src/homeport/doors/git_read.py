@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 
 from homeport.doors.gitcmd import GitCommand
+from homeport.doors.objects import Objects, Silent, entry_in, parents_of
 from homeport.model.errors import InfrastructureFault, Refused, UsageFault
 from homeport.model.live import Entry, Stat, TreeChange
 from homeport.model.paths import from_bytes, printable, to_bytes
@@ -23,6 +25,10 @@ _UNKNOWN: tuple[str, Entry] = ("unknown", Entry("", ""))
 _KEPT_DIFFERENCES = 8
 _KEPT_CHANGES = 1000
 """Paths of a difference that is kept; longer ones are read again, so that memory stays small."""
+_STEPS = 20
+"""Commits that are looked at one by one for an ancestor before git is asked."""
+_FEW = 16
+"""Blobs that are asked for one by one."""
 _REMEMBERED = 4096
 """Answers about commits and trees that one reader keeps; what an id names never changes."""
 
@@ -33,10 +39,15 @@ class MirrorReader:
     def __init__(self, path: str, cmd: GitCommand) -> None:
         self.path = path
         self.cmd = cmd
+        self._objects = Objects(cmd)
         self._differences: dict[tuple[str, str], list[TreeChange]] = {}
         self._seen: dict[tuple[str, str], tuple[str, Entry] | None] = {}
         self._names: dict[str, str] = {}
         self._related: dict[tuple[str, str], bool] = {}
+
+    def close(self) -> None:
+        """Ends what waits to be asked; the next question starts it again."""
+        self._objects.close()
 
     def tip(self, branch: str) -> str:
         """As `Git.tip`."""
@@ -76,12 +87,28 @@ class MirrorReader:
         if not self.has(older) or not self.has(newer):
             return False
         whole = (self._object(older), self._object(newer))
-        found = older == newer or self.cmd.code("merge-base", "--is-ancestor", *whole, ok=(0, 1)).code == 0
+        found = older == newer or self._shortly_before(*whole) or (
+            self.cmd.code("merge-base", "--is-ancestor", *whole, ok=(0, 1)).code == 0)  # fmt: skip
         if all(map(_OID.fullmatch, pair)):
             if len(self._related) >= _REMEMBERED:
                 self._related.clear()
             self._related[pair] = found
         return found
+
+    def _shortly_before(self, older: str, newer: str) -> bool:
+        """Whether the first few steps back lead there; False says nothing."""
+        ahead, met = [newer], {newer}
+        try:
+            while ahead and len(met) < _STEPS:
+                found = self._objects.contents(ahead.pop(0).encode("ascii"))
+                before = parents_of(found[2]) if found is not None and found[1] == "commit" else []
+                if older in before:
+                    return True
+                ahead += [parent for parent in before if parent not in met]
+                met.update(before)
+        except (Silent, UnicodeEncodeError):
+            pass
+        return False
 
     def has(self, oid: str) -> bool:
         """Whether an object of that id (or a full reference name) is here."""
@@ -107,9 +134,7 @@ class MirrorReader:
         asked = [p for p in dict.fromkeys(map(_folder, paths)) if p and (sha, p) not in self._seen and "\n" not in p]
         if not asked or not _OID.fullmatch(sha):
             return
-        names = [f"{sha}^{{tree}}", *(f"{sha}:{path}" for path in asked)]
-        raw = self.cmd.run("cat-file", "--batch-check", input=to_bytes("".join(f"{name}\n" for name in names)))
-        whole, *lines = raw.split(b"\n")
+        whole, *lines = self._infos([f"{sha}^{{tree}}", *(f"{sha}:{path}" for path in asked)])
         if whole.split(b" ")[1:2] != [b"tree"]:
             return
         for path, line in zip(asked, lines, strict=False):
@@ -176,6 +201,10 @@ class MirrorReader:
 
     def read(self, oid: str) -> bytes:
         """A blob's bytes. Raises InfrastructureFault when it is not here."""
+        with suppress(Silent):
+            found = self._objects.contents(to_bytes(self._object(oid)))
+            if found is not None and found[1] == "blob":
+                return found[2]
         return self.cmd.run("cat-file", "blob", self._object(oid), timeout=600)
 
     def read_many(self, oids: Iterable[str]) -> dict[str, bytes]:
@@ -183,6 +212,10 @@ class MirrorReader:
         wanted = [self._object(oid) for oid in dict.fromkeys(oids)]
         if not wanted:
             return {}
+        if len(wanted) <= _FEW:
+            with suppress(Silent):
+                answers = {oid: self._objects.contents(to_bytes(oid)) for oid in wanted}
+                return {oid: found[2] for oid, found in answers.items() if found is not None and found[1] == "blob"}
         asked = "".join(f"{oid}\n" for oid in wanted).encode("ascii")
         raw = self.cmd.run("cat-file", "--batch", "--buffer", input=asked, timeout=600)
         found: dict[str, bytes] = {}
@@ -255,6 +288,15 @@ class MirrorReader:
             for _, path, after in _log_lines(raw.split(b"\0")):
                 yield path, after.oid
 
+    def _infos(self, names: Sequence[str]) -> list[bytes]:
+        """For each name a line as of `cat-file --batch-check`."""
+        with suppress(Silent):
+            found = ((name, self._objects.info(to_bytes(name))) for name in names)
+            return [to_bytes(f"{name} missing") if it is None else f"{it[0]} {it[1]} {it[2]}".encode("ascii")
+                    for name, it in found]  # fmt: skip
+        asked = "".join(f"{name}\n" for name in names)
+        return self.cmd.run("cat-file", "--batch-check", input=to_bytes(asked)).split(b"\n")
+
     def _remember(self, sha: str, path: str, found: tuple[str, Entry] | None) -> None:
         if len(self._seen) >= _REMEMBERED:
             self._seen.clear()
@@ -270,6 +312,12 @@ class MirrorReader:
         return found
 
     def _list(self, sha: str, path: str) -> tuple[str, Entry] | None:
+        folder, _, name_there = path.rpartition("/")
+        with suppress(Silent):
+            commit = self._object(sha)
+            tree = self._objects.contents(to_bytes(f"{commit}:{folder}" if folder else f"{commit}^{{tree}}"))
+            if tree is not None and tree[1] == "tree":
+                return entry_in(tree[2], to_bytes(name_there))
         raw = self.cmd.run("ls-tree", "-z", "--full-tree", self._object(sha), "--", path)
         for line in raw.split(b"\0")[:-1]:
             head, name = line.split(b"\t", 1)
@@ -287,9 +335,7 @@ class MirrorReader:
         known = self._names.get(names[0]) if len(names) == 1 else None
         if known is not None:
             return known
-        asked = "".join(f"{name}\n" for name in names)
-        raw = self.cmd.run("cat-file", "--batch-check", input=to_bytes(asked))
-        for line in raw.split(b"\n"):
+        for line in self._infos(names):
             head = line.split(b" ")
             if len(head) == 3 and head[2].isdigit() and _OID.fullmatch(from_bytes(head[0])):
                 found = head[0].decode("ascii")

@@ -85,6 +85,13 @@ class GitCommand:
         interruptible: bool = False,
     ) -> Completed:
         """As `run`, with the exit status: for commands whose status 1 is an answer; `interruptible` as for `Shell.run`."""
+        argv, cwd, whole = self.placed(*args, index=index, work_tree=work_tree, env=env)
+        return self.shell.run(argv, cwd=cwd, env=whole, input=input, timeout=timeout, ok=ok, interruptible=interruptible)
+
+    def placed(
+        self, *args: str, index: str | None = None, work_tree: str | None = None, env: Mapping[str, str] | None = None
+    ) -> tuple[tuple[str, ...], str, dict[str, str]]:
+        """The whole command line, the folder to run it in, and the whole environment."""
         whole = {**_ENVIRONMENT, "PATH": os.environ.get("PATH", os.defpath), "GIT_DIR": self.git_dir}
         if index is not None:
             whole["GIT_INDEX_FILE"] = os.path.abspath(index)
@@ -93,5 +100,4 @@ class GitCommand:
         whole.update(env or {})
         cwd = os.path.abspath(work_tree) if work_tree is not None else self.git_dir
         cwd = cwd if os.path.isdir(cwd) else "/"
-        return self.shell.run((*_PREFIX, *args), cwd=cwd, env=whole, input=input, timeout=timeout, ok=ok,
-                              interruptible=interruptible)  # fmt: skip
+        return (*_PREFIX, *args), cwd, whole

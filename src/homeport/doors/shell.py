@@ -383,3 +383,31 @@ def detach(argv: Sequence[str], env: Mapping[str, str], log: str, stdin: int | N
     except OSError as fault:
         raise InfrastructureFault(f"the runner could not be started: {fault.strerror}", where=argv[0],
                                   next="homeport doctor", code="spawn") from fault
+
+
+class Standing:
+    """A tool that is asked again and again over its pipes, apart from the terminal; it ends with this process at the
+    latest. Raises OSError."""
+
+    def __init__(self, argv: Sequence[str], cwd: str, env: Mapping[str, str]) -> None:
+        self._child = subprocess.Popen(list(argv), cwd=cwd, env=dict(env), stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                       stderr=subprocess.DEVNULL, start_new_session=True, bufsize=0)  # fmt: skip
+        self.answers = cast("IO[bytes]", self._child.stdout).fileno()
+
+    def say(self, line: bytes) -> None:
+        cast("IO[bytes]", self._child.stdin).write(line)
+
+    def ended(self) -> int:
+        """Its exit status; one that still runs is killed."""
+        for pipe in (self._child.stdin, self._child.stdout):
+            with contextlib.suppress(OSError):
+                cast("IO[bytes]", pipe).close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            return self._child.wait(0.1)
+        self._child.kill()
+        return self._child.wait()
+
+
+def copied() -> int:
+    """As os.fork."""
+    return os.fork()

@@ -4,13 +4,27 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable
 
+from homeport.doors.branching import Become, Copy, branch_off
 from homeport.doors.shell import detach, still_runs
 
 _started: dict[str, int] = {}
 """The runner that this process started last, by state folder."""
 _ready: dict[str, tuple[int, int]] = {}
 """A runner that has loaded everything and waits for its word: (pid, the pipe whose end is the word), by state folder."""
+_copies: list[Copy] = []
+"""A copy of this process that becomes the next runner."""
+
+
+def ahead(load: Callable[[], None], become: Become) -> None:
+    """Has a copy of this process load what a runner needs, while this one works out what to ask for; it ends with this
+    one when no runner is wanted. To be called before anything is opened."""
+    while _copies:
+        _copies.pop().dismiss()
+    copy = branch_off("homeport.runner", load, become)
+    if copy is not None:
+        _copies.append(copy)
 
 
 class Runners:
@@ -19,6 +33,7 @@ class Runners:
     def __init__(self, root: str, project: str, environment: str, state: str) -> None:
         self._argv = [sys.executable, "-m", "homeport.runner", root, project, environment]
         self._root, self._state = root, state
+        self._log = os.path.join(state, "runner.log")
 
     def start(self) -> int:
         """Starts a runner in its own session, so that it outlives the terminal; returns its pid.
@@ -33,6 +48,11 @@ class Runners:
             if still_runs(pid):
                 _started[self._state] = pid
                 return pid
+        while _copies:
+            copy = _copies.pop()
+            if copy.told(self._log, self._argv[3:]):
+                _started[self._state] = copy.pid
+                return copy.pid
         _started[self._state] = self._detach(self._argv)
         return _started[self._state]
 
@@ -42,7 +62,7 @@ class Runners:
     def ready(self) -> None:
         """Starts a runner that waits until `start` wants one, or this process has ended; then there may be nothing to
         do for it."""
-        if self._state in _ready and still_runs(_ready[self._state][0]):
+        if _copies or (self._state in _ready and still_runs(_ready[self._state][0])):
             return
         word, poke = os.pipe()
         try:
@@ -54,5 +74,4 @@ class Runners:
             os.close(word)
 
     def _detach(self, argv: list[str], stdin: int | None = None) -> int:
-        log = os.path.join(self._state, "runner.log")
-        return detach(argv, {**os.environ, "HOMEPORT_STATE": self._root}, log, stdin)
+        return detach(argv, {**os.environ, "HOMEPORT_STATE": self._root}, self._log, stdin)
