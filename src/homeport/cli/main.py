@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import click
 
+from homeport import __version__
 from homeport.cli.options import Away, Options
 from homeport.model.errors import Cancelled, Failed, HomeportError, InfrastructureFault, Unconfirmed, UsageFault
 
@@ -121,7 +122,7 @@ class Verbs(click.Group):
 @click.option("-q", "--quiet", is_flag=True, help="Only the outcome.")
 @click.option("-v", "--verbose", is_flag=True, help="Every line of builds and commands.")
 @click.option("--caller", hidden=True, help="Who asks from another machine; homeport writes it itself.")
-@click.version_option(package_name="homeport", message="homeport %(version)s")
+@click.version_option(__version__, message="homeport %(version)s")
 @click.pass_context
 def cli(ctx: click.Context, folder: str, project: str | None, environment: str | None, host: str | None,
         as_json: bool, quiet: bool, verbose: bool, caller: str | None) -> None:  # fmt: skip

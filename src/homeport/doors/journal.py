@@ -19,7 +19,7 @@ from homeport.model.ports import Clock
 LARGEST = 256 * 1024 * 1024
 """Bytes of output lines that are kept; events are always written."""
 POLL = 0.02
-"""Seconds between two looks of a follower."""
+"""Seconds between two looks of a follower, at most; after something came it looks sooner."""
 CHUNK = 1024 * 1024
 _encoder = msgspec.json.Encoder()
 _whole_line = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -195,7 +195,7 @@ def _is_whole(line: bytes) -> bool:
 def follow(path: str, offset: int, alive: Callable[[], bool]) -> Iterator[bytes]:
     """Complete lines as they come. Ends after the `deploy.done` line, or when the deploy is not `alive` and
     there is nothing more to read."""
-    going_on = True
+    going_on, pause = True, POLL / 8
     while True:
         lines, after = read_from(path, offset)
         for line in lines:
@@ -207,5 +207,8 @@ def follow(path: str, offset: int, alive: Callable[[], bool]) -> Iterator[bytes]
                 return
             going_on = alive()
             if going_on:
-                time.sleep(POLL)
+                time.sleep(pause)
+                pause = min(pause * 1.2, POLL)
+        else:
+            pause = POLL / 8
         offset = after

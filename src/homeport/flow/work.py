@@ -57,6 +57,8 @@ class ServiceWork:
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Work:
+    """One deploy on its way through the stages."""
+
     deploy: Deploy
     config: Config
     sha: str | None = None
@@ -89,6 +91,8 @@ class OutputLines:
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
 class Tools:
+    """The doors of one deploy."""
+
     site: Site
     shell: Shell
     journal: Journal
