@@ -6,12 +6,17 @@ import asyncio
 import json
 import os
 from collections.abc import Callable, Iterator
-from typing import Any
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from websockets.asyncio.client import ClientConnection, unix_connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
+from homeport.daemon.events import Tails
+from homeport.daemon.served import Environment, Served
+from homeport.doors.journal import chunk_from
 from tests.daemon.rig import Daemon, Waiting
 from tests.scenarios.conftest import eventually
 
@@ -237,3 +242,29 @@ def test_a_deploy_that_was_replaced_before_it_ran_ends_for_its_listeners_too(dae
     world.hold.unlink()
     assert [event["type"] for event in events] == ["deploy.cancelled", "deploy.done", "events.offset"]
     assert events[1]["status"] == "superseded" and runs.result(30).status_code == 200
+
+
+def test_clients_side_by_side_are_served_from_one_reading(tmp_path: Path) -> None:
+    """Ten that ask at the same moment for the same bytes, and one of them goes while they are read."""
+    journal, read = tmp_path / "d-1.jsonl", []
+    journal.write_bytes(b'{"type":"deploy.log"}\n' * 3)
+
+    async def quickly(act: Callable[..., Any], path: str, offset: int, most: int) -> Any:
+        read.append(offset)
+        await asyncio.sleep(0.01)
+        return act(path, offset, most)
+
+    site = SimpleNamespace(journal_path=lambda _: str(journal), read_journal=chunk_from)
+    environment = cast("Environment", SimpleNamespace(site=site))
+
+    async def ask() -> list[Any]:
+        tails = Tails(cast("Served", SimpleNamespace(quickly=quickly)))
+        asking = [asyncio.create_task(tails.piece(environment, "d-1", 0)) for _ in range(10)]
+        await asyncio.sleep(0)
+        asking[0].cancel()
+        return await asyncio.gather(*asking[1:])
+
+    pieces = asyncio.run(ask())
+    assert read == [0]
+    assert all(piece is pieces[0] for piece in pieces)
+    assert pieces[0].after == journal.stat().st_size

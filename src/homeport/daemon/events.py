@@ -45,6 +45,7 @@ class Tails:
     def __init__(self, served: Served) -> None:
         self._served = served
         self._read: OrderedDict[tuple[str, int], Piece] = OrderedDict()
+        self._reading: dict[tuple[str, int], asyncio.Task[Piece]] = {}
         self.clients = 0
 
     async def piece(self, environment: Environment, deploy: str, offset: int) -> Piece:
@@ -59,12 +60,20 @@ class Tails:
                 return Piece(None, False, offset)
         except FileNotFoundError:
             return Piece(None, False, offset)
+        reading = self._reading.get(key)
+        if reading is None:
+            # a task of its own: a client that goes meanwhile takes nothing from the others
+            reading = self._reading[key] = asyncio.create_task(self._piece_at(environment, deploy, path, offset))
+            reading.add_done_callback(lambda _: self._reading.pop(key, None))
+        return await asyncio.shield(reading)
+
+    async def _piece_at(self, environment: Environment, deploy: str, path: str, offset: int) -> Piece:
         most = FRAME - offset % FRAME
         lines, after = await self._served.quickly(environment.site.read_journal, path, offset,
                                                   most if most > FRAME // 8 else most + FRAME)  # fmt: skip
         found = _piece(deploy, lines, after)
         if after > offset:
-            self._read[key] = found
+            self._read[path, offset] = found
             if len(self._read) > 32:
                 self._read.popitem(last=False)
         return found
