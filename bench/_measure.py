@@ -22,6 +22,9 @@ from pathlib import Path
 
 HOMEPORT = str(Path(sys.executable).parent / "homeport")
 FILES_PER_FOLDER = 50
+ROWS = os.environ.get("HOMEPORT_BENCH_ROWS")
+"""Where the rows of the table in docs/benchmarks.md are collected, when somebody asked for them (`./dev bench all`)."""
+_heading: list[str] = []
 Step = Callable[[], None]
 
 
@@ -30,7 +33,7 @@ def asked(what: str, sizes: tuple[int, ...] = (500, 10_000), full: tuple[int, ..
     parser = argparse.ArgumentParser(description=what)
     parser.add_argument("--full", action="store_true", help=f"also {', '.join(f'{n:,}' for n in full)}: takes minutes")
     parser.add_argument("--sizes", help="sizes instead of those, with commas between them")
-    parser.add_argument("--times", type=int, default=5, help="rounds; the median counts (5)")
+    parser.add_argument("--times", type=int, default=3, help="rounds; the median counts (3)")
     found = parser.parse_args()
     found.sizes = tuple(int(n) for n in found.sizes.split(",")) if found.sizes else sizes + (full if found.full else ())
     return found
@@ -52,6 +55,7 @@ def in_turns(steps: Mapping[str, Step], times: int, before: Mapping[str, Step] |
 
 def heading(what: str) -> None:
     """The measurement with its machine and date."""
+    _heading[:] = [what]
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), "")
     load = os.getloadavg()[0]
@@ -61,11 +65,24 @@ def heading(what: str) -> None:
 
 def table(case: str, took: Mapping[str, float], subject: str) -> None:
     """Ratios first: below 1.00 the peer is slower than homeport."""
+    case_told = False
     print(f"\n{case}: {subject} {took[subject] * 1000:,.0f} ms")
     for name, seconds in took.items():
         if name != subject:
             print(f"  {took[subject] / seconds:6.2f} x {name:<46} {seconds * 1000:9,.0f} ms")
+            own = f"{subject}: {took[subject] * 1000:,.0f} ms" if not case_told else ""
+            row("" if case_told else case, f"{took[subject] / seconds:.2f} x {name}", own, f"{seconds * 1000:,.0f} ms")
+            case_told = True
     sys.stdout.flush()
+
+
+def row(case: str, ratio: str, own: str, peer: str) -> None:
+    """One row of the table: the measurement's name is told once."""
+    if ROWS is None:
+        return
+    work = _heading.pop() if _heading else ""
+    with open(ROWS, "a", encoding="utf-8") as rows:
+        print(f"| {work} | {case} | {ratio} | {own} | {peer} |", file=rows)
 
 
 def run(*argv: str, cwd: str | Path | None = None, env: Mapping[str, str] | None = None,

@@ -12,7 +12,6 @@ import socket
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,7 +19,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
-from _measure import HOMEPORT, World, heading, world
+from _measure import HOMEPORT, World, heading, row, world
 from msgspec.structs import replace
 
 from homeport.doors.clock import SystemClock
@@ -105,6 +104,13 @@ def drain(clients: list[socket.socket]) -> int:
     return size
 
 
+def listen(listeners: int, place: Path, deploy: str) -> None:
+    """The clients, in a process of their own as anywhere: they must not take turns with who writes the lines."""
+    clients = [client(place, deploy) for _ in range(listeners)]
+    print("listening", flush=True)
+    drain(clients)
+
+
 def through(made: World, place: Path, listeners: int, lines: int) -> float:
     """Seconds from the first line of a command to the last client's end of the deploy."""
     store = SqliteStore(str(made.state / "site/production/homeport.db"), SystemClock())
@@ -114,22 +120,24 @@ def through(made: World, place: Path, listeners: int, lines: int) -> float:
     journal = FileJournal(path, deploy, lambda text: text, largest=1 << 40)
     held = os.open(made.state / "site/production/lock", os.O_RDWR)
     fcntl.flock(held, fcntl.LOCK_EX)  # as a runner holds it
-    clients = [client(place, deploy) for _ in range(listeners)]
-    reading = threading.Thread(target=drain, args=(clients,))
-    reading.start()
+    reading = subprocess.Popen([sys.executable, __file__, "--clients", str(listeners), str(place), deploy],
+                               stdout=subprocess.PIPE)  # fmt: skip
+    assert reading.stdout is not None
+    assert reading.stdout.readline() == b"listening\n"
     began = time.perf_counter()
     job = Job(command=[sys.executable, "-c", PRINTS, str(lines)], cwd="/", env=BARE, label="build", timeout=600)
     LocalShell().job(job, OutputLines(journal, "s0"))
     wrote = time.perf_counter() - began
     journal.write(DeployDone(deploy_id=deploy, ok=True, status="deployed", sha=None, previous_sha=None, services=(),
                              exit_code=0, duration_ms=0))  # fmt: skip
-    reading.join()
+    assert reading.wait() == 0
     took = time.perf_counter() - began
     row = store.deploy(deploy)
     assert row is not None
     store.finish(replace(row, status="unchanged", exit_code=0))
     os.close(held)
-    for one in (*clients, journal, store):
+    reading.stdout.close()
+    for one in (journal, store):
         one.close()
     print(f"    {listeners:2} clients: kept after {wrote:.2f} s, last client done after {took:.2f} s")
     return took
@@ -157,7 +165,9 @@ def measure_lines(made: World, lines: int) -> None:
         with daemon(made) as (pid, place):
             took = through(made, place, listeners, lines)
             print(f"  {cat / took:6.2f} of cat's lines/s with {listeners} clients ({lines / took:,.0f} lines/s); "
-                  f"daemon at most {memory(pid, 'VmHWM'):.0f} MB")  # fmt: skip
+                  f"daemon at most {memory(pid, 'VmHWM'):.0f} MB, {ticks(pid):.2f} s of CPU")
+            row(f"{lines:,} lines, {listeners} clients", f"{cat / took:.2f} of cat's lines/s",
+                f"{took * 1000:,.0f} ms, at most {memory(pid, 'VmHWM'):.0f} MB", f"{cat * 1000:,.0f} ms")  # fmt: skip
 
 
 def measure_start(made: World, times: int) -> None:
@@ -172,6 +182,7 @@ def measure_start(made: World, times: int) -> None:
             waits.append((datetime.fromisoformat(json.loads(journal[0])["at"]) - asked).total_seconds())
     print(f"\nasked over the socket until the runner has begun: {statistics.median(waits) * 1000:.0f} ms; "
           f"until the answer of a deploy with nothing to do: {statistics.median(answers) * 1000:.0f} ms")  # fmt: skip
+    row("asked until the runner has begun", "", f"{statistics.median(waits) * 1000:.0f} ms", "")
 
 
 def measure_rest(made: World, seconds: float) -> None:
@@ -181,6 +192,7 @@ def measure_rest(made: World, seconds: float) -> None:
         time.sleep(seconds)
         used = (ticks(pid) - before) / seconds * 100
         print(f"\nat rest for {seconds:.0f} s: {memory(pid, 'VmRSS'):.0f} MB, {used:.2f} % of a core")
+        row(f"at rest for {seconds:.0f} s", "", f"{memory(pid, 'VmRSS'):.0f} MB, {used:.2f} % of a core", "")
 
 
 def measure_tick(made: World, times: int) -> None:
@@ -197,13 +209,18 @@ def measure_tick(made: World, times: int) -> None:
         bare = time.perf_counter() - began
         print(f"converge with nothing to do, {services} services: {statistics.median(took) * 1000:.0f} ms "
               f"(a bare interpreter {bare * 1000:.0f} ms)")  # fmt: skip
+        row(f"converge tick with nothing to do, {services} services", "", f"{statistics.median(took) * 1000:.0f} ms", "")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    if sys.argv[1:2] == ["--clients"]:
+        listen(int(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])
+        return
     parser.add_argument("--lines", type=int, default=1_000_000)
-    parser.add_argument("--times", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=60, help="how long to watch it at rest")
+    parser.add_argument("--times", type=int, default=3)
+    parser.add_argument("--full", action="store_true", help="as for the others; it has no larger size")
+    parser.add_argument("--seconds", type=float, default=15, help="how long to watch it at rest")
     parser.add_argument("--only", choices=["lines", "start", "rest", "tick"])
     found = parser.parse_args()
     heading("the daemon")

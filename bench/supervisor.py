@@ -21,7 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from _measure import HOMEPORT, World, asked, heading, run, world
+from _measure import HOMEPORT, World, asked, heading, row, run, world
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
@@ -238,6 +238,8 @@ def main() -> None:
             yardstick = yardstick or answered
             figures = f"{command * 1000:11.0f} {answered * 1000:11.0f} {answered / yardstick:7.2f}x {failed:17.1f}"
             print(f"  {name:<40} {figures}")
+            row(name, f"{answered / yardstick:.2f} x bare, {failed:.1f} failed", f"command {command * 1000:.0f} ms",
+                f"answers after {answered * 1000:.0f} ms")  # fmt: skip
             sys.stdout.flush()
 
 
