@@ -109,6 +109,18 @@ def test_a_commit_that_changes_the_edited_file_is_a_conflict_never_both(edited: 
     assert edited.text("site/other.txt") == "other\n"
 
 
+def test_a_conflict_is_called_so_by_plan_and_drift(edited: World) -> None:
+    edited.publish({"site/index.html": "of the branch\n"})
+    assert edited.json("drift", ok=(3,))["services"][0]["paths"][0]["state"] == "modified", "nobody fetched it yet"
+    plan = edited.json("plan")
+    assert (plan["deployable"], [row["rule"] for row in plan["refusals"]]) == (False, ["conflict"])
+    assert plan["services"] == [{"service": "site", "reasons": ["site/index.html", "site/other.txt"], "actions": ["sync"]}]
+    edited.deploy(ok=(3,))
+    (row,) = edited.json("drift", ok=(3,))["services"][0]["paths"]
+    assert (row["path"], row["state"]) == ("index.html", "conflict")
+    assert "C index.html" in edited.homeport("drift", ok=(3,)).stdout
+
+
 def test_an_edit_that_arrives_through_git_closes_by_itself(edited: World) -> None:
     edited.publish({"site/index.html": "by hand\n"})
     assert edited.deploy()["status"] == "deployed"

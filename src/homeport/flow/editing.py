@@ -25,7 +25,7 @@ def note(site: Site, target: Target, scan: Scan) -> None:
         return
     if not site.git.has(f"refs/heads/{site.env.branch}"):
         return
-    ahead = _ahead(site, target, scan.recorded_tree) if known else {}
+    ahead = ahead_of(site, target, scan.recorded_tree) if known else {}
     sight = edits.Sight(target=target.name, differences=scan.differences, ahead=ahead)
     named = service_of(site, target)
     changed = edits.after_look(edits.relabeled(known, named), sight, site.clock.now(), named, new_id)
@@ -33,7 +33,8 @@ def note(site: Site, target: Target, scan: Scan) -> None:
         site.edits.save(changed)
 
 
-def _ahead(site: Site, target: Target, recorded: str) -> dict[str, Entry | None]:
+def ahead_of(site: Site, target: Target, recorded: str) -> dict[str, Entry | None]:
+    """What the branch has, as far as it was fetched, at each path where it is not as recorded."""
     tip = site.git.tree_of(f"refs/heads/{site.env.branch}", target.source)
     return {change.path: change.before for change in site.git.changes(tip, recorded)}
 

@@ -140,12 +140,23 @@ def drift_of(site: Site, services: Sequence[str]) -> dict[str, Any]:
         equal = equal and not found
         accepted = {p: f"{e.because} (by {e.by}, until {e.until})" for p, e in
                     editing.accepted_paths(site, target, scan).items()}  # fmt: skip
+        torn = _torn(site, target, scan)
         rows.append({
             "service": name, "target": target.path,
-            "paths": [{"path": exact(d.path), "state": d.state, "accepted": accepted.get(d.path), "foreign": d.foreign,
-                       "because": d.oddity} for d in found],
+            "paths": [{"path": exact(d.path), "state": "conflict" if d.path in torn else d.state,
+                       "accepted": accepted.get(d.path), "foreign": d.foreign, "because": d.oddity} for d in found],
         })  # fmt: skip
     return {"equal": equal, "services": rows}
+
+
+def _torn(site: Site, target: Target, scan: Scan) -> set[str]:
+    """The edits that the branch, as far as it was fetched, changed too: the next deploy cannot leave them."""
+    if not scan.differences or not site.git.has(f"refs/heads/{site.env.branch}"):
+        return set()
+    ahead = editing.ahead_of(site, target, scan.recorded_tree)
+    landed = editing.landed_paths(site, target, scan, site.git.tip(site.env.branch))
+    return {d.path for d in scan.differences
+            if d.path in ahead and ahead[d.path] != d.actual and d.foreign is None and d.path not in landed}  # fmt: skip
 
 
 def diff_of(site: Site, service: str | None, paths: Sequence[str]) -> str:

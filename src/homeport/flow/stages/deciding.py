@@ -91,7 +91,7 @@ def _actions(work: Work, service: ServiceWork) -> list[ActionName]:
     actions: list[ActionName] = []
     if service.build_needed:
         actions.append("build")
-    if target is not None and target.plan is not None and _concerns(service, target.plan.steps):
+    if target is not None and target.plan is not None and _concerns(service, [*target.plan.steps, *target.plan.conflicts]):
         actions.append("sync")
     if service.service.build and service.goal.outputs and service.goal.outputs != service.record.outputs:
         actions.append("swap")
