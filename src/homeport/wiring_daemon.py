@@ -41,9 +41,9 @@ def forge_repository(forge: Forge, origin: str | None) -> str:
     return address(forge, origin)[1]
 
 
-def webhook_secrets(forge: Forge) -> list[str]:
-    """Raises ConfigFault (code `no-secret`) for one that is not there."""
-    return [value_of(secret, f"forge.webhook_secret[{number}]") for number, secret in enumerate(forge.webhook_secret)]
+def secret_of(forge: Forge, number: int) -> str:
+    """One webhook secret as it is now. Raises ConfigFault (code `no-secret`) for one that is not there."""
+    return value_of(forge.webhook_secret[number], f"forge.webhook_secret[{number}]")
 
 
 def start_front(listening: int, pipe: int, ask_at: str, user: str | None) -> int:

@@ -51,7 +51,7 @@ class App:
         self.environment = next(iter(served))
         accepted = [Hook(environment=self.environment, kind=kind, secrets=SECRETS, repository="octo/shop")
                     for kind in self.kinds]  # fmt: skip
-        self.app, self.guarded = make(served, accepted, ["deploy.example.com"])
+        self.app, self.guarded = make(served, lambda: accepted, ["deploy.example.com"])
         self.timer = self.app.state.timers[self.environment.key]
 
     def close(self) -> None:

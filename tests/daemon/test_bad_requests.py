@@ -74,6 +74,43 @@ def test_a_self_deploy_that_makes_no_sense_asks_for_nothing(app: App, body: Any,
     assert app.site.store.waiting() is None and app.site.store.history() == []
 
 
+STRICT = [
+    ("hold", b'{"because": "x", "seconds": "60"}', "seconds"),
+    ("hold", b'{"because": "x", "seconds": true}', "seconds"),
+    ("hold", b'{"because": true}', "because"),
+    ("deploys", b'{"allowMassDelete": "true"}', "allowMassDelete"),
+    ("deploys", b'{"allowMassDelete": 1}', "allowMassDelete"),
+    ("deploys", b'{"services": "api"}', "services"),
+    ("deploys", b'{"services": [1]}', "services[0]"),
+    ("deploys", b'{"services": {"api": 1}}', "services"),
+    ("deploys", b'{"ref": 1234567}', "ref"),
+    ("deploys", b'{"ref": "main", "r\\u0065f": "other"}', "twice"),
+    ("self/deploy", b'{"scope": "all", "scope": "platform"}', "twice"),
+    ("self/deploy", b'{"requestId": 5}', "requestId"),
+    ("block", b'{"sha": 1234567}', "sha"),
+    ("unblock", b'{"sha": null}', "sha"),
+    ("adopt", b'{"author": {"name": "a", "email": "b"}, "merge": "yes"}', "merge"),
+    ("adopt", b'{"author": {"name": "a", "email": "b"}, "foreign": 0}', "foreign"),
+    ("adopt", b'{"author": ["a", "b"]}', "author"),
+    ("adopt", b'{"author": {"name": "a", "name": "c", "email": "b"}}', "twice"),
+]
+
+
+@pytest.mark.parametrize(("route", "body", "names"), STRICT)
+def test_a_value_of_another_json_type_is_not_bent_into_shape(app: App, route: str, body: bytes, names: str) -> None:
+    answer = app.own("POST", f"/api/v1/{route}", headers=JSON, content=body)
+    assert (answer.status_code, names in answer.text) == (400, True), answer.text
+    assert problem(answer) in ("bad-request", "bad-body")
+    assert app.site.store.holds() == [] and app.site.store.waiting() is None and app.site.store.blocks() == []
+
+
+def test_every_route_with_a_body_declares_its_shape(app: App) -> None:
+    """What is read strictly is what the route declares: a new route must be of the table above."""
+    taking = {route.path.removeprefix("/api/v1/") for route in app.app.routes
+              for handler in getattr(route, "route_handlers", ()) if handler.parsed_data_field is not None}  # fmt: skip
+    assert taking == {route for route, _, _ in STRICT}
+
+
 @pytest.mark.parametrize(
     ("method", "path", "status", "code"),
     [

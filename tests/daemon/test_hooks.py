@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import hmac
 import itertools
@@ -11,11 +12,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
+import msgspec
 import pytest
 
+from homeport.daemon.accepting import Accepting
 from homeport.daemon.access import Patience
 from homeport.flow.site import Site
 from homeport.flow.stages.gating import WOKEN
+from homeport.model.config import Forge, Secret
+from homeport.model.errors import ConfigFault
+from homeport.wiring_daemon import secret_of
 from tests.daemon.conftest import SECRETS, App, problem
 from tests.forges.schema import stored
 
@@ -108,6 +114,42 @@ def test_a_hostile_push_is_refused_and_nothing_is_executed(forged: App, change: 
     answer = deliver(forged, push(**change))
     assert (answer.status_code, problem(answer)) == (400, "bad-delivery"), answer.text
     assert not forged.pushed() and list(tmp_path.iterdir()) == []
+
+
+def test_a_secret_that_is_added_or_rotated_counts_at_the_next_delivery(site: Site, tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.write_text("the first secret of this hook\n")
+    made = App(site)
+    accepting = Accepting(made.app.state.served, secret_of, lambda *_: "octo/shop")
+    made.app.state.hooks = accepting
+
+    def configured(*files: Path) -> None:
+        forge = Forge(kind="github", webhook_secret=[Secret(file=str(file)) for file in files])
+        config = msgspec.structs.replace(site.config, forge=forge if files else None)
+        made.environment.site, made.environment.asked = dataclasses.replace(site, config=config), float("inf")
+
+    def answer(secret: str) -> int:
+        made.app.state.patience = Patience()
+        status: int = deliver(made, push(), secret=secret.encode()).status_code
+        return status
+
+    old, new = "the first secret of this hook", "another one, for the time after"
+    try:
+        configured()
+        assert (answer(old), made.ask("GET", "/hooks/github").status_code) == (404, 404), "no secret: no such path"
+        configured(first, second)
+        with pytest.raises(ConfigFault):
+            accepting.check()
+        assert (answer(old), answer("")) == (202, 401), "one that is not there yet keeps the other from nothing"
+        second.write_text(f"{new}\n")
+        accepting.check()
+        assert (answer(old), answer(new), made.ask("GET", "/hooks/github").status_code) == (202, 202, 405)
+        first.write_text("")
+        assert (answer(old), answer(""), answer(new)) == (401, 401, 202), "an empty one signs nothing"
+        configured(second)
+        assert (answer(old), answer(new)) == (401, 202)
+    finally:
+        made.close()
 
 
 def test_a_delivery_that_comes_twice_counts_once(forged: App) -> None:

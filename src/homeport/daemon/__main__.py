@@ -13,11 +13,11 @@ from typing import Any
 import msgspec
 
 from homeport.daemon import serving, sockets
+from homeport.daemon.accepting import Accepting
 from homeport.daemon.app import make
-from homeport.daemon.hooks import Hook
+from homeport.daemon.hooks import Accepted
 from homeport.daemon.served import Environment, Served
 from homeport.daemon.timer import mind_queue
-from homeport.decide import webhooks
 from homeport.flow.site import Site
 from homeport.model.config import HostConfig
 from homeport.model.errors import HomeportError, UsageFault
@@ -60,13 +60,14 @@ def _arguments(argv: list[str]) -> tuple[str | None, list[tuple[str, str]]]:
 
 def _serve(path: str | None, names: list[tuple[str, str]]) -> None:
     from homeport.wiring import read_host, site_from_state, state_root
-    from homeport.wiring_daemon import socket_path
+    from homeport.wiring_daemon import forge_repository, secret_of, socket_path
 
     host, root = read_host(), state_root()
     sites = [site_from_state(root, project, environment) for project, environment in names]
     try:
         served = Served([Environment(site=_fetched(site)) for site in sites])
-        accepted = [hook for environment in served for hook in _hooks(environment)]
+        accepted = Accepting(served, secret_of, forge_repository)
+        accepted.check()
         _listen(served, accepted, host, path or socket_path(root))
     finally:
         for site in sites:
@@ -83,20 +84,7 @@ def _fetched(site: Site) -> Site:
     return site
 
 
-def _hooks(environment: Environment) -> list[Hook]:
-    """What this environment accepts. Raises ConfigFault (codes `empty-secret`, `no-secret`): better not to start."""
-    from homeport.wiring_daemon import forge_repository, webhook_secrets
-
-    site = environment.now()
-    forge = site.config.forge
-    if forge is None or not forge.webhook_secret:
-        return []
-    secrets = webhooks.usable(webhook_secrets(forge))
-    return [Hook(environment=environment, kind=forge.kind, secrets=secrets,
-                 repository=forge_repository(forge, site.store.meta("repo")))]  # fmt: skip
-
-
-def _listen(served: Served, accepted: list[Hook], host: HostConfig | None, path: str) -> None:
+def _listen(served: Served, accepted: Accepted, host: HostConfig | None, path: str) -> None:
     given = sockets.handed_over(os.environ)
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
         os.environ.pop(name, None)
@@ -113,7 +101,7 @@ def _listen(served: Served, accepted: list[Hook], host: HostConfig | None, path:
             claimed.release()
 
 
-async def _run(served: Served, accepted: list[Hook], host: HostConfig | None, own: socket.socket,
+async def _run(served: Served, accepted: Accepted, host: HostConfig | None, own: socket.socket,
                network: socket.socket | None, path: str) -> None:  # fmt: skip
     from homeport.daemon import fronting
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any, cast
+from collections.abc import Iterable
+from typing import Any, cast, get_args
 
 from litestar import Litestar, Router
 from litestar.config.app import AppConfig
@@ -12,31 +12,33 @@ from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin
 
-from homeport.daemon import answers, deploying, events, hooks, looking, metrics
+from homeport.daemon import answers, bodies, deploying, events, hooks, looking, metrics
 from homeport.daemon.access import Patience, check_right
 from homeport.daemon.guards import ASGIApp, Guards
-from homeport.daemon.hooks import Hook
+from homeport.daemon.hooks import Accepted
 from homeport.daemon.served import Served
 from homeport.daemon.timer import Timer
 from homeport.daemon.waiting import Outcomes
 from homeport.model.errors import HomeportError
+from homeport.model.forge import Kind
 
 
-def make(served: Served, accepted: Sequence[Hook] = (), names: Iterable[str] = ()) -> tuple[Litestar, Guards]:
+def make(served: Served, accepted: Accepted = tuple, names: Iterable[str] = ()) -> tuple[Litestar, Guards]:
     """(the application, the same behind its guards): what is served is the second.
 
-    `accepted` are the webhooks that have a secret; a forge without one has no route. `names` are further hosts.
+    `accepted` tells at each delivery which webhooks have a secret. `names` are further hosts.
     """
     tails = events.Tails(served)
     state = State({
-        "served": served, "outcomes": Outcomes(served), "tails": tails, "patience": Patience(), "hooks": list(accepted),
+        "served": served, "outcomes": Outcomes(served), "tails": tails, "patience": Patience(), "hooks": accepted,
         "timers": {environment.key: Timer(served, environment) for environment in served},
         "registry": metrics.registry_of(served, tails),
     })  # fmt: skip
     api = Router("/api/v1", route_handlers=[*deploying.ROUTES, *looking.ROUTES, events.events])
     app = Litestar(
-        [api, looking.healthz, metrics.metrics, *(hooks.route(kind) for kind in sorted({one.kind for one in accepted}))],
-        state=state, guards=[check_right], on_app_init=[_without_own_log], openapi_config=_schema(), debug=False,
+        [api, looking.healthz, metrics.metrics, *(route for kind in get_args(Kind) for route in hooks.routes(kind))],
+        state=state, guards=[check_right], request_class=bodies.StrictRequest, on_app_init=[_without_own_log],
+        openapi_config=_schema(), debug=False,
         exception_handlers={HomeportError: answers.of_homeport, HTTPException: answers.of_http,
                             Exception: answers.of_anything},
     )  # fmt: skip

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Sequence
 from typing import Any
 
-from litestar import Request, Response, post
+from litestar import Request, Response, get, post
+from litestar.exceptions import MethodNotAllowedException, NotFoundException
 from msgspec import Struct
 
 from homeport.daemon.access import OPEN, Denied, Patience, address_of
+from homeport.daemon.answers import ERRORS
 from homeport.daemon.served import Environment, Served
 from homeport.daemon.timer import Timer
 from homeport.decide import webhooks
@@ -33,16 +36,20 @@ class Hook(Struct, frozen=True, kw_only=True):
         return delivery.repository.lower() == self.repository.lower() or isinstance(delivery.subject, Ping)
 
 
-def route(kind: Kind) -> Any:
-    """The handler of one forge; it is mounted only where an environment has a secret for it."""
+Accepted = Callable[[], Sequence[Hook]]
+"""What is accepted at this moment: secrets are added and taken out while the daemon runs."""
+
+
+def routes(kind: Kind) -> list[Any]:
+    """The handlers of one forge; without a secret for it in any environment there is no such path."""
 
     @post(f"/hooks/{kind}", opt={"right": OPEN}, status_code=202, name=f"hook-{kind}", summary=f"Deliveries of {kind}",
-          operation_id=f"hook_{kind}")  # fmt: skip
+          operation_id=f"hook_{kind}", responses=ERRORS)  # fmt: skip
     async def hook(request: Ask) -> Response[dict[str, Any]]:
+        accepted = await _accepted(request, kind)
         raw = await request.body()
         headers = list(request.headers.multi_items())
-        genuine = [one for one in request.app.state.hooks
-                   if one.kind == kind and webhooks.verify(kind, headers, raw, one.secrets)]  # fmt: skip
+        genuine = [one for one in accepted if webhooks.verify(kind, headers, raw, one.secrets)]
         if not genuine:
             _refuse(request)
         said = webhooks.parse(kind, headers, raw)
@@ -55,7 +62,22 @@ def route(kind: Kind) -> Any:
         because = "; ".join(told) or "it is about another repository"
         return Response({"accepted": bool(told), "because": because}, status_code=202)
 
-    return hook
+    @get(f"/hooks/{kind}", opt={"right": OPEN}, include_in_schema=False, name=f"hook-{kind}-get")
+    async def looked_at(request: Ask) -> None:
+        await _accepted(request, kind)
+        raise MethodNotAllowedException
+
+    return [hook, looked_at]
+
+
+async def _accepted(request: Ask, kind: Kind) -> list[Hook]:
+    """Raises NotFoundException where no environment takes deliveries of this kind now."""
+    served: Served = request.app.state.served
+    accepted: Accepted = request.app.state.hooks
+    found = [one for one in await served.quickly(accepted) if one.kind == kind]
+    if not found:
+        raise NotFoundException
+    return found
 
 
 def _refuse(request: Ask) -> None:
