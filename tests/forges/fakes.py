@@ -12,6 +12,7 @@ TOKEN = "t0ken-that-nobody-may-see"
 SHA = "a" * 40
 OTHER = "b" * 40
 MERGED = "c" * 40
+_USER = {"id": 7, "name": "", "username": "", "state": "active", "avatar_url": "", "web_url": ""}
 
 
 class Pulls(Fake):
@@ -26,11 +27,21 @@ class Pulls(Fake):
         """A status to answer merges with."""
         self.merge_message = ""
         self.mergeable: bool | None = True
+        self.reviews: dict[int, list[dict[str, Any]]] = {}
+        """What was said of a request, the oldest first: by, says, of (a commit)."""
+
+    def looked_at(self, number: int, by: str, says: str = "approved", of: str = SHA, **more: Any) -> None:
+        self.reviews.setdefault(number, []).append({"by": by, "says": says, "of": of, **more})
+
+    def brought(self, sha: str) -> list[dict[str, Any]]:
+        """The requests that a commit belongs to."""
+        return [one for one in self.pulls if sha in (one["sha"], MERGED if one["state"] == "merged" else "")]
 
     def add_pull(self, head: str = "homeport/adopt-1", base: str = "main", sha: str = SHA, *, state: str = "open",
-                 fork: bool = False) -> int:  # fmt: skip
+                 fork: bool = False, author: str = "ann", merger: str = "ann") -> int:  # fmt: skip
         number = len(self.pulls) + 1
-        self.pulls.append({"number": number, "head": head, "base": base, "sha": sha, "state": state, "fork": fork})
+        self.pulls.append({"number": number, "head": head, "base": base, "sha": sha, "state": state, "fork": fork,
+                           "author": author, "merger": merger})  # fmt: skip
         if not fork:
             self.branches.add(head)
         return number
@@ -68,6 +79,8 @@ class GitHubFake(Pulls):
             ("GET", rf"{at}/pulls/(\d+)", self.one_pull),
             ("PUT", rf"{at}/pulls/(\d+)/merge", self.merge),
             ("DELETE", f"{at}/git/refs/heads/(.+)", self.delete_branch),
+            ("GET", f"{at}/commits/([0-9a-f]+)/pulls", self.list_brought),
+            ("GET", rf"{at}/pulls/(\d+)/reviews", self.list_reviews),
             ("GET", f"{at}/commits/([0-9a-f]+)/check-runs", self.list_checks),
             ("GET", f"{at}/commits/([0-9a-f]+)/statuses", self.list_statuses),
             ("POST", f"{at}/statuses/([0-9a-f]+)", self.new_status),
@@ -90,9 +103,28 @@ class GitHubFake(Pulls):
         base["base"].update(ref=pull["base"])
         if pull["fork"]:
             base["head"]["repo"]["id"] = 99
+        base["user"].update(login=pull["author"])
         if not listed:
             base.update(merged=pull["state"] == "merged", mergeable=self.mergeable)
+            kind = "Bot" if pull["merger"].endswith("[bot]") else "User"
+            base["merged_by"] = {**base["user"], "login": pull["merger"], "type": kind}
         return dict(base)
+
+    def list_brought(self, seen: Seen, sha: str) -> Answer:
+        schema = self.operation("GET /repos/{owner}/{repo}/commits/{commit_sha}/pulls")["response"]
+        return self.paged(seen, [self.full(one, listed=True) for one in self.brought(sha)],
+                          lambda page: self.answered(schema, page))  # fmt: skip
+
+    def list_reviews(self, seen: Seen, number: str) -> Answer:
+        name = "GET /repos/{owner}/{repo}/pulls/{pull_number}/reviews"
+        found = []
+        for said in self.reviews.get(int(number), []):
+            review = self.example(name)[0]
+            word = {"refused": "CHANGES_REQUESTED"}.get(said["says"], said["says"].upper())
+            review.update(state=word, commit_id=said["of"])
+            review["user"].update(login=said["by"], type="Bot" if said["by"].endswith("[bot]") else "User")
+            found.append(review)
+        return self.paged(seen, found, lambda page: self.answered(self.operation(name)["response"], page))
 
     def list_pulls(self, seen: Seen) -> Answer:
         assert seen.query["head"].startswith("octo:")
@@ -195,6 +227,8 @@ class GiteaFake(Pulls):
             ("POST", f"{at}/pulls", self.new_pull),
             ("GET", rf"{at}/pulls/(\d+)", self.one_pull),
             ("POST", rf"{at}/pulls/(\d+)/merge", self.merge),
+            ("GET", f"{at}/commits/([0-9a-f]+)/pull", self.one_brought),
+            ("GET", rf"{at}/pulls/(\d+)/reviews", self.list_reviews),
             ("DELETE", f"{at}/branches/(.+)", self.delete_branch),
             ("GET", f"{at}/commits/([0-9a-f]+)/statuses", self.list_statuses),
             ("POST", f"{at}/statuses/([0-9a-f]+)", self.new_status),
@@ -207,9 +241,21 @@ class GiteaFake(Pulls):
             "mergeable": bool(self.mergeable), "html_url": f"https://git.example.com/octo/shop/pulls/{pull['number']}",
             "head": {"ref": pull["head"], "sha": pull["sha"], "repo_id": 9 if pull["fork"] else 1},
             "base": {"ref": pull["base"], "sha": OTHER, "repo_id": 1},
-            **({"merge_commit_sha": MERGED} if merged else {}),
+            "user": {"login": pull["author"]},
+            **({"merge_commit_sha": MERGED, "merged_by": {"login": pull["merger"]}} if merged else {}),
         }  # fmt: skip
         return filled("gitea", self.book["pull"], given)
+
+    def one_brought(self, seen: Seen, sha: str) -> Answer:
+        found = [one for one in self.brought(sha) if one["state"] == "merged"]
+        return Answer(200, self.full(found[0])) if found else Answer(404, {"message": "pull request does not exist"})
+
+    def list_reviews(self, seen: Seen, number: str) -> Answer:
+        words = {"approved": "APPROVED", "refused": "REQUEST_CHANGES", "commented": "COMMENT", "dismissed": "APPROVED"}
+        return self.paged(seen, [filled("gitea", self.book["review"], {
+            "state": words[said["says"]], "user": {"login": said["by"]}, "commit_id": said["of"],
+            "dismissed": said["says"] == "dismissed", "stale": said["of"] != self.pull(number)["sha"],
+        }) for said in self.reviews.get(int(number), [])])  # fmt: skip
 
     def list_pulls(self, seen: Seen) -> Answer:
         assert seen.query["state"] == "open"
@@ -270,6 +316,8 @@ class GitLabFake(Pulls):
             ("POST", f"{at}/merge_requests", self.new_request),
             ("GET", rf"{at}/merge_requests/(\d+)", self.one_request),
             ("PUT", rf"{at}/merge_requests/(\d+)/merge", self.merge),
+            ("GET", rf"{at}/merge_requests/(\d+)/approvals", self.approvals),
+            ("GET", f"{at}/repository/commits/([0-9a-f]+)/merge_requests", self.list_brought),
             ("GET", f"{at}/pipelines", self.list_pipelines),
             ("GET", f"{at}/repository/commits/([0-9a-f]+)/statuses", self.list_statuses),
             ("POST", f"{at}/statuses/([0-9a-f]+)", self.new_status),
@@ -288,8 +336,20 @@ class GitLabFake(Pulls):
             "source_project_id": 9 if pull["fork"] else 1, "target_project_id": 1,
             "web_url": f"https://gitlab.com/octo/shop/-/merge_requests/{pull['number']}",
             "merge_commit_sha": None, "squash_commit_sha": MERGED if merged else None,
+            "author": {"username": pull["author"]},
+            "merged_by": _USER | {"username": pull["merger"]} if merged else None,
         }  # fmt: skip
         return filled("gitlab", self.book[kind], given)
+
+    def list_brought(self, seen: Seen, sha: str) -> Answer:
+        return self.paged(seen, [self.full(one, "listed_merge_request") for one in self.brought(sha)])
+
+    def approvals(self, seen: Seen, number: str) -> Answer:
+        """GitLab takes an approval back where the project says so; what it lists stands."""
+        said = {one["by"]: one for one in self.reviews.get(int(number), [])}
+        standing = [{"user": _USER | {"username": by}} for by, one in said.items()
+                    if one["says"] == "approved" and one["of"] == self.pull(number)["sha"]]  # fmt: skip
+        return Answer(200, filled("gitlab", self.book["approvals"], {"iid": int(number), "approved_by": standing}))
 
     def list_requests(self, seen: Seen) -> Answer:
         wanted = (seen.query["source_branch"], seen.query["target_branch"], "open")

@@ -119,6 +119,7 @@ def test_a_person_at_a_terminal_is_asked_and_must_name_the_rule(world: World) ->
     world.deploy()
     host_rules(world, rule("calls", "restart", "pbx", "confirm", "calls drop"))
     assert "not allowed" in at_a_terminal(world, ["restart", "pbx"], "yes\n")
+    assert "not allowed without a reason" in at_a_terminal(world, ["restart", "pbx"], "calls\n\n")
     assert restarts(world) == 1
     shown = at_a_terminal(world, ["restart", "pbx"], "calls\nplanned\n")
     assert "calls drop" in shown
@@ -194,7 +195,9 @@ def test_drift_is_not_discarded_and_branches_are_not_pushed_where_rules_forbid_i
     assert world.text("api/index.js") == "by hand\n"
     assert "rule names forbids pushing" in world.homeport("adopt", ok=(3,)).stderr
     assert world.json("adopt", "--branch", "fix/own")["branch"] == "fix/own"
-    world.homeport("discard", "api/index.js", "--confirm", "keep")
+    silent = world.json("discard", "api/index.js", "--confirm", "keep", ok=(2,))
+    assert (silent["code"], silent["next"]) == ("because", 'the same command with: --confirm keep --because "..."')
+    world.homeport("discard", "api/index.js", "--confirm", "keep", "--because", "it was a trial")
     assert world.text("api/index.js") == "one\n"
 
 
@@ -286,7 +289,7 @@ run = "cat {{live}}/api/schema >> {log}"
     # a deploy that migrates and acts names both; each wants its own word
     world.publish({"api/schema": "two\n", "conf/a": "b"})
     assert {r["rule"] for r in world.json("plan")["refusals"]} == {"data", "reload"}
-    assert world.deploy("--confirm", "data", ok=(3,))["errorCode"] == "confirm"
+    assert world.deploy("--confirm", "data", "--because", "agreed", ok=(3,))["errorCode"] == "confirm"
     assert log.read_text() == before
     world.deploy("--confirm", "data", "--confirm", "reload", "--because", "agreed")
     assert log.read_text() == before + "two\ntwo\n"
@@ -315,5 +318,5 @@ def test_the_undo_of_a_failed_deploy_asks_no_rule_while_a_rollback_by_hand_does(
     done = world.deploy(ok=(1,))
     assert done["status"] == "rolled_back"
     assert not (world.live / "api/third.js").exists()
-    world.json("rollback", "--confirm", "forward")
+    world.json("rollback", "--confirm", "forward", "--because", "two is broken")
     assert world.text("api/index.js") == "one\n"

@@ -130,7 +130,12 @@ def test_a_checkout_that_lacks_what_is_deployed_takes_nothing_away_unasked(deplo
     assert ran.last["code"] == "try-base"
     assert new[:12] in ran.last["what"] and "The other one's work" in ran.last["what"]
     assert world.text("site/other.txt") == "deployed by somebody else\n"
+    agent = world.homeport("--json", "try", "--yes", ok=(3,), env={"HOMEPORT_ACTOR": "agent"})
+    assert agent.last["code"] == "try-base" and "a person may allow it, not an agent" in agent.last["what"]
+    assert world.text("site/other.txt") == "deployed by somebody else\n"
     assert world.json("try", "--yes")["status"] == "deployed"
+    kept = [(row["action"], row["actor"], row["outcome"]) for row in world.json("audit")["audit"] if "try-base" in str(row)]
+    assert kept == [("exception try-base", "person", "done"), ("confirm", "agent", "refused")]
     assert (world.text("site/index.html"), world.text("site/other.txt")) == ("try\n", "other\n")
 
 

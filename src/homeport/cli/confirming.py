@@ -20,7 +20,8 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 def confirm_options(command: Command) -> Command:
     """`--confirm RULE` and `--because REASON`."""
-    command = click.option("--because", metavar="REASON", default="", help="Why the exception; kept in the audit.")(command)
+    command = click.option("--because", metavar="REASON", default="",
+                           help="Why the exception; --confirm needs it, the audit keeps it.")(command)  # fmt: skip
     return confirm_option(command)
 
 
@@ -95,4 +96,8 @@ def _word_for(rule: str, message: str, name: str, because: str) -> str:
     if said.strip() != rule:
         raise Refused("not allowed; nothing was changed", where=f"rule {rule}", code="not-confirmed",
                       next=f"homeport rules   (what {rule} is about)")  # fmt: skip
-    return because or str(click.prompt("Why", default="", show_default=False, err=True))
+    why = because or str(click.prompt("Why", default="", show_default=False, err=True)).strip()
+    if not why:
+        raise Refused("not allowed without a reason; nothing was changed", where=f"rule {rule}", code="not-confirmed",
+                      next=f'the same command with: --confirm {rule} --because "..."')  # fmt: skip
+    return why

@@ -44,6 +44,7 @@ async def self_deploy(request: Ask, data: JSONBody[SelfDeploy], wait: FromQuery[
     wanted = deploys.Request(
         kind=data.mode, services=services, scope=data.scope, request_id=data.request_id, session_id=data.session_id,
         requested_by=data.requested_by or caller.name, actor=caller.actor.kind, origin=caller.origin,
+        asker=caller.name,
     )  # fmt: skip
     return await ask(request, wanted, wait)
 
@@ -68,7 +69,7 @@ async def create_deploy(request: Ask, data: JSONBody[DeployWanted], wait: FromQu
         kind=data.kind, ref=data.ref, services=services, scope=data.scope, on_drift=data.on_drift,
         allow_mass_delete=data.allow_mass_delete, request_id=data.request_id, session_id=data.session_id,
         requested_by=data.requested_by or caller.name, force=data.kind == "restart", actor=caller.actor.kind,
-        origin=caller.origin, itself=everything and supervising.restarts_itself(site),
+        origin=caller.origin, asker=caller.name, itself=everything and supervising.restarts_itself(site),
     )  # fmt: skip
     if data.confirm:
         wanted = await served.slowly(_confirmed, site, wanted, caller, data)

@@ -42,8 +42,8 @@ class Judge:
         """(rule, is it the host's) of every rule on this action."""
         return self._on[action].rules if action in self._on else []
 
-    def says(self, deed: Deed) -> Verdict:
-        """What holds for this deed."""
+    def says(self, deed: Deed, seconded: Collection[str] = ()) -> Verdict:
+        """What holds for this deed. `seconded` are rules for whose review a second person gave its word."""
         rules = self._on.get(deed.action)
         if rules is None or not rules.may_speak_of(deed):
             return ALLOWED
@@ -53,8 +53,7 @@ class Judge:
         from_host = bool(found)
         if not found:
             found, weaker = weaker, []
-        # what came by the branch went the way that `review` asks for
-        counting = [rule for rule in found if not (rule.effect == "review" and deed.reviewed)]
+        counting = [rule for rule in found if not (rule.effect == "review" and (deed.reviewed or rule.id in seconded))]
         if not counting:
             return Verdict(effect="allow", rule=found[0] if found else None, from_host=from_host)
         strictest = max(counting, key=lambda rule: STRICTNESS.index(rule.effect))
@@ -111,14 +110,15 @@ class _Ready:
 
 
 def refusals(judge: Judge, deeds: Iterable[Deed], actor: ActorKind = "person",
-             confirmed: Collection[str] = ()) -> list[Refusal]:  # fmt: skip
+             confirmed: Collection[str] = (), seconded: Collection[str] = ()) -> list[Refusal]:  # fmt: skip
     """Every rule that stops one of the deeds, the strictest first, each with all it stops.
 
     `confirmed` are ids of rules that a person allowed an exception from; from an agent or a trigger they count nothing.
+    `seconded` are those of them that lift a review: it is the word of a second person.
     """
     stopped: dict[tuple[bool, str], tuple[Verdict, Rule, list[Deed]]] = {}
     for deed in deeds:
-        verdict = judge.says(deed)
+        verdict = judge.says(deed, seconded)
         for rule in _standing(verdict, actor, confirmed):
             stopped.setdefault((verdict.from_host, rule.id), (verdict, rule, []))[2].append(deed)
     rows = sorted(stopped.values(), key=lambda row: -STRICTNESS.index(row[1].effect))
@@ -136,10 +136,11 @@ def _standing(verdict: Verdict, actor: ActorKind, confirmed: Collection[str]) ->
 def used(judge: Judge, deeds: Iterable[Deed], confirmed: Sequence[Confirmation]) -> list[tuple[Confirmation, list[Deed]]]:
     """The exceptions that were needed, each with what it let through."""
     by_rule: dict[str, list[Deed]] = {}
+    given = {one.rule for one in confirmed}
     for deed in deeds:
-        verdict = judge.says(deed)
-        for rule in verdict.equal if verdict.effect == "confirm" else ():
-            by_rule.setdefault(rule.id, []).append(deed)
+        found = (judge.says(deed), judge.says(deed, given))
+        for rule in dict.fromkeys(r.id for said in found if said.effect in ("confirm", "review") for r in said.equal):
+            by_rule.setdefault(rule, []).append(deed)
     return [(one, by_rule[one.rule]) for one in confirmed if one.rule in by_rule]
 
 
@@ -168,6 +169,7 @@ def _refusal(rule: Rule, deeds: Sequence[Deed], actor: ActorKind) -> Refusal:
     more = f" and {len(subjects) - SHOWN} more" if len(subjects) > SHOWN else ""
     what = WORDS[rule.action].format(", ".join(subjects[:SHOWN]) + more)
     why = f": {rule.because}" if rule.because else ""
+    why += f"; {deeds[0].lacking}" if rule.effect == "review" and deeds[0].lacking else ""
     paths = tuple(subjects) if rule.action not in NAMED else ()
     return Refusal(rule=rule.id, message=f"rule {rule.id} {_stops(rule.effect, what, actor)}{why}", paths=paths,
                    next=_next(rule, deeds[0], actor), effect=rule.effect)  # fmt: skip
@@ -187,6 +189,8 @@ def _next(rule: Rule, deed: Deed, actor: ActorKind) -> str:
     if rule.effect == "confirm":
         end = "" if actor == "person" else "   (a person, from a shell of their own)"
         return f'the same command with: --confirm {rule.id} --because "..."{end}'
+    if rule.effect == "review" and deed.lacking:
+        return f'somebody else runs the same command with: --confirm {rule.id} --because "..."'
     if rule.effect == "review":
         return "bring it by a request that is merged into the environment's branch, then: homeport deploy"
     return f"homeport rules --explain {deed.action}:{deed.subject}"

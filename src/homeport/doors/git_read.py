@@ -259,6 +259,14 @@ class MirrorReader:
         raw = self.cmd.run("rev-list", f"--max-count={int(limit)}", self._object(sha), *below, timeout=600)
         return raw.decode("ascii").split()
 
+    def arrivals(self, since: str | None, sha: str, limit: int) -> list[tuple[str, str | None]]:
+        """(commit, its first parent) of what came upon a line of commits after `since`, newest first. A merge is one."""
+        known = (f"^{self._object(since)}",) if since else ()
+        raw = self.cmd.run("rev-list", "--first-parent", "--parents", f"--max-count={int(limit)}", self._object(sha),
+                           *known, timeout=600)  # fmt: skip
+        rows = [line.split() for line in raw.decode("ascii").splitlines()]
+        return [(row[0], row[1] if len(row) > 1 else None) for row in rows]
+
     def history_blobs(self, branch: str, paths: Sequence[str], limit: int = 500) -> dict[str, dict[str, str]]:
         """Which contents each path had in the newest `limit` commits that touched any of them.
 

@@ -26,7 +26,7 @@ BETWEEN = 0.2
 def stamped(site: Site, request: Request) -> Request:
     """The request with who asks and from where; the exceptions are those that a person brought."""
     actor, kind = site.actor, site.actor.kind if request.actor == "person" else request.actor
-    return replace(request, actor=kind, origin=request.origin or actor.origin,
+    return replace(request, actor=kind, origin=request.origin or actor.origin, asker=request.asker or actor.name,
                    confirmed=(*request.confirmed, *actor.confirmed) if kind == "person" else ())  # fmt: skip
 
 

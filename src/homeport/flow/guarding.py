@@ -19,7 +19,8 @@ from homeport.flow.goals import place_in_target
 from homeport.flow.site import Site
 from homeport.flow.work import ServiceWork, TargetWork, Tools, Work
 from homeport.model.config import Rule, Service
-from homeport.model.errors import ConfigFault, HomeportError, Refused, Unconfirmed
+from homeport.model.deploys import ServiceRecord
+from homeport.model.errors import ConfigFault, HomeportError, Refused, Unconfirmed, UsageFault
 from homeport.model.live import Difference, Target
 from homeport.model.paths import printable
 from homeport.model.plan import Refusal
@@ -93,18 +94,23 @@ def refusals_of(work: Work, tools: Tools) -> list[Refusal]:
     judge = judge_of(tools.site)
     if not judge:
         return []
+    from homeport.flow import reviewing
+
     request = work.deploy.request
     confirmed = {one.rule for one in request.confirmed}
-    return refusals(judge, deeds_of(work, tools, judge), request.actor, confirmed)
+    deeds = reviewing.looked_at(work, tools, judge, deeds_of(work, tools, judge))
+    return refusals(judge, deeds, request.actor, confirmed, reviewing.seconded(work, tools))
 
 
 def note_exceptions(work: Work, tools: Tools) -> None:
     """Keeps in the audit what a person's word let through."""
+    from homeport.flow import reviewing
+
     request = work.deploy.request
     if request.confirmed and request.actor == "person":
         judge = judge_of(tools.site)
-        _keep(tools.site, judge, deeds_of(work, tools, judge), request.confirmed, f"deploy {work.deploy.id}",
-              request.origin)  # fmt: skip
+        deeds = reviewing.looked_at(work, tools, judge, deeds_of(work, tools, judge))
+        _keep(tools.site, judge, deeds, request.confirmed, f"deploy {work.deploy.id}", request.origin)
 
 
 def deeds_of(work: Work, tools: Tools, judge: Judge) -> Iterator[Deed]:
@@ -118,9 +124,9 @@ def deeds_of(work: Work, tools: Tools, judge: Judge) -> Iterator[Deed]:
         names = (service.service.unit,) if service.service.unit else ()
         if service.affected and by_branch:
             action: Any = "rollback" if kind == "rollback" else "deploy"
-            yield Deed(action=action, subject=service.name, names=names, reviewed=True)
+            yield Deed(action=action, subject=service.name, names=names, reviewed=True, since=service.record.sha)
         if _restarts(service, work, tools):
-            yield Deed(action="restart", subject=service.name, names=names, reviewed=by_branch)
+            yield Deed(action="restart", subject=service.name, names=names, reviewed=by_branch, since=service.record.sha)
     for target in work.targets.values():
         if kind == "live":
             yield from _edited(target, work)
@@ -131,19 +137,21 @@ def deeds_of(work: Work, tools: Tools, judge: Judge) -> Iterator[Deed]:
 def _commands(work: Work, tools: Tools, judge: Judge) -> Iterator[Deed]:
     """Migrations and the commands of `[[actions]]`: what they do is not known, only for whom they run."""
     from homeport.flow.stages import acting, building
+    from homeport.flow.stages.due import SEEN
 
     kind = work.deploy.request.kind
     if judge.asks("migrate"):
         with suppress(Refused):  # the stage itself says that it cannot be told which service migrates
             found = building.migrating_alone(work, tools) if kind == "migrate" else building.migrating(work, tools)
             if found is not None:
-                yield command_deed("migrate", found.name, found.service, kind in GOES_BY_BRANCH)
+                yield command_deed("migrate", found.name, found.service, kind in GOES_BY_BRANCH, found.record.sha)
+    since = tools.site.store.services().get(SEEN, ServiceRecord(service=SEEN)).sha
     for action in acting.commands(work, tools) if judge.asks("run") else ():
         service = work.config.services.get(action.service or "")
         if service is not None and action.service is not None:
-            yield command_deed("run", action.service, service, True)
+            yield command_deed("run", action.service, service, True, since)
         else:
-            yield Deed(action="run", subject=action.paths[0], names=tuple(action.paths), reviewed=True)
+            yield Deed(action="run", subject=action.paths[0], names=tuple(action.paths), reviewed=True, since=since)
 
 
 def _restarts(service: ServiceWork, work: Work, tools: Tools) -> bool:
@@ -166,7 +174,7 @@ def _steps(target: TargetWork, work: Work, tools: Tools, judge: Judge) -> Iterat
         actions: list[Any] = ["delete" if step.after is None else "write"]
         actions += ["try"] if kind == "try" else []
         for action in actions if asked.intersection(actions) else ():
-            yield path_deed(action, target.target, step.path, reviewed)
+            yield path_deed(action, target.target, step.path, reviewed, target.recorded.commit)
         if step.rescue == "discarded":
             yield path_deed("discard", target.target, step.path, False)
 
@@ -197,15 +205,16 @@ def _edited(target: TargetWork, work: Work) -> Iterator[Deed]:
                 yield path_deed(action, target.target, difference.path, False)
 
 
-def path_deed(action: Any, target: Target, path: str, reviewed: bool) -> Deed:
+def path_deed(action: Any, target: Target, path: str, reviewed: bool, since: str | None = None) -> Deed:
     """An action on a path of a live folder, named as in the repository."""
     return Deed(action=action, subject=printable(in_repository(target, path)), names=(f"{target.path}/{path}",),
-                reviewed=reviewed)  # fmt: skip
+                reviewed=reviewed, since=since)  # fmt: skip
 
 
-def command_deed(action: Any, name: str, service: Service, reviewed: bool) -> Deed:
+def command_deed(action: Any, name: str, service: Service, reviewed: bool, since: str | None = None) -> Deed:
     """A command that runs for a service."""
-    return Deed(action=action, subject=name, names=(service.unit,) if service.unit else (), reviewed=reviewed)
+    return Deed(action=action, subject=name, names=(service.unit,) if service.unit else (), reviewed=reviewed,
+                since=since)  # fmt: skip
 
 
 # Verbs that act at once.
@@ -291,15 +300,15 @@ def _keep(site: Site, judge: Judge, deeds: Iterable[Deed], confirmed: Sequence[C
     for one, let_through in used(judge, deeds, confirmed) if confirmed else ():
         subjects = list(dict.fromkeys(f"{deed.action} {deed.subject}" for deed in let_through))
         more = f" and {len(subjects) - 20} more" if len(subjects) > 20 else ""
-        why = one.because or "no reason given"
-        site.store.audit(one.by, f"exception {one.rule}", f"{what}: {', '.join(subjects[:20])}{more}; {why}",
+        site.store.audit(one.by, f"exception {one.rule}", f"{what}: {', '.join(subjects[:20])}{more}; {one.because}",
                          actor="person", origin=origin)  # fmt: skip
 
 
 def allowing(site: Site, rules: Sequence[str], because: str) -> Site:
     """The site with the exceptions that a person allows.
 
-    Raises Refused (code `no-confirm`) for an agent, a trigger, or a token without that right.
+    Raises Refused (code `no-confirm`) for an agent, a trigger, or a token without that right, UsageFault (code
+    `because`) without a reason.
     """
     if not rules:
         return site
@@ -309,6 +318,9 @@ def allowing(site: Site, rules: Sequence[str], because: str) -> Site:
         site.store.audit(actor.name, "confirm", " ".join(rules), outcome="refused")
         raise Refused(f"{who} no right to confirm an exception", where=f"--confirm {' --confirm '.join(rules)}",
                       next="ask a person to run the command", code="no-confirm")  # fmt: skip
+    if not because.strip():
+        raise UsageFault("an exception names its reason", where=f"--confirm {' --confirm '.join(rules)}", code="because",
+                         next=f'the same command with: --confirm {rules[0]} --because "..."')  # fmt: skip
     known = {one.rule for one in actor.confirmed}
     fresh = tuple(Confirmation(rule=rule, by=actor.name, because=because.strip())
                   for rule in dict.fromkeys(rules) if rule not in known)  # fmt: skip

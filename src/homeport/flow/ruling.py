@@ -103,7 +103,8 @@ def _why(verdict: Verdict, may: bool, deed: Deed, site: Site) -> str:
     if verdict.effect == "confirm":
         return said + (f"; a person allows it with --confirm {rule.id}" if may else f"; {site.actor.name} cannot confirm")
     if verdict.effect == "review":
-        return said + f"; what came by branch {site.env.branch} has its review"
+        return said + (f"; what came by branch {site.env.branch} counts once somebody other than its author stood for it: "
+                       "on the forge, or with --confirm after another one asked")  # fmt: skip
     return said
 
 

@@ -49,6 +49,8 @@ class Request(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=T
     """Commits that may be taken away knowingly: what a try's base lacks, or the live tries that a deploy ends."""
     actor: ActorKind = "person"
     """What kind of asker: rules that want a confirmation hear only a person's."""
+    asker: str = ""
+    """Who asks, by login or token: `requested_by` may name somebody else. No part of `key`."""
     origin: str = ""
     """From where it was asked; no part of `key`."""
     confirmed: tuple[Confirmation, ...] = ()

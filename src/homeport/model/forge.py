@@ -127,6 +127,17 @@ class PullRequest(Struct, frozen=True, kw_only=True):
     """False: the branch lies in a fork, and is not ours to delete."""
 
 
+class Reviewed(Struct, frozen=True, kw_only=True):
+    """A request that was merged, and who besides its author stood for it."""
+
+    number: int
+    url: str
+    base: str
+    author: str
+    by: tuple[str, ...]
+    """Who approved it as it was merged, or merged it; never its author, never a bot."""
+
+
 class Cache(Protocol):
     """Small texts that outlive the process. `Store` satisfies it. Losing it costs requests, nothing else."""
 
@@ -158,6 +169,10 @@ class Forge(Protocol):
         ...
 
     def request(self, number: int) -> PullRequest: ...
+
+    def reviews(self, sha: str) -> list[Reviewed]:
+        """The merged requests that brought that commit; none for one that was pushed to its branch directly."""
+        ...
 
     def merge(self, number: int, *, sha: str, title: str, body: str = "") -> PullRequest:
         """Squashes it onto its base while its head is still `sha`, and deletes the branch. Merged already: fine.

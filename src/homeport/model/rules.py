@@ -41,7 +41,11 @@ class Deed(Struct, frozen=True, kw_only=True):
     names: tuple[str, ...] = ()
     """What the thing is called besides: a service's unit, a path's absolute place on the host."""
     reviewed: bool = False
-    """The content came by the environment's branch."""
+    """The content came by the environment's branch, and a second person stood for it."""
+    since: str | None = None
+    """The commit that the thing had before: what came after it is to be looked at."""
+    lacking: str = ""
+    """Why what came by the branch does not count as reviewed."""
 
 
 class Rulebook(Struct, frozen=True, kw_only=True):

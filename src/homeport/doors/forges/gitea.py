@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from homeport.doors.forges import wire
 from homeport.doors.forges.http import Client, Timing
-from homeport.model.forge import Cache, CheckRun, ForgeFault, Kind, NewRequest, PullRequest, Status, Verdict
+from homeport.model.forge import Cache, CheckRun, ForgeFault, Kind, NewRequest, PullRequest, Reviewed, Status, Verdict
 
 _VERDICTS: dict[str, Verdict] = {
     "pending": "pending", "success": "passed", "warning": "passed", "skipped": "passed",
@@ -48,6 +48,24 @@ class _Pull(Struct):
     merged: bool = False
     mergeable: bool | None = None
     merge_commit_sha: str | None = None
+
+
+class _Looked(Struct):
+    number: int
+    html_url: str
+    head: _Side
+    base: _Side
+    merged: bool = False
+    user: _Creator | None = None
+    merged_by: _Creator | None = None
+
+
+class _Review(Struct):
+    state: str = ""
+    user: _Creator | None = None
+    commit_id: str = ""
+    dismissed: bool = False
+    stale: bool = False
 
 
 class Gitea:
@@ -95,6 +113,28 @@ class Gitea:
 
     def request(self, number: int) -> PullRequest:
         return _request(self._client.read(self._client.get(f"{self._at}/pulls/{number:d}"), _Pull))
+
+    def reviews(self, sha: str) -> list[Reviewed]:
+        try:
+            reply = self._client.get(f"{self._at}/commits/{wire.commit(sha)}/pull")
+        except ForgeFault as fault:
+            if fault.status == 404:
+                return []
+            raise
+        pull = self._client.read(reply, _Looked)
+        if not pull.merged:
+            return []
+        pages = self._client.pages(f"{self._at}/pulls/{pull.number:d}/reviews", {"limit": 50})
+        said: dict[str, bool] = {}
+        for review in (one for page in pages for one in self._client.read(page, list[_Review])):
+            if review.user is not None and review.state in ("APPROVED", "REQUEST_CHANGES"):
+                fresh = not review.dismissed and not review.stale and review.commit_id == pull.head.sha
+                said[review.user.login] = review.state == "APPROVED" and fresh
+        author = pull.user.login if pull.user else ""
+        merger = pull.merged_by.login if pull.merged_by else ""
+        names = [*(name for name, approved in said.items() if approved), merger]
+        return [Reviewed(number=pull.number, url=pull.html_url, base=pull.base.ref, author=author,
+                         by=wire.others(author, names) if author else ())]  # fmt: skip
 
     def merge(self, number: int, *, sha: str, title: str, body: str = "") -> PullRequest:
         wire.commit(sha)

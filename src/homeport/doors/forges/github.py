@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from homeport.doors.forges import wire
 from homeport.doors.forges.http import Client, Timing
-from homeport.model.forge import Cache, CheckRun, ForgeFault, Kind, NewRequest, PullRequest, Status, Verdict
+from homeport.model.forge import Cache, CheckRun, ForgeFault, Kind, NewRequest, PullRequest, Reviewed, Status, Verdict
 
 _PASSED = {"success", "neutral", "skipped"}
 _STATES: dict[str, Verdict] = {"success": "passed", "pending": "pending"}
@@ -97,6 +97,31 @@ class _Merged(Struct):
     sha: str
 
 
+class _User(Struct):
+    login: str
+    type: str = "User"
+
+
+class _Brought(Struct):
+    number: int
+    merged_at: str | None
+
+
+class _Looked(Struct):
+    number: int
+    html_url: str
+    head: _Side
+    base: _Side
+    user: _User | None
+    merged_by: _User | None = None
+
+
+class _Review(Struct):
+    state: str
+    user: _User | None
+    commit_id: str | None = None
+
+
 
 class GitHub:
     """Satisfies `Forge`. `repo` is `owner/name`, `web` the address people use, without a slash at its end."""
@@ -155,6 +180,25 @@ class GitHub:
     def request(self, number: int) -> PullRequest:
         return _request(self._client.read(self._client.get(f"{self._at}/pulls/{number:d}"), _Pull))
 
+    def reviews(self, sha: str) -> list[Reviewed]:
+        path = f"{self._at}/commits/{wire.commit(sha)}/pulls"
+        brought = [one for page in self._client.pages(path, {"per_page": 100})
+                   for one in self._client.read(page, list[_Brought]) if one.merged_at is not None]  # fmt: skip
+        return [self._reviewed(one.number) for one in brought]
+
+    def _reviewed(self, number: int) -> Reviewed:
+        pull = self._client.read(self._client.get(f"{self._at}/pulls/{number:d}"), _Looked)
+        pages = self._client.pages(f"{self._at}/pulls/{number:d}/reviews", {"per_page": 100})
+        said: dict[str, bool] = {}
+        for review in (one for page in pages for one in self._client.read(page, list[_Review])):
+            # the last word of each counts, and an approval only of what was merged
+            if _person(review.user) and review.state in ("APPROVED", "CHANGES_REQUESTED", "DISMISSED"):
+                said[_person(review.user)] = review.state == "APPROVED" and review.commit_id == pull.head.sha
+        author = pull.user.login if pull.user else ""
+        names = [*(name for name, approved in said.items() if approved), _person(pull.merged_by)]
+        return Reviewed(number=pull.number, url=pull.html_url, base=pull.base.ref, author=author,
+                        by=wire.others(author, names) if author else ())  # fmt: skip
+
     def merge(self, number: int, *, sha: str, title: str, body: str = "") -> PullRequest:
         wire.commit(sha)
         there = self.request(number)
@@ -211,6 +255,10 @@ class GitHub:
         except ForgeFault as fault:
             if fault.status not in (404, 422):  # deleted already, by the repository's own setting
                 raise
+
+
+def _person(user: _User | None) -> str:
+    return user.login if user is not None and user.type == "User" else ""
 
 
 def _verdict(status: str | None, conclusion: str | None) -> tuple[Verdict, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from urllib.parse import quote, urlencode
 
 from msgspec import Struct
@@ -15,6 +16,7 @@ from homeport.model.forge import (
     Kind,
     NewRequest,
     PullRequest,
+    Reviewed,
     Status,
     Verdict,
     is_deploy_status,
@@ -25,6 +27,8 @@ _FAILED = {"failed", "canceled"}
 _WRITTEN = {"passed": "success", "pending": "pending", "failed": "failed", "error": "failed"}
 _UNSURE = {"unchecked", "checking", "preparing", "approvals_syncing"}
 CI = "gitlab-ci"
+_BOT = re.compile(r"(project|group)_[0-9]+_bot|service_account|ghost$", re.ASCII)
+"""Users that GitLab makes for tokens of projects and groups."""
 
 
 class _Pipeline(Struct):
@@ -67,6 +71,29 @@ class _MergeRequest(Struct):
     detailed_merge_status: str = "unchecked"
     merge_commit_sha: str | None = None
     squash_commit_sha: str | None = None
+
+
+class _Brought(Struct):
+    iid: int
+    state: str
+
+
+class _Looked(Struct):
+    iid: int
+    web_url: str
+    target_branch: str
+    author: _Author | None = None
+    merge_user: _Author | None = None
+    merged_by: _Author | None = None
+    """What `merge_user` was called before GitLab 14.7."""
+
+
+class _Approval(Struct):
+    user: _Author
+
+
+class _Approvals(Struct):
+    approved_by: list[_Approval] = []
 
 
 class GitLab:
@@ -122,6 +149,21 @@ class GitLab:
     def request(self, number: int) -> PullRequest:
         reply = self._client.get(f"{self._at}/merge_requests/{number:d}")
         return _request(self._client.read(reply, _MergeRequest))
+
+    def reviews(self, sha: str) -> list[Reviewed]:
+        path = f"{self._at}/repository/commits/{wire.commit(sha)}/merge_requests"
+        brought = [one for page in self._client.pages(path, {"per_page": 100})
+                   for one in self._client.read(page, list[_Brought]) if one.state == "merged"]  # fmt: skip
+        return [self._reviewed(one.iid) for one in brought]
+
+    def _reviewed(self, number: int) -> Reviewed:
+        one = self._client.read(self._client.get(f"{self._at}/merge_requests/{number:d}"), _Looked)
+        reply = self._client.get(f"{self._at}/merge_requests/{number:d}/approvals")
+        approved = [said.user for said in self._client.read(reply, _Approvals).approved_by]
+        author = one.author.username if one.author else ""
+        names = [user.username for user in (*approved, one.merge_user or one.merged_by) if user is not None]
+        return Reviewed(number=one.iid, url=one.web_url, base=one.target_branch, author=author,
+                        by=wire.others(author, [n for n in names if not _BOT.match(n)]) if author else ())  # fmt: skip
 
     def merge(self, number: int, *, sha: str, title: str, body: str = "") -> PullRequest:
         wire.commit(sha)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 from urllib.parse import quote
 
@@ -47,6 +48,12 @@ def asked(request: NewRequest) -> NewRequest:
         raise UsageFault("a request needs a title and two different branches",
                          where=f"{request.head} into {request.base}", code="no-request")  # fmt: skip
     return request
+
+
+def others(author: str, names: Iterable[str]) -> tuple[str, ...]:
+    """Who is not the author, each once; names of forges are the same in capitals."""
+    found = {name.lower(): name for name in names if name and name.lower() != author.lower()}
+    return tuple(found.values())
 
 
 def one_line(text: str) -> str:
