@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import cache
+from typing import get_args
 
 from msgspec.structs import replace
 
@@ -15,6 +16,7 @@ from homeport.decide.policy import NAMED, Judge
 from homeport.flow.guarding import GOES_BY_BRANCH, newest_commit
 from homeport.flow.site import Site
 from homeport.flow.work import Tools, Work
+from homeport.model.config import Deeds
 from homeport.model.errors import HomeportError
 from homeport.model.forge import Forge
 from homeport.model.paths import printable
@@ -43,7 +45,9 @@ def looked_at(work: Work, tools: Tools, judge: Judge, deeds: Iterable[Deed]) -> 
     deeds = list(deeds)
     if work.deploy.request.kind not in GOES_BY_BRANCH or work.sha is None:
         return deeds
-    doubtful = {deed for deed in deeds if deed.reviewed and judge.says(replace(deed, reviewed=False)).effect == "review"}
+    wanted = {action for action in get_args(Deeds) if judge.asks(action, "review")}
+    doubtful = {deed for deed in deeds if deed.reviewed and deed.action in wanted
+                and judge.says(replace(deed, reviewed=False)).effect == "review"}  # fmt: skip
     if not doubtful:
         return deeds
     looking = _Looking(tools.site, work.sha)
