@@ -6,6 +6,10 @@ import gc
 import os
 import signal
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from homeport.flow.site import Site
 
 
 def main(argv: list[str]) -> int:
@@ -16,7 +20,7 @@ def main(argv: list[str]) -> int:
     gc.set_threshold(50_000)
     from homeport.flow.runner import drain
     from homeport.model.errors import HomeportError
-    from homeport.wiring import site_from_state
+    from homeport.wiring import read_host, site_from_state
 
     os.chdir("/")
     root, project, environment, *rest = argv
@@ -28,21 +32,28 @@ def main(argv: list[str]) -> int:
         load_ahead()
         os.read(0, 1)
     try:
-        with site_from_state(root, project, environment) as site:
-
-            def cancel(number: int, _frame: object) -> None:
-                running = site.store.running()
-                if running is not None and running.pid == os.getpid():
-                    site.store.ask_cancel(running.id, f"signal {number}")
-
-            signal.signal(signal.SIGTERM, cancel)
-            signal.signal(signal.SIGINT, cancel)
-            signal.signal(signal.SIGHUP, signal.SIG_IGN)
-            drain(site)
+        done = False
+        while not done:
+            with site_from_state(root, project, environment) as site:
+                _mind_signals(site)
+                done = drain(site, lambda: read_host() == site.host_config)  # called within this turn
     except HomeportError as fault:
         sys.stderr.write(f"{fault} next: {fault.next}\n")
         return fault.exit_code
     return 0
+
+
+def _mind_signals(site: Site) -> None:
+    """SIGTERM and SIGINT ask the running deploy to cancel; a terminal that goes away is nothing to it."""
+
+    def cancel(number: int, _frame: object) -> None:
+        running = site.store.running()
+        if running is not None and running.pid == os.getpid():
+            site.store.ask_cancel(running.id, f"signal {number}")
+
+    signal.signal(signal.SIGTERM, cancel)
+    signal.signal(signal.SIGINT, cancel)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 def send(root: str, project: str, environment: str) -> int:

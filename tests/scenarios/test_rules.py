@@ -8,7 +8,7 @@ import subprocess
 import sys
 from typing import Any
 
-from tests.scenarios.conftest import PROGRAM, World
+from tests.scenarios.conftest import PROGRAM, World, eventually
 
 AGENT = {"HOMEPORT_ACTOR": "agent"}
 
@@ -159,6 +159,23 @@ def test_the_hosts_rules_win_over_those_of_the_repository(world: World) -> None:
     said = world.json("rules", "--explain", "write:api/auth/login.js")
     assert (said["effect"], said["rule"], said["from"]) == ("allow", "ours", "host.toml")
     assert said["others"] == ["auth"]
+
+
+def test_a_request_that_waited_is_judged_by_the_host_file_of_its_turn(world: World) -> None:
+    """The runner that is there takes the next request too: with the limits that hold then."""
+    text, files = services(world, "")
+    held, go = world.root / "held", world.root / "go"
+    world.project(text.replace("echo again", f"touch {held}; until [ -e {go} ]; do sleep 0.02; done; echo again"), files)
+    first = world.start("deploy")
+    eventually(held.exists, "the first deploy restarts")
+    second = world.start("--json", "restart", "pbx")
+    eventually(lambda: audit(world)[0]["action"] == "ask restart", "the second one waits")
+    host_rules(world, rule("calls", "restart", "asterisk", because="not tonight"))
+    go.touch()
+    said = second.communicate(timeout=60)[0]
+    assert (first.wait(60), second.returncode) == (0, 3), said
+    assert "rule calls forbids restarting pbx: not tonight" in said
+    assert restarts(world) == 1
 
 
 def test_an_edit_that_needs_review_is_not_rebuilt_accepted_or_merged_but_adopted(world: World) -> None:

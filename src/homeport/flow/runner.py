@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 
 from msgspec.structs import replace
 
@@ -18,13 +19,20 @@ from homeport.model.errors import Failed, HomeportError, InfrastructureFault, Re
 from homeport.model.events import DeployStart
 
 
-def drain(site: Site) -> None:
-    """Waits for the lock, ends what a crash left, then runs waiting requests until there are none."""
+def drain(site: Site, limits_hold: Callable[[], bool] = lambda: True) -> bool:
+    """Waits for the lock, ends what a crash left, then runs waiting requests until there are none.
+
+    False when it stopped before a request because the limits of this machine (host.toml) are others than those of the
+    site by now: whoever asked is judged by those of the moment, so the site is to be opened anew.
+    """
     while site.store.waiting() is not None or site.store.running() is not None or site.store.untold():
         with site.lock.hold(wait=True):
             recover(site)
             while (waiting := site.store.waiting()) is not None:
+                if not limits_hold():
+                    return False
                 carry_out(site, site.store.begin(waiting.id, os.getpid()))
+    return True
 
 
 def carry_out(site: Site, deploy: Deploy, *, resume: bool = False) -> Deploy:
