@@ -57,6 +57,20 @@ def test_every_verb_is_either_bound_to_a_right_or_refused() -> None:
             entering.right_for(verb)
 
 
+def test_the_content_of_a_host_file_comes_from_the_caller() -> None:
+    """No editor runs on the host, and no file of the host is read, for a key that is bound."""
+    for given, called, allowed in (
+        ({"source": "-"}, False, True), ({"version": "1a2b"}, False, True), ({"source": "new.conf"}, True, True),
+        ({}, True, True), ({}, False, False), ({"source": "/etc/shadow"}, False, False), ({"source": "-x"}, False, False),
+    ):  # fmt: skip
+        try:
+            entering.check_options("hostfile edit", ".", given, called=called)
+        except Refused as refused:
+            assert not allowed and refused.code == "entry"
+        else:
+            assert allowed, given
+
+
 @pytest.mark.parametrize(
     ("rights", "services", "allowed"),
     [

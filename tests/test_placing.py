@@ -77,6 +77,52 @@ def test_only_the_machine_that_is_meant_works(here: str, asked: str | None, envi
         assert allowed
 
 
+BEHIND_ONE_ROUTER = """
+[project]
+name = "shop"
+[environments.production]
+branch = "main"
+hosts = ["p"]
+[environments.staging]
+branch = "staging"
+hosts = ["s"]
+[hosts.p]
+ssh = "p.example.com"
+addresses = ["192.0.2.1"]
+[hosts.s]
+ssh = "s.example.com"
+addresses = {staging}
+[services.docs]
+source = "docs"
+target = "/srv/docs"
+"""
+
+
+@pytest.mark.parametrize(
+    ("here", "told", "staging", "environment", "allowed"),
+    [
+        ("p", [], [], "production", False), ("p", ["192.0.2.1"], [], "production", True),
+        ("p", ["192.0.2.9"], [], "production", False),
+        ("s", ["192.0.2.1"], [], "staging", False),  # staging's machine says that production's address leads to it
+        ("s", ["192.0.2.1"], ["192.0.2.1"], "staging", True), ("p", ["192.0.2.1"], ["192.0.2.1"], "production", True),
+        ("s", ["2001:DB8::1"], ["2001:db8:0::1"], "staging", True),
+    ],
+)  # fmt: skip
+def test_a_machine_behind_a_router_says_itself_which_address_leads_to_it(
+    here: str, told: list[str], staging: list[str], environment: str, allowed: bool
+) -> None:
+    config = load(BEHIND_ONE_ROUTER.replace("{staging}", str(staging).replace("'", '"')), "homeport.toml")
+    host = HostConfig(name=here, addresses=told)
+    try:
+        placing.check_identity(config, environment, host, here, None, (), placing.owning(host, lambda _: False))
+    except Refused as refused:
+        assert not allowed and refused.code == "identity"
+    else:
+        assert allowed
+    with pytest.raises(ConfigFault, match="must be an IP address"):
+        load_host('name = "p"\naddresses = ["router.example.com"]', "host.toml")
+
+
 def test_destinations_and_repositories_are_read_as_ssh_and_git_do() -> None:
     assert split("ada@a.example.com:2222") == ("ada@a.example.com", "2222")
     assert split("ada@[2001:db8::1]:22") == ("ada@2001:db8::1", "22")

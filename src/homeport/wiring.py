@@ -189,13 +189,13 @@ def own_name() -> str:
 
 def _placed(config: Config, environment: str, host_config: HostConfig | None, host: str | None) -> None:
     """Raises Elsewhere when the work belongs on other machines, Refused when this one is not who it should be (A2)."""
-    here = host_name(host_config)
+    here, owns = host_name(host_config), placing.owning(host_config, owns_address)
     if caller() is None and not for_a_key():
-        places = placing.elsewhere(config, environment, here, host_config is not None, host, owns_address)
+        places = placing.elsewhere(config, environment, here, host_config is not None, host, owns)
         if places:
             raise Elsewhere(places)
     asking = caller()
-    placing.check_identity(config, environment, host_config, here, host, asking.addresses if asking else (), owns_address)
+    placing.check_identity(config, environment, host_config, here, host, asking.addresses if asking else (), owns)
 
 
 def owns_address(address: str) -> bool:

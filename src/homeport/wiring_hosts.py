@@ -35,7 +35,8 @@ def places_of(path: str, environment: str | None, host: str | None) -> tuple[str
     config = read_config(path)
     name, env = layout.environment_named(config, environment)
     host_config = read_host()
-    places = placing.elsewhere(config, name, host_name(host_config), host_config is not None, host, owns_address)
+    places = placing.elsewhere(config, name, host_name(host_config), host_config is not None, host,
+                               placing.owning(host_config, owns_address))  # fmt: skip
     return env.repo or config.project.repo or checkout_origin(os.path.dirname(path)), places
 
 

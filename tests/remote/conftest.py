@@ -55,6 +55,8 @@ class Machine:
     environment: str
     port: int
     sshd: subprocess.Popen[bytes] | None = None
+    more: dict[str, str] = field(default_factory=dict)
+    """Further variables of its sessions; a PATH here is looked through after its own tools."""
 
     def __post_init__(self) -> None:
         self.home, self.live, self.state = self.root / "home", self.root / "live", self.root / "state"
@@ -79,8 +81,9 @@ class Machine:
     @property
     def env(self) -> dict[str, str]:
         return {
-            "PATH": f"{self.tools}:{PROGRAM.parent}:/usr/local/bin:/usr/bin:/bin", "HOME": str(self.home),
-            "LANG": "C.UTF-8",
+            **self.more, "HOME": str(self.home), "LANG": "C.UTF-8",
+            "PATH": ":".join([f"{self.tools}:{PROGRAM.parent}", *filter(None, [self.more.get("PATH")]),
+                              "/usr/local/bin:/usr/bin:/bin"]),
             "HOMEPORT_STATE": str(self.state), "HOMEPORT_HOST_FILE": str(self.host_file),
         }  # fmt: skip
 
@@ -196,8 +199,9 @@ class Fleet:
     def stage(self) -> Machine:
         return self.machines["stage-1"]
 
-    def add(self, name: str, environment: str, alias: str, before: tuple[str, ...] = ()) -> Machine:
-        made = Machine(self.laptop.root / name, name, environment, self.laptop.free_port())
+    def add(self, name: str, environment: str, alias: str, before: tuple[str, ...] = (),
+            more: dict[str, str] | None = None) -> Machine:  # fmt: skip
+        made = Machine(self.laptop.root / name, name, environment, self.laptop.free_port(), more=more or {})
         shutil.copyfile(self.keys / "person.pub", made.authorized)
         made.serve(self.keys, before)
         self.machines[name] = made

@@ -28,7 +28,7 @@ def test_each_machine_is_checked_and_other_deployers_are_found(fleet: Fleet) -> 
     assert not other["ok"] and ".github/workflows/deploy.yml:4: - run: rsync" in other["detail"]
     assert not ill["prod-1: state folder"]["ok"] and "other" in ill["prod-1: claim of site"]["detail"]
     shown = fleet.homeport("-e", "production", "doctor", ok=(1,)).stdout
-    assert "✗ prod-1: other deployer" in shown and "homeport setup --observe" in shown
+    assert "✗ prod-1: other deployer" in shown and "setup --observe" in shown
     fleet.prod.identify("prod-1", "observe = true\n")
     assert rows(fleet, 1)["prod-1: other deployer"]["ok"]
 

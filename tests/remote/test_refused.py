@@ -31,7 +31,11 @@ def test_a_machine_without_the_expected_address_refuses_and_one_that_has_it_work
     text = (fleet.laptop.clone / "homeport.toml").read_text()
     wrong = text.replace('"prod.example.com"', '"prod.example.com"\naddresses = ["192.0.2.7"]')
     (fleet.laptop.clone / "homeport.toml").write_text(wrong)
-    assert refused(fleet, 3, "status")["code"] == "identity"
+    said = refused(fleet, 3, "status")
+    assert said["code"] == "identity" and "`addresses` in its host.toml" in said["next"]
+    fleet.prod.identify("prod-1", 'addresses = ["192.0.2.7"]\n')  # a router that translates has that one
+    fleet.homeport("-e", "production", "status")
+    fleet.prod.identify("prod-1")
     (fleet.laptop.clone / "homeport.toml").write_text(wrong.replace("192.0.2.7", "127.0.0.1"))
     fleet.homeport("-e", "production", "status")
 

@@ -43,7 +43,7 @@ def _allow(words: list[str], name: str, key: str | None, options: Options) -> No
 
     before, verb, given = _parsed(words)
     right = entering.right_for(verb)
-    entering.check_options(verb, before["folder"], given)
+    entering.check_options(verb, before["folder"], given, called=before["caller"] is not None)
     acting_as(None)
     with open_site("/", before["project"] or options.project, before["environment"] or options.environment,
                    before["host"]) as site:  # fmt: skip
@@ -54,6 +54,8 @@ def _allow(words: list[str], name: str, key: str | None, options: Options) -> No
             if verb == "cancel":
                 services = _of_deploy(site, given.get("deploy"))
             entering.check_scope(token, site.config, site.environment, services)
+        elif verb in entering.WHOLE:
+            entering.check_scope(token, site.config, site.environment, ())
     acting_as(token)
 
 

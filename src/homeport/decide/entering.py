@@ -17,9 +17,12 @@ RIGHT_OF = {
     "rules": READ, "audit": READ, "doctor": READ, "rescue list": READ, "rescue show": READ, "db check": READ,
     "deploy": DEPLOY, "rollback": DEPLOY, "rebuild": DEPLOY, "restart": DEPLOY, "cancel": DEPLOY, "converge": DEPLOY,
     "migrate": DEPLOY, "try": "try", "adopt": "adopt", "accept": "adopt", "discard": "adopt", "record": "adopt",
-    "rescue restore": "adopt", "hold": "hold", "unhold": "hold", "block": "hold", "unblock": "hold",
+    "rescue restore": "adopt", "hostfile list": READ, "hostfile diff": READ, "hostfile record": "adopt",
+    "hostfile edit": "try", "hold": "hold", "unhold": "hold", "block": "hold", "unblock": "hold",
 }  # fmt: skip
 """Verbs that are not named here cannot be run with a token."""
+WHOLE = ("hostfile edit",)
+"""Verbs that also need the right to deploy everything: what they change belongs to no service."""
 FORBIDDEN = ("to",)
 """Options that write where the caller says."""
 
@@ -47,13 +50,16 @@ def right_for(verb: str) -> str:
     return RIGHT_OF[verb]
 
 
-def check_options(verb: str, folder: str, given: Mapping[str, Any]) -> None:
-    """Raises Refused (code `entry`) for options that name places on the host."""
+def check_options(verb: str, folder: str, given: Mapping[str, Any], *, called: bool) -> None:
+    """Raises Refused (code `entry`) for options that name places on the host, and for an editor there; `called` when a
+    homeport at the other end of the connection has the files and the editor."""
     if folder != ".":
         raise _refused("a key that is bound to a token names no folder")
     for name in FORBIDDEN:
         if verb.startswith("rescue") and given.get(name) is not None:
             raise _refused(f"`--{name}` is not for a key that is bound to a token")
+    if verb == "hostfile edit" and not called and given.get("source") != "-" and given.get("version") is None:
+        raise _refused("a key that is bound to a token gives the content itself: `--from -`, or homeport from a checkout")
 
 
 def token_of(named: str, key: str | None, host: HostConfig | None) -> str:

@@ -9,6 +9,18 @@ from homeport.model.errors import Refused, UsageFault
 from homeport.model.remote import Place
 
 
+def owning(host_config: HostConfig | None, carries: Callable[[str], bool]) -> Callable[[str], bool]:
+    """Whether an address is this machine's: it carries it, or its own host file says that it leads here."""
+
+    def owns(address: str) -> bool:
+        from ipaddress import ip_address
+
+        told = host_config.addresses if host_config is not None else ()
+        return carries(address) or any(ip_address(address) == ip_address(one) for one in told)
+
+    return owns
+
+
 def elsewhere(config: Config, environment: str, here: str, sure: bool, asked: str | None,
               owns: Callable[[str], bool]) -> tuple[Place, ...]:  # fmt: skip
     """The other machines to work on; empty: this one.
@@ -57,24 +69,29 @@ def check_identity(config: Config, environment: str, host_config: HostConfig | N
     expected = [*addresses, *_addresses(config, here)]
     if expected and not any(map(owns, expected)):
         raise Refused(f"this machine calls itself {here}, but has none of the addresses {', '.join(expected)}",
-                      where=f"homeport.toml: hosts.{here}.addresses", next="ip address", code="identity")  # fmt: skip
-    _refuse_foreign_address(config, environment, owns)
+                      where=f"homeport.toml: hosts.{here}.addresses", code="identity",
+                      next="ip address   (behind a translating router: `addresses` in its host.toml)")  # fmt: skip
+    shared = host_config.addresses if host_config is not None else ()
+    _refuse_foreign_address(config, environment, owns, shared)
 
 
-def _refuse_foreign_address(config: Config, environment: str, owns: Callable[[str], bool]) -> None:
+def _refuse_foreign_address(config: Config, environment: str, owns: Callable[[str], bool],
+                            shared: Sequence[str]) -> None:  # fmt: skip
     """The third guard: a machine that has the address of another environment's host is that host, whatever it is called.
 
-    Loopback addresses say nothing about which machine it is.
+    Loopback addresses say nothing about which machine it is, nor does one of a router (`shared`) that leads to a host of
+    this environment too.
     """
     if len(config.environments) == 1:
         return
     from ipaddress import ip_address
 
     own = set(config.environments[environment].hosts)
+    both = {address for host in own for address in _addresses(config, host) if address in shared}
     for name, other in config.environments.items():
         for host in other.hosts if name != environment else ():
             for address in _addresses(config, host) if host not in own else ():
-                if not ip_address(address).is_loopback and owns(address):
+                if address not in both and not ip_address(address).is_loopback and owns(address):
                     raise Refused(f"this machine has the address {address} of {host}, which serves {name}, "
                                   f"not {environment}", where=f"homeport.toml: hosts.{host}.addresses",
                                   next=f"homeport -e {name} status   (where it serves both: name {host} in "

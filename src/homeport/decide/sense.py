@@ -48,6 +48,8 @@ def host_faults(host: HostConfig) -> Iterator[Fault]:
     yield from spelling.name(host.name, ("name",))
     for position, name in enumerate(host.environments):
         yield from spelling.name(name, ("environments", position))
+    for position, address in enumerate(host.addresses):
+        yield from spelling.ip(address, ("addresses", position))
     for position, root in enumerate(host.roots):
         yield from spelling.absolute(root, ("roots", position), root_too=True)
     for position, user in enumerate(host.users):
@@ -57,8 +59,8 @@ def host_faults(host: HostConfig) -> Iterator[Fault]:
     for name, secret in host.secrets.items():
         yield from _secret(secret, ("secrets", name))
     for name, bound in host.keys.items():
-        for key, what in authorizing.faults(name, bound):
-            yield ("keys", name, *key), what
+        for inner, what in authorizing.faults(name, bound):
+            yield ("keys", name, *inner), what
     for key, value in host.limits.items():
         if key not in LIMITS:
             yield ("limits", key), f"not a limit; there is {', '.join(LIMITS)}"

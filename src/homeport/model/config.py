@@ -351,6 +351,8 @@ class HostConfig(_Table, frozen=True):
     """This machine."""
     environments: list[str] = field(default_factory=list)
     """No other environment is served here; empty: all."""
+    addresses: list[str] = field(default_factory=list)
+    """IP addresses that lead here though the machine does not carry them, such as that of a translating router."""
     observe: bool = False
     """Look and report here, deploy nothing."""
     roots: list[str] = field(default_factory=list)
