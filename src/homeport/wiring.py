@@ -392,6 +392,13 @@ def runner_ahead() -> None:
     ahead(load_ahead, become)
 
 
+def no_runner() -> None:
+    """Takes `runner_ahead` back, for work that turns out to be another machine's."""
+    from homeport.doors.starting import unwanted
+
+    unwanted()
+
+
 def load_ahead() -> None:
     """Loads what a deploy will need."""
     from homeport.doors import builds, checkouts, live, probes, tries

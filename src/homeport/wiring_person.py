@@ -81,11 +81,12 @@ def identity(folder: str) -> Person | None:
     asking = caller()
     if asking is not None:
         return adopting.person_of(*asking.author) if asking.author else None
-    here = LocalShell().run(["git", "-C", folder, "rev-parse", "--git-dir"], ok=(0, 128)).code == 0
-    if here:
-        told = [LocalShell().run(["git", "-C", folder, "config", "--get", f"user.{key}"], ok=(0, 1, 128)).stdout
-                for key in ("name", "email")]  # fmt: skip
-        found = adopting.person_of(*(raw.decode("utf-8", "replace") for raw in told))
+    # every repository's own settings have its format; without it the folder lies in none
+    asked = r"^(user\.(name|email)|core\.repositoryformatversion)$"
+    raw = LocalShell().run(["git", "-C", folder, "config", "-z", "--get-regexp", asked], ok=(0, 1, 128)).stdout
+    told = dict(line.partition("\n")[::2] for line in raw.decode("utf-8", "replace").split("\0") if line)
+    if "core.repositoryformatversion" in told:
+        found = adopting.person_of(told.get("user.name", ""), told.get("user.email", ""))
         if found is not None:
             return found
     return adopting.person_of(os.environ.get("GIT_AUTHOR_NAME", ""), os.environ.get("GIT_AUTHOR_EMAIL", ""))

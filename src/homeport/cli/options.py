@@ -38,13 +38,14 @@ class Options:
         """The environment that the options and the folder name. With `recover`, a deploy that a crash
         interrupted is ended first (DESIGN section 1); with `deploys`, a runner gets ready meanwhile. Raises Away when
         the environment is on other machines."""
-        from homeport.wiring import open_site, runner_ahead
+        from homeport.wiring import no_runner, open_site, runner_ahead
 
         if deploys and self.call is None:
             runner_ahead()
         try:
             site = open_site(self.folder, self.project, self.environment, self.host)
         except Elsewhere as there:
+            no_runner()
             raise Away(self, there.places) from None
         if site.store.looks_only:
             self.note(f"the disk of the state takes no writes, so nothing can be deployed: df -h {site.state}")

@@ -75,9 +75,9 @@ def _alone() -> bool:
             return False
         for fd in (0, 1, 2):  # without one of them, what is opened next would lie in its place
             os.fstat(fd)
-        for fd in os.listdir("/proc/self/fd"):
+        for opened in os.listdir("/proc/self/fd"):
             with contextlib.suppress(FileNotFoundError):
-                if ".db" in os.path.basename(os.readlink(f"/proc/self/fd/{fd}")):
+                if ".db" in os.path.basename(os.readlink(f"/proc/self/fd/{opened}")):
                     return False
     except OSError:
         return False

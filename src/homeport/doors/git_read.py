@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
 from homeport.doors.gitcmd import GitCommand
-from homeport.doors.objects import Objects, Silent, entry_in, parents_of
+from homeport.doors.objects import Objects, Silent, author_of, entry_in, parents_of
 from homeport.model.errors import InfrastructureFault, Refused, UsageFault
 from homeport.model.live import Entry, Stat, TreeChange
 from homeport.model.paths import from_bytes, printable, to_bytes
@@ -150,11 +150,14 @@ class MirrorReader:
         found = self._differences.get(pair)
         if found is None:
             found = self._compared(*pair)
-            if len(found) <= _KEPT_CHANGES and all(map(_OID.fullmatch, pair)):
-                while len(self._differences) >= _KEPT_DIFFERENCES:
-                    self._differences.pop(next(iter(self._differences), pair), None)
-                self._differences[pair] = found
+            self._keep_changes(pair, found)
         return list(found)
+
+    def _keep_changes(self, pair: tuple[str, str], found: list[TreeChange]) -> None:
+        if len(found) <= _KEPT_CHANGES and all(map(_OID.fullmatch, pair)):
+            while len(self._differences) >= _KEPT_DIFFERENCES:
+                self._differences.pop(next(iter(self._differences), pair), None)
+            self._differences[pair] = found
 
     def _compared(self, before: str, after: str) -> list[TreeChange]:
         raw = self.cmd.run(
@@ -164,12 +167,19 @@ class MirrorReader:
         return [TreeChange(path, old, new) for path, old, new in _raw_lines(raw.split(b"\0"))]
 
     def stats(self, before: str | None, after: str) -> list[Stat]:
+        """As `Git.stats`; whoever then asks for the `changes` of the same pair needs no other git."""
+        pair = (self._object(before or EMPTY_TREE), self._object(after))
         raw = self.cmd.run(
-            "diff-tree", "-r", "-z", "--numstat", "--no-renames", "--no-ext-diff", "--no-textconv",
-            self._object(before or EMPTY_TREE), self._object(after), timeout=600,
+            "diff-tree", "-r", "-z", "--raw", "--numstat", "--no-renames", "--no-abbrev", "--no-ext-diff", "--no-textconv",
+            *pair, timeout=600,
         )  # fmt: skip
+        lines = raw.split(b"\0")[:-1]
+        heads = 0
+        while heads < len(lines) and lines[heads].startswith(b":"):
+            heads += 2
+        self._keep_changes(pair, [TreeChange(path, old, new) for path, old, new in _raw_lines(lines[:heads])])
         found = []
-        for line in raw.split(b"\0")[:-1]:
+        for line in lines[heads:]:
             inserted, removed, path = line.split(b"\t", 2)
             binary = inserted == b"-"
             found.append(Stat(from_bytes(path), None if binary else int(inserted), None if binary else int(removed)))
@@ -249,9 +259,16 @@ class MirrorReader:
         raw = self.cmd.run("log", "-1", "--no-walk", "--encoding=UTF-8", "--format=%s", self._object(sha))
         return raw.decode("utf-8", "replace").rstrip("\n")
 
-    def author(self, sha: str) -> str:
-        raw = self.cmd.run("log", "-1", "--no-walk", "--encoding=UTF-8", "--format=%an", self._object(sha))
-        return raw.decode("utf-8", "replace").rstrip("\n")
+    def author(self, sha: str, *, mail: bool = False) -> str:
+        """As `Git.author`; with the address as `Name <address>`."""
+        with suppress(Silent):
+            found = self._objects.contents(to_bytes(self._object(sha)))
+            told = author_of(found[2]) if found is not None and found[1] == "commit" else None
+            if told is not None:
+                return f"{told[0]} <{told[1]}>" if mail else told[0]
+        what = "%an <%ae>" if mail else "%an"
+        raw = self.cmd.run("log", "-1", "--no-walk", "--encoding=UTF-8", f"--format={what}", self._object(sha))
+        return raw.decode("utf-8", "replace").strip()
 
     def log(self, sha: str, limit: int, path: str = "") -> list[str]:
         """Newest first; `sha` may be a branch; with `path` only the commits that touched it."""

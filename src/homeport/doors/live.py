@@ -130,10 +130,11 @@ class LiveTargets:
             applied = self._apply(target, root, plan.steps, deploy, begin)
             changes = self._git.changes(record.tree, plan.to_tree)
             index.set((c.path, c.after) for c in changes)
-            whole = index.write_tree() != plan.to_tree
-            if whole:
+            there = [c.path for c in changes if c.after is not None]
+            _, right = scanning.together(lambda: index.refresh(target.path, there), lambda: index.holds(plan.to_tree))
+            if not right:
                 index.read_tree(plan.to_tree)
-            index.refresh(target.path, None if whole else [c.path for c in changes if c.after is not None])
+                index.refresh(target.path)
             index.sync()
             found = os.fstat(root)
             self._book.end(target, replace(record, path=target.path, source=target.source, tree=plan.to_tree, commit=commit,

@@ -4,6 +4,7 @@ a git of its own takes four."""
 from __future__ import annotations
 
 import os
+import re
 import select
 import threading
 
@@ -145,3 +146,15 @@ def parents_of(commit: bytes) -> list[str]:
     """Ids of the parents, from the content of a commit object."""
     head = commit.partition(b"\n\n")[0]
     return [line[7:].decode("ascii") for line in head.split(b"\n") if line.startswith(b"parent ")]
+
+
+def author_of(commit: bytes) -> tuple[str, str] | None:
+    """(name, address), from the content of a commit object; None where git itself has to make it out."""
+    head = commit.partition(b"\n\n")[0]
+    found = re.search(rb"(?m)^author ([^<>\n]*[^<> \n]) <([^<>\n]*)> \d+ [+-]\d+$", head)
+    if found is None or b"\nencoding " in head:
+        return None
+    try:
+        return found[1].decode("utf-8"), found[2].decode("utf-8")
+    except UnicodeDecodeError:
+        return None

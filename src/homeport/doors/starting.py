@@ -20,11 +20,16 @@ _copies: list[Copy] = []
 def ahead(load: Callable[[], None], become: Become) -> None:
     """Has a copy of this process load what a runner needs, while this one works out what to ask for; it ends with this
     one when no runner is wanted. To be called before anything is opened."""
-    while _copies:
-        _copies.pop().dismiss()
+    unwanted()
     copy = branch_off("homeport.runner", load, become)
     if copy is not None:
         _copies.append(copy)
+
+
+def unwanted() -> None:
+    """Lets the copy go that `ahead` made: no runner is needed here."""
+    while _copies:
+        _copies.pop().dismiss()
 
 
 class Runners:

@@ -17,7 +17,9 @@ from homeport.model.paths import from_bytes, to_bytes
 _STRICT = (
     "-c", "core.fileMode=true", "-c", "core.symlinks=true", "-c", "core.ignoreCase=false", "-c", "core.trustctime=true",
     "-c", "core.checkStat=default", "-c", "core.untrackedCache=false", "-c", "core.splitIndex=false",
+    "-c", "core.fsync=all,-index",
 )  # fmt: skip
+"""The index is brought to the disk once, by `sync`; one that a power cut tore is not `usable` and made anew."""
 
 FEW = 500
 """Paths that are looked at one by one; for more git looks at everything."""
@@ -81,6 +83,10 @@ class TargetIndex:
         if not known:
             self.remove()
         self._run("read-tree", *(("-i", "-m") if known else ()), tree)
+
+    def holds(self, tree: str) -> bool:
+        """Whether the index says exactly this tree. It is only read."""
+        return self._command.code(*_STRICT, "diff-index", "--cached", "--quiet", tree, index=self.path).code == 0
 
     def write_tree(self) -> str:
         return self._run("write-tree").decode().strip()

@@ -56,8 +56,7 @@ class TryBox:
         return {path: frozenset(oids) for path, oids in found.items()}
 
     def author(self, sha: str) -> str:
-        raw = self._git.cmd.run("log", "-1", "--no-walk", "--encoding=UTF-8", "--format=%an <%ae>", sha)
-        return raw.decode("utf-8", "replace").strip()
+        return self._git.author(sha, mail=True)
 
     def prune(self, needed: Sequence[str]) -> int:
         """As `Tries.prune`: the newest `KEPT` and those that are needed stay as they are."""

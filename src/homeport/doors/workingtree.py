@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import stat
 import tempfile
@@ -81,6 +82,8 @@ class Checkout:
         self._index, self._objects = (os.path.abspath(os.path.join(folder, line)) for line in lines[2:4])
         self._own = tempfile.mkdtemp(prefix="homeport-try-")
         self._watched = False
+        self._bases: set[str] = set()
+        """Commits of the checkout that tries were made on."""
         self._stirred: set[str] | None = None
         """What moved since the last commit; None: not known."""
         self._based: tuple[object, ...] | None = None
@@ -92,6 +95,7 @@ class Checkout:
     def take(self, person: Person, message: str, hidden: Callable[[str], bool]) -> Snapshot:
         """As `WorkingTree.take`."""
         base = self._head()
+        self._bases.add(base)
         stirred, self._stirred = self._stirred, None
         for _ in range(TRIES):
             if stirred is not None and self._based == self._ground(base) and self._plain(stirred, hidden):
@@ -183,10 +187,25 @@ class Checkout:
     # What lies there
 
     def _head(self) -> str:
+        if (known := self._plain_head()) is not None:
+            return known
         done = self._git("rev-parse", "--verify", "--quiet", "HEAD^{commit}", ok=(0, 1, 128))
         if done.code:
             raise Refused("nothing was committed in this checkout yet", where=self.top, next="git commit", code="no-commit")
         return done.stdout.decode("ascii").strip()
+
+    def _plain_head(self) -> str | None:
+        """The tip of the branch that is checked out, where that is a file of its own."""
+        try:
+            with open(os.path.join(self._dir, "HEAD"), "rb") as file:
+                branch = re.fullmatch(rb"ref: (refs/heads/[^\0-\x1f]+)\n", file.read(4096))
+            if branch is None or b".." in branch[1]:
+                return None
+            with open(os.path.join(to_bytes(self._dir), branch[1]), "rb") as file:
+                tip = re.fullmatch(rb"([0-9a-f]{40})\n", file.read(100))
+        except OSError:
+            return None
+        return tip[1].decode("ascii") if tip is not None else None
 
     def _look(self) -> _Look:
         with ThreadPoolExecutor(max_workers=1) as beside:
@@ -268,8 +287,8 @@ class Checkout:
 
     def _here(self, have: Sequence[str]) -> list[str]:
         """Those of the commits that this checkout knows too."""
-        if not have:
-            return []
+        if set(have) <= self._bases:
+            return list(have)
         asked = "".join(f"{sha}\n" for sha in have).encode()
         raw = self._git("cat-file", "--batch-check=%(objecttype)", input=asked).stdout
         return [sha for sha, kind in zip(have, raw.split(b"\n"), strict=False) if kind == b"commit"]
