@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from homeport.doors.clock import SystemClock
 from homeport.doors.store import SqliteStore
+from homeport.doors.twin import roomy
 from homeport.model.deploys import Block, Hold, Request, ServiceRecord, Stamp, TargetRecord
 from homeport.model.errors import Busy, InfrastructureFault, StateFault
 from homeport.model.live import Rescue
@@ -349,3 +350,11 @@ def test_a_writer_that_does_not_let_go_is_an_infrastructure_fault(store: SqliteS
     assert told.value.code == "database"
     store.set_meta("a", "b")
     assert store.meta("a") == "b"
+
+
+def test_temporary_files_of_a_look_come_into_memory_when_their_disk_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine with one disk the usual place for them is as full as the state."""
+    disk = os.statvfs("/")
+    assert roomy() is None
+    monkeypatch.setattr(os, "statvfs", lambda _: os.statvfs_result((*disk[:4], 0, *disk[5:])))
+    assert roomy() == "/dev/shm"

@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Collection, Sequence
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from typing import Any
 
 import msgspec
@@ -241,15 +241,15 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
     asking = actor()
     store = SqliteStore(os.path.join(state, "homeport.db"), clock, actor=asking)
     before = store.meta("repo")
-    if origin and before is None:
-        store.set_meta("repo", origin)
-    if store.meta("branch") != env.branch:
-        store.set_meta("branch", env.branch)
+    kept_open = ExitStack()
     git = Mirror.open_or_create(os.path.join(root, project, "repo.git"), origin or before or "", shell)
+    kept_open.callback(git.close)
     if host_config is not None and "fetch" in host_config.limits:
         git.patience = durations.parse(host_config.limits["fetch"])
-    if origin and before not in (None, origin):
-        _follow(git, store, origin)
+    if store.looks_only:
+        git = kept_open.enter_context(git.twin())
+    else:
+        _note_origin(git, store, origin, env.branch)
     origin = origin or before or ""
     rescues = RescueBox(git, store, clock)
     permits = Permits(host_config, environment)
@@ -305,7 +305,7 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
         shell_for=shell_for, runtimes_for=lambda shell: runtimes(shell, permits, state), prober_for=prober,
         journal_for=journal_for, follow_journal=follow, read_journal=chunk_from,
         start_runner=runners.start, ready_runner=runners.ready, runner_on_its_way=runners.on_its_way,
-        load_config=loading.load, actor=asking, migration_lock=migration_lock, closers=[store.close, git.close],
+        load_config=loading.load, actor=asking, migration_lock=migration_lock, closers=[store.close, kept_open.close],
         edits=later(lambda: doors.edits(store.database)),
         hostfiles=later(lambda: doors.host_files(os.path.join(state, "hostfiles"))),
         host_history=later(lambda: doors.host_history(git, environment)),
@@ -319,6 +319,16 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
         clean_room=clean_room,
         commit_page=lambda its, sha: commit_page(its, origin, sha),
     )  # fmt: skip
+
+
+def _note_origin(git: Mirror, store: SqliteStore, origin: str | None, branch: str) -> None:
+    before = store.meta("repo")
+    if store.meta("branch") != branch:
+        store.set_meta("branch", branch)
+    if origin and before is None:
+        store.set_meta("repo", origin)
+    elif origin and before != origin:
+        _follow(git, store, origin)
 
 
 def _follow(git: Mirror, store: SqliteStore, origin: str) -> None:

@@ -84,7 +84,9 @@ def disk(world: World, folder: Path, size: str) -> Iterator[Path]:
 
 
 def remount(folder: Path, options: str) -> None:
-    subprocess.run(["mount", "-o", f"remount,{options}", str(folder)], check=True)
+    """Waits until nobody writes there: the runner of the deploy before may not have ended yet."""
+    again = ["mount", "-o", f"remount,{options}", str(folder)]
+    eventually(lambda: subprocess.run(again, capture_output=True).returncode == 0, f"{folder} is mounted {options}")
 
 
 def deployed(world: World) -> str:

@@ -194,10 +194,21 @@ def test_a_full_disk_under_the_state_ends_the_command_and_leaves_whole_files(
 
 @as_root
 @pytest.mark.root
-@pytest.mark.parametrize("how", ["full", "read-only"])
+@pytest.mark.parametrize("how", ["full", "full, and the database is open", "read-only"])
 def test_a_state_disk_that_takes_no_writes_still_lets_look(world: World, small_disk: Path, how: str) -> None:
-    """Looking used to fail with the database, when it was needed most."""
+    """Looking used to fail with the database, when it was needed most; `diff` and `plan` with what they compare."""
     sha = deployed(world)
+    with contextlib.ExitStack() as daemon:
+        if "open" in how:
+            opened = sqlite3.connect(world.state / "shop/production/homeport.db")
+            opened.execute("SELECT count(*) FROM deploys")
+            daemon.callback(opened.close)
+        looks(world, small_disk, how.partition(",")[0], sha)
+    world.homeport("discard", "a.txt")
+    mended(world)
+
+
+def looks(world: World, small_disk: Path, how: str, sha: str) -> None:
     (world.live / "site/a.txt").write_text("by hand\n")
     world.publish({"site/b.txt": "two\n"})
     before = picture(world.live)
@@ -206,11 +217,12 @@ def test_a_state_disk_that_takes_no_writes_still_lets_look(world: World, small_d
     assert (status["sha"], status["services"][0]["drift"], status["services"][0]["state"]) == (sha, 1, "files")
     assert [row["status"] for row in world.json("history")["deploys"]] == ["deployed"]
     assert [p["path"] for p in world.json("drift", ok=(3,))["services"][0]["paths"]] == ["a.txt"]
+    assert "+by hand" in world.json("diff", ok=(3,))["diff"]
+    plan = world.json("plan")
+    assert (plan["to"], [r["rule"] for r in plan["refusals"]]) == (world.git("rev-parse", "HEAD"), ["drift"])
     assert "takes no writes" in world.homeport("status").stderr
     assert world.homeport("doctor", ok=None).stdout
     assert how in fault(world, "deploy", code=1)
     assert picture(world.live) == before
     (small_disk / "fill").unlink() if how == "full" else remount(small_disk, "rw")
-    world.homeport("discard", "a.txt")
-    mended(world)
 

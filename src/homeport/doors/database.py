@@ -77,7 +77,8 @@ class Database:
         if size == 0:
             raise self.corrupt("the file is empty")
         with contextlib.suppress(OSError):
-            self.looks_only = bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+            disk = os.statvfs(path)
+            self.looks_only = bool(disk.f_flag & os.ST_RDONLY or (disk.f_blocks and not disk.f_bavail))
         try:
             return self._checked(_connect(path, readonly=readonly), size, readonly)
         except sqlite3.OperationalError:
@@ -99,8 +100,10 @@ class Database:
         import shutil
         import tempfile
 
+        from homeport.doors.twin import roomy
+
         try:
-            with tempfile.TemporaryDirectory(prefix="homeport-") as folder:
+            with tempfile.TemporaryDirectory(prefix="homeport-", dir=roomy()) as folder:
                 beside = os.path.join(folder, "copy.db")
                 for end in ("", "-wal"):
                     with contextlib.suppress(FileNotFoundError):

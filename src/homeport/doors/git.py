@@ -98,6 +98,12 @@ class Mirror(MirrorReader):
             code = "shallow" if "shallow" in said else "fetch"
             raise self._fault(f"the origin cannot be fetched: {said or 'git said nothing'}", code)
 
+    def twin(self) -> contextlib.AbstractContextManager[Mirror]:
+        """As `Git.twin`."""
+        from homeport.doors.twin import twin
+
+        return twin(self)
+
     def use_ssh(self, command: str) -> None:
         """As `Git.use_ssh`."""
         self.cmd.run("config", "core.sshCommand", command)

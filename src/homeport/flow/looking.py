@@ -15,6 +15,7 @@ from homeport.model.deploys import Deploy, ServiceRecord
 from homeport.model.errors import HomeportError, Refused, UsageFault
 from homeport.model.live import Difference, Entry, Scan, Target
 from homeport.model.paths import exact, meant, printable
+from homeport.model.ports import Git
 from homeport.model.running import Unit
 
 
@@ -162,22 +163,23 @@ def _torn(site: Site, target: Target, scan: Scan) -> set[str]:
 def diff_of(site: Site, service: str | None, paths: Sequence[str]) -> str:
     """A unified diff from what was put there to what is there; empty when equal."""
     parts = []
-    for _, target in targets_of(site, [service] if service else []):
-        for difference in chosen(met(site, target), paths):
-            parts.append(_one_diff(site, target, difference))
+    with site.git.twin() as git:
+        for _, target in targets_of(site, [service] if service else []):
+            for difference in chosen(met(site, target), paths):
+                parts.append(_one_diff(site, git, target, difference))
     return "".join(parts)
 
 
-def _one_diff(site: Site, target: Target, difference: Difference) -> str:
+def _one_diff(site: Site, git: Git, target: Target, difference: Difference) -> str:
     actual: Entry | None = difference.actual
-    if actual is not None and not site.git.has(actual.oid):
+    if actual is not None and not git.has(actual.oid):
         content = site.targets.read_live(target, difference.path, link=actual.mode == "120000")
         if content is None:
             return f"{printable(difference.path)}: {difference.oddity or 'cannot be read'}\n"
-        site.git.write_blob(content)
+        git.write_blob(content)
     if difference.oddity and actual is None:
         return f"{printable(difference.path)}: {difference.oddity}\n"
-    return site.git.diff_text(difference.recorded, actual, difference.path)
+    return git.diff_text(difference.recorded, actual, difference.path)
 
 
 def chosen(scan: Scan, paths: Sequence[str]) -> list[Difference]:

@@ -108,6 +108,10 @@ class Git(Protocol):
         soon as that deploy is cancelled."""
         ...
 
+    def twin(self) -> AbstractContextManager[Git]:
+        """The same mirror for a look: what is written to it, or fetched, lies elsewhere and is gone afterwards."""
+        ...
+
     def use_ssh(self, command: str) -> None:
         """The ssh that fetches and pushes from now on, as git's `core.sshCommand`."""
         ...
