@@ -2,7 +2,8 @@
 
 A start from nothing costs a tenth of a second of a core, and a scenario has dozens of them. The forked process has
 its own folder, variables, standard streams and exit code, as any start has; what it shares with the others is what
-`LOADED` names: libraries, and the program's core without any verb. Run as a script, this file is that process.
+`LOADED` names and what a deploy loads ahead: libraries, and the program's core without any verb. Run as a script,
+this file is that process.
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ from functools import cache
 from pathlib import Path
 
 LOADED = ("homeport.cli.main", "homeport.wiring", "rich.console", "rich.table")
-LONGEST = 100_000
+LONGEST = 20_000
 """Bytes of a command and its variables; a longer one is started from nothing."""
 STARTED_WITH = ("LANG", "LC_", "PYTHON", "LD_", "TZ")
 """Variables that decide how an interpreter starts; a command that has its own is started from nothing."""
 LANGUAGE = {"LANG": "C.UTF-8"}
+ROOM = "-" * 20_000
+"""Kept free in the command line and the variables of the process that forks, for those of each command."""
 
 
 class Loaded:
@@ -39,8 +42,8 @@ class Loaded:
         self._door, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", __file__, str(theirs.fileno())], pass_fds=[theirs.fileno()], cwd="/", env=LANGUAGE,
-                stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                [sys.executable, "-P", __file__, str(theirs.fileno()), ROOM], env={**LANGUAGE, "ROOM": ROOM}, cwd="/",
+                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             )  # fmt: skip
         self._one_at_a_time = threading.Lock()
 
@@ -48,7 +51,7 @@ class Loaded:
     def takes(argv: Sequence[str], env: Mapping[str, str]) -> bool:
         """Whether this command can be forked: its variables change nothing of how an interpreter starts."""
         odd = {k: v for k, v in env.items() if k.startswith(STARTED_WITH)} != LANGUAGE
-        return not odd and sum(map(len, (*argv, *env, *env.values()))) < LONGEST
+        return not odd and sum(len(word) + 1 for word in (*argv, *env, *env.values())) < LONGEST
 
     def run(
         self, argv: Sequence[str], cwd: Path, env: Mapping[str, str], timeout: float
@@ -163,12 +166,25 @@ class Forking:
         os.chdir(str(request["cwd"]))
         os.environ.clear()
         os.environ.update(env)
+        _show([sys.executable, *argv], 45)
+        _show([f"{name}={value}" for name, value in env.items()], 47)
         return argv
+
+
+def _show(words: list[str], field: int) -> None:
+    """Puts these words where `/proc/PID/cmdline` (field 45 of its stat, from 0) or `environ` (47) are read from."""
+    with open("/proc/self/stat", "rb") as stat:
+        start, end = map(int, stat.read().rpartition(b")")[2].split()[field : field + 2])
+    text = b"".join(os.fsencode(word) + b"\0" for word in words)
+    with open("/proc/self/mem", "r+b", buffering=0) as memory:
+        memory.seek(start)
+        memory.write(text[: end - start].ljust(end - start, b"\0"))
 
 
 def main() -> int | None:
     for name in LOADED:
         importlib.import_module(name)
+    importlib.import_module("homeport.wiring").load_ahead()
     gc.collect()
     gc.freeze()
     with socket.socket(fileno=int(sys.argv[1])) as door:
