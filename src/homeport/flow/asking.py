@@ -19,6 +19,8 @@ STARTS = 4
 """Runners that may die one after the other without getting anywhere, before the follower says so."""
 PATIENCE = 1.0
 """Seconds in which a runner that somebody else started must have taken the lock."""
+TELLING = 5.0
+"""Seconds that the last events of a deploy that has ended are waited for."""
 BETWEEN = 0.2
 """Seconds between two looks at a runner of our own; one that is only slow to start is not started again."""
 
@@ -57,7 +59,7 @@ def follow(site: Site, deploy: str, offset: int = 0, tick: Callable[[], None] = 
     def alive() -> bool:
         tick()
         row = watch.look()
-        return row is not None and row.state != "done"
+        return row is not None and (row.state != "done" or watch.is_being_told(row))
 
     follow_file = cast("Callable[[str, int, Callable[[], bool]], Iterator[bytes]]", site.follow_journal)
     closing = b""
@@ -77,6 +79,7 @@ class RunnerWatch:
         self._looked = site.clock.monotonic()
         self._patience = BETWEEN if site.runner_on_its_way() else PATIENCE
         self._reached: list[tuple[object, ...]] = []
+        self._ended: float | None = None
 
     def look(self) -> Deploy | None:
         """The deploy's row as it is now. Raises InfrastructureFault (code `runner`) as `follow` does."""
@@ -94,6 +97,14 @@ class RunnerWatch:
                     raise _never_ending(site, row)
                 site.start_runner()
         return row
+
+    def is_being_told(self, row: Deploy) -> bool:
+        """It has ended, and its runner writes the last events: the row is there before they are."""
+        if self._site.store.untold() != row.id:
+            return False
+        now = self._site.clock.monotonic()
+        self._ended = now if self._ended is None else self._ended
+        return now - self._ended < TELLING
 
 
 def _never_ending(site: Site, deploy: Deploy) -> InfrastructureFault:

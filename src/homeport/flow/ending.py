@@ -18,7 +18,8 @@ def ended(work: Work, tools: Tools, status: Status, fault: HomeportError | None 
     code = EXIT_CODES[status]
     if fault is not None and status in ("failed", "refused"):
         code = fault.exit_code
-    previous = {s.record.sha for s in work.services.values()} or {work.deploy.previous_sha}
+    touched = [s for s in work.services.values() if s.affected] or list(work.services.values())
+    previous = {s.record.sha for s in touched} or {work.deploy.previous_sha}
     return replace(
         work.deploy, state="done", status=status, sha=work.sha or work.deploy.sha, ended_at=now,
         previous_sha=work.deploy.previous_sha or (previous.pop() if len(previous) == 1 else None),

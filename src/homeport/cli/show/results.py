@@ -281,7 +281,9 @@ def deploy(deploy: Deploy, stages: list[tuple[str, str, str]], *, color: bool = 
     known = [(name, said) for name, said in facts if said]
     lines += table([[("dim", name), ("bad" if name == "error" else "", text(said))] for name, said in known], ink, "  ")
     if stages:
-        lines += ["", *_stages(stages, ink)]
+        whole = deploy.status in ("deployed", "unchanged")
+        lines += ["", *_stages([(n, "done" if whole and state == "start" and n == "stamp" else state, said)
+                                for n, state, said in stages], ink)]  # fmt: skip
     commands = [(text(deploy.next), "")] if deploy.next else []
     if lines and commands:
         lines += ["", *next_lines(ink, commands)]
@@ -290,12 +292,24 @@ def deploy(deploy: Deploy, stages: list[tuple[str, str, str]], *, color: bool = 
 
 def _stages(stages: Sequence[tuple[str, str, str]], ink: Ink) -> list[str]:
     marks = {"done": ("good", "✓"), "failed": ("bad", "✗")}
-    rows = []
-    for name, state, said in stages:
+    rows: list[list[tuple[str, str]]] = []
+    began: dict[str, str] = {}
+    for number, (name, state, said) in enumerate(stages):
+        if state == "start":
+            began[name] = said
+            if any(later == name for later, _, _ in stages[number + 1 :]):
+                continue
         style, mark = marks.get(state, ("dim", "·"))
-        words = clock_time(said) if moment(said) else text(said)
-        rows.append([(style, mark), ("", text(name)), (style, text(state)), ("dim", words)])
+        rows.append([(style, mark), ("", text(name)), (style, text(state)), ("dim", _lasted(began.get(name), said))])
     return table(rows, ink, "  ")
+
+
+def _lasted(began: str | None, said: str) -> str:
+    """How long a stage took; what is said of it instead, when that is no time."""
+    start, end = moment(began), moment(said)
+    if end is None:
+        return text(said)
+    return took(int((end - start).total_seconds() * 1000)) if start is not None else clock_time(said)
 
 
 def rescues(rescues: list[Rescue], *, color: bool = False) -> str:
