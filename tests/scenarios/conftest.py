@@ -24,7 +24,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import find_pm2
+from tests.conftest import QUICK, find_pm2
 from tests.loaded import Loaded, loaded
 
 PROGRAM = Path(sys.executable).parent / "homeport"
@@ -91,6 +91,8 @@ class World:
         """An empty origin, and a clone of it whose person has a name: as `git clone` leaves them, in two commands."""
         self.git("init", "-q", "--bare", "-b", "main", str(self.origin), cwd=self.root)
         self.git("init", "-q", "-b", "main", str(self.clone), cwd=self.root)
+        with open(self.origin / "config", "a") as config:
+            config.write("\tfsync = none\n[receive]\n\tautogc = false\n")
         with open(self.clone / ".git/config", "a") as config:
             config.write(
                 f'[remote "origin"]\n\turl = {self.origin}\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n'
@@ -122,7 +124,7 @@ class World:
 
     def git(self, *args: str, cwd: Path | None = None) -> str:
         env = {"PATH": os.environ["PATH"], "HOME": str(self.home), "GIT_CONFIG_GLOBAL": "/dev/null",
-               "GIT_CONFIG_NOSYSTEM": "1"}  # fmt: skip
+               "GIT_CONFIG_NOSYSTEM": "1", **QUICK}  # fmt: skip
         done = subprocess.run(["git", *args], cwd=cwd or self.clone, env=env, capture_output=True, text=True)
         assert done.returncode == 0, f"git {args}: {done.stderr}"
         return done.stdout.strip()
@@ -149,8 +151,9 @@ class World:
     def publish(self, files: dict[str, str | None], message: str = "change") -> str:
         """Writes, commits and pushes; returns the commit."""
         self.write(files)
-        self.commit(message)
-        return self.push()
+        sha = self.commit(message)
+        self.git("push", "-q", "origin", "HEAD:main")
+        return sha
 
     def project(self, services: str, files: dict[str, str | None], environment: str = "") -> str:
         """Publishes a homeport.toml with these service tables (`{live}` is the live root) and these files."""

@@ -23,6 +23,7 @@ from homeport.model.config import HostConfig
 from homeport.model.errors import Refused
 from homeport.model.live import Difference, Recorded, Scan, SyncPlan, SyncResult, Target
 from homeport.model.patterns import Matcher, effective_protect
+from tests.conftest import QUICK
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root (ownership, mounts, devices)")
 
@@ -48,7 +49,7 @@ def link(to: str) -> Made:
 
 def git_env() -> dict[str, str]:
     return {"PATH": os.environ["PATH"], "HOME": "/nonexistent", "GIT_CONFIG_GLOBAL": "/dev/null",
-            "GIT_CONFIG_NOSYSTEM": "1", "GIT_AUTHOR_NAME": "Ada", "GIT_AUTHOR_EMAIL": "ada@example.com",
+            "GIT_CONFIG_NOSYSTEM": "1", **QUICK, "GIT_AUTHOR_NAME": "Ada", "GIT_AUTHOR_EMAIL": "ada@example.com",
             "GIT_COMMITTER_NAME": "Ada", "GIT_COMMITTER_EMAIL": "ada@example.com"}  # fmt: skip
 
 
