@@ -166,14 +166,15 @@ def test_a_request_that_waited_is_judged_by_the_host_file_of_its_turn(world: Wor
     text, files = services(world, "")
     held, go = world.root / "held", world.root / "go"
     world.project(text.replace("echo again", f"touch {held}; until [ -e {go} ]; do sleep 0.02; done; echo again"), files)
-    first = world.start("deploy")
-    eventually(held.exists, "the first deploy restarts")
-    second = world.start("--json", "restart", "pbx")
-    eventually(lambda: audit(world)[0]["action"] == "ask restart", "the second one waits")
-    host_rules(world, rule("calls", "restart", "asterisk", because="not tonight"))
-    go.touch()
-    said = second.communicate(timeout=60)[0]
-    assert (first.wait(60), second.returncode) == (0, 3), said
+    with world.start("deploy") as first:
+        eventually(held.exists, "the first deploy restarts")
+        with world.start("--json", "restart", "pbx") as second:
+            eventually(lambda: audit(world)[0]["action"] == "ask restart", "the second one waits")
+            host_rules(world, rule("calls", "restart", "asterisk", because="not tonight"))
+            go.touch()
+            said = second.communicate(timeout=60)[0]
+        first.communicate(timeout=60)
+    assert (first.returncode, second.returncode) == (0, 3), said
     assert "rule calls forbids restarting pbx: not tonight" in said
     assert restarts(world) == 1
 

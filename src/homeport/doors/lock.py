@@ -34,7 +34,7 @@ class FileLock:
                 said = os.pread(handle, 200, 0).decode("utf-8", "replace").strip()
                 raise Busy(
                     "another deploy holds this environment" + (f": {said}" if said else ""), where=self.path,
-                    next="homeport status", code="busy",
+                    next="homeport status", code="busy", holder=_alive(said),
                 )  # fmt: skip
             os.ftruncate(handle, 0)
             os.pwrite(handle, f"pid {os.getpid()}{f' deploy {self._deploy}' if self._deploy else ''}\n".encode(), 0)
@@ -64,6 +64,21 @@ class FileLock:
     def _unopened(self, fault: OSError) -> InfrastructureFault:
         return InfrastructureFault(f"the lock cannot be opened: {fault.strerror}", where=self.path, next="homeport doctor",
                                    code="lock")  # fmt: skip
+
+
+def _alive(said: str) -> int | None:
+    """The process that the file names, while there is one of that number."""
+    word, _, rest = said.partition(" ")
+    number = rest.split(" ")[0]
+    if word != "pid" or not number.isascii() or not number.isdigit():
+        return None
+    try:
+        os.kill(int(number), 0)
+    except PermissionError:
+        return int(number)
+    except (OSError, OverflowError):
+        return None
+    return int(number)
 
 
 def _once(handle: int, how: int) -> bool:

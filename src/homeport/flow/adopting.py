@@ -37,7 +37,7 @@ def adopt(site: Site, words: Sequence[str], wish: Wish, person: Person, choose: 
     _check_wish(site, wish)
     site.git.fetch()
     fresh = site.git.tip(site.env.branch)
-    with site.lock.hold(wait=False):
+    with site.at_once():
         parts = [part if part.target.name == TRY else _collected(site, part) for part in _pick(site, words, wish)]
     if choose is not None:
         parts = _chosen(site, parts, choose)

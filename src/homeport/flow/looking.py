@@ -194,7 +194,7 @@ def discard_paths(site: Site, paths: Sequence[str], by: str = "") -> dict[str, A
     done: list[str] = []
     rescued: list[str] = []
     guarding.refuse_onlooker(site)
-    with site.lock.hold(wait=False):
+    with site.at_once():
         for _, target in targets_of(site, []):
             local = [relative for p in paths if (relative := below(target, p)) is not None]
             found = chosen(met(site, target), local) if local else []
@@ -222,7 +222,7 @@ def below(target: Target, path: str) -> str | None:
 def record_services(site: Site, services: Sequence[str], by: str = "") -> dict[str, Any]:
     """Takes foreign content, or a folder that was met anew, as put there by homeport; writes nothing live."""
     rows = []
-    with site.lock.hold(wait=False):
+    with site.at_once():
         for name, target in targets_of(site, services):
             scan = met(site, target)
             foreign = [d.path for d in scan.differences if d.foreign]
@@ -239,7 +239,7 @@ def record_services(site: Site, services: Sequence[str], by: str = "") -> dict[s
 def meet_anew(site: Site, services: Sequence[str], by: str = "") -> dict[str, Any]:
     """Forgets what was recorded of these live folders and meets them as for the first time."""
     rows = []
-    with site.lock.hold(wait=False):
+    with site.at_once():
         if not site.git.has(f"refs/heads/{site.env.branch}"):
             site.git.fetch()
         for name, target in targets_of(site, services):

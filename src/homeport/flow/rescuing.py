@@ -40,7 +40,7 @@ def put_back(site: Site, id: str, by: str = "") -> dict[str, Any]:
                       next=f"homeport rescue restore {id} --to FILE", code="no-target")  # fmt: skip
     guarding.refuse_onlooker(site)
     guarding.check(site, guarding.writing(target, [rescue.path]), "rescue restore")
-    with site.lock.hold(wait=False):
+    with site.at_once():
         site.targets.meet(target, site.env.branch)
         result = site.targets.restore(target, rescue)
     site.store.audit(by, "rescue restore", f"{id} {printable(rescue.path)}")

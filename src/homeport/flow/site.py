@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 from homeport.model.config import Config, Environment, HostConfig, Secret
@@ -19,6 +19,9 @@ from homeport.model.running import Overseer, Prober, Runtime
 from homeport.model.tokens import Tokens
 from homeport.model.trying import Tries
 from homeport.model.watching import Watches
+
+LEAVING = 3.0
+"""Seconds that a runner which has told its outcome may take to tidy up and go."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -91,6 +94,26 @@ class Site:
 
     def journal_path(self, deploy: str) -> str:
         return f"{self.state}/journal/{deploy}.jsonl"
+
+    @contextmanager
+    def at_once(self) -> Iterator[None]:
+        """Holds the lock for what a person does at once. A runner whose deploy has ended, and which only tidies up, is
+        waited for. Raises Busy for a deploy that runs, and for any other holder."""
+        from homeport.model.errors import Busy
+
+        ends = self.clock.monotonic() + LEAVING
+        with ExitStack() as held:
+            while True:
+                try:
+                    held.enter_context(self.lock.hold(wait=False))
+                    break
+                except Busy as fault:
+                    last = next(iter(self.store.history(1)), None)
+                    leaving = last is not None and last.state == "done" and last.pid == fault.holder is not None
+                    if not leaving or self.clock.monotonic() > ends:
+                        raise
+                self.clock.sleep(0.01)
+            yield
 
     def __enter__(self) -> Site:
         return self

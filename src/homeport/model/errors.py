@@ -78,9 +78,13 @@ class GateClosed(HomeportError):
 
 
 class Busy(HomeportError):
-    """Another deploy holds the environment."""
+    """Another deploy holds the environment; `holder` is its process, where that is known and still there."""
 
     exit_code = 5
+
+    def __init__(self, what: str, *, where: str = "", next: str = "", code: str = "", holder: int | None = None) -> None:
+        super().__init__(what, where=where, next=next, code=code)
+        self.holder = holder
 
 
 class Cancelled(HomeportError):
