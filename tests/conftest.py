@@ -51,6 +51,15 @@ def find_pm2() -> str | None:
     return shutil.which("pm2") or (str(own) if own.exists() else None)
 
 
+def find_pnpm() -> str:
+    """The real pnpm, on the PATH or where pm2 is (`./dev setup` installs both); a machine without it skips."""
+    beside = Path(find_pm2() or "/nowhere").parent / "pnpm"
+    found = shutil.which("pnpm") or (str(beside) if beside.exists() else None)
+    if found is None:
+        pytest.skip("pnpm is not installed; ./dev setup installs it")
+    return found
+
+
 @pytest.fixture(scope="session")
 def pm2_program() -> str:
     """The path of pm2; a machine without it skips (and fails on CI)."""

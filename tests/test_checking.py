@@ -41,7 +41,7 @@ def test_a_deploy_must_refuse_what_this_version_would_leave_out(text: str, where
 @pytest.mark.parametrize(
     ("text", "where"),
     [
-        ("[scopes.a]\nservices = []\nbuild = ['make']", "scopes.a.build"),
+        ("[scopes.a]\nservices = []\nbuild = ['make']", "scopes.a.build"),  # no service leaves its build to it
         ("[checks.unit]\nrun = 'x'\ncron = '0 3 * * *'", "checks.unit.cron"),
     ],
 )

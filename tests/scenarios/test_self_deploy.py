@@ -13,10 +13,14 @@ from pathlib import Path
 import httpx
 import pytest
 
+from tests.conftest import find_pnpm
 from tests.daemon.rig import Daemon
 from tests.scenarios.conftest import PROGRAM, World, eventually
+from tests.supervisor_rig import Client
 
 NAMES = ("edge", "back", "front", "worker")
+TOGETHER = ("back", "front")
+"""Those of scope `platform`, whose build is one command for both."""
 SERVER = """\
 const version = require("fs").readFileSync(__dirname + "/dist/version.txt", "utf8");
 require("http").createServer((request, response) => response.end(version + " " + process.pid))
@@ -25,39 +29,77 @@ require("http").createServer((request, response) => response.end(version + " " +
 BUILD = """\
 const fs = require("fs");
 const version = fs.readFileSync("version.txt", "utf8").trim();
+const word = fs.existsSync("node_modules/words") ? require("words") : "";
 console.log("building " + process.env.npm_package_name + " " + version);
 const end = () => {
   if (fs.existsSync(process.env.HOLD)) return setTimeout(end, 20);
   if (version === "broken") { console.error("error TS2304: Cannot find name 'oops'."); process.exit(2); }
   fs.mkdirSync("dist", { recursive: true });
-  fs.writeFileSync("dist/version.txt", version);
+  fs.writeFileSync("dist/version.txt", version + word);
 };
 end();
 """
+LOCK = """\
+lockfileVersion: '9.0'
+
+settings:
+  autoInstallPeers: true
+  excludeLinksFromLockfile: false
+
+importers:
+
+  .: {}
+
+  back:
+    dependencies:
+      words:
+        specifier: workspace:*
+        version: link:../shared/words
+
+  edge: {}
+
+  front:
+    dependencies:
+      words:
+        specifier: workspace:*
+        version: link:../shared/words
+
+  shared/words: {}
+
+  worker: {}
+"""
+TOGETHER_BUILD = "pnpm install --offline --frozen-lockfile && pnpm --filter back --filter front run build"
 
 
 class Platform(World):
     """The workspace, its supervisor under a keeper, and the daemon on TCP."""
 
     def make(self) -> None:
-        folder = os.path.dirname(shutil.which("npm") or "/usr/bin/npm")
+        folders = list(dict.fromkeys(os.path.dirname(shutil.which(program) or find_pnpm()) for program in ("node", "pnpm")))
         self.ports = {name: self.free_port() for name in NAMES}
-        text = ""
-        packages = {"private": True, "workspaces": list(NAMES)}
-        files: dict[str, str | None] = {"package.json": json.dumps(packages), ".gitignore": "dist/\n"}
+        text = f'[scopes.platform]\nservices = ["back", "front"]\nbuild = "{TOGETHER_BUILD}"\n\n'
+        text += '[scopes.edges]\nservices = ["edge", "worker"]\n\n'
+        files: dict[str, str | None] = {
+            "package.json": json.dumps({"private": True}), ".gitignore": "dist/\nnode_modules/\n", "pnpm-lock.yaml": LOCK,
+            "pnpm-workspace.yaml": f"packages: {json.dumps([*NAMES, 'shared/*'])}\n", "README.md": "a platform\n",
+            "shared/words/package.json": json.dumps({"name": "words", "version": "1.0.0", "main": "index.js"}),
+            "shared/words/index.js": 'module.exports = "";\n',
+        }  # fmt: skip
         for name in NAMES:
+            together = name in TOGETHER
+            uses, own = ('uses = ["shared/words"]\n', "") if together else ("", 'run = ["node", "build.js"], ')
             text += (
                 f'[services.{name}]\nsource = "{name}"\ntarget = "{{live}}/{name}"\nruntime = "supervisor"\n'
-                f'command = ["node", "server.js"]\npath = ["{folder}"]\nlisten = "127.0.0.1:{self.ports[name]}"\n'
-                f'env = {{ PORT = "{self.ports[name]}" }}\n'
-                f'build = {{ run = ["npm", "run", "--silent", "build"], outputs = ["dist"], '
-                f'env = {{ HOLD = "{self.root}/hold", npm_config_update_notifier = "false" }} }}\n'
+                f'command = ["node", "server.js"]\npath = {json.dumps(folders)}\nlisten = "127.0.0.1:{self.ports[name]}"\n'
+                f'env = {{ PORT = "{self.ports[name]}" }}\n{uses}build = {{ {own}outputs = ["dist"], '
+                f'env = {{ HOLD = "{self.root}/hold" }} }}\n'
                 f'checks = [{{ http = "http://127.0.0.1:{self.ports[name]}/", within = "20s", every = "50ms" }}]\n\n'
             )
-            package = {"name": name, "version": "1.0.0", "scripts": {"build": "node build.js"}}
+            package: dict[str, object] = {"name": name, "version": "1.0.0", "scripts": {"build": "node build.js"}}
+            if together:
+                package["dependencies"] = {"words": "workspace:*"}
             files |= {f"{name}/package.json": json.dumps(package), f"{name}/server.js": SERVER, f"{name}/build.js": BUILD,
                       f"{name}/version.txt": "one\n"}  # fmt: skip
-        text += '[scopes.platform]\nservices = ["back", "front"]\n'
         self.project(text, files)
         self.homeport("history")
         self.port = self.free_port()
@@ -77,11 +119,17 @@ class Platform(World):
         return self.root / "hold"
 
     def supervisor(self) -> int:
-        for pid in self.own_processes():
-            words = Path(f"/proc/{pid}/cmdline").read_bytes() if os.path.exists(f"/proc/{pid}") else b""
-            if b"homeport.supervisor" in words or b"\0supervise\0" in words:
-                return pid
-        return 0
+        """Its process id as it says itself (its keeper has its name too); 0 while it does not answer."""
+        try:
+            client = Client(self.state / "shop/production/supervisor.sock")
+        except OSError:
+            return 0
+        try:
+            return int(client.ask("status")[-1]["pid"])
+        except (AssertionError, OSError):
+            return 0
+        finally:
+            client.close()
 
     def versions(self) -> list[str]:
         return [self.get(port)[1].split(" ")[0] for port in self.ports.values()]
@@ -129,8 +177,9 @@ def test_the_platform_deploys_itself(platform: Platform) -> None:
     edge = platform.pid_of("edge")
 
     # the agent reaches its scope only, and twenty callers are one build
-    assert agent.post("/api/v1/self/deploy", json={"scope": "all"}).status_code == 403
-    platform.publish({f"{name}/version.txt": "two\n" for name in NAMES})
+    assert {agent.post("/api/v1/self/deploy", json={"scope": scope}).status_code for scope in ("all", "edges")} == {403}
+    word: dict[str, str | None] = {"shared/words/index.js": 'module.exports = "!";\n'}
+    platform.publish({f"{name}/version.txt": "two\n" for name in NAMES if name != "front"} | word)
     platform.hold.touch()
     calls = [daemon.pool.submit(agent.post, "/api/v1/self/deploy", json={"scope": "platform", "requestId": f"r{n}"})
              for n in range(20)]  # fmt: skip
@@ -138,22 +187,33 @@ def test_the_platform_deploys_itself(platform: Platform) -> None:
     platform.hold.unlink()
     answers = [call.result(90) for call in calls]
     assert {answer.status_code for answer in answers} == {200} and len({answer.text for answer in answers}) == 1
-    assert platform.versions() == ["one", "two", "two", "one"]
+    assert platform.versions() == ["one", "two!", "one!", "one"], "both are made from the shared package"
     assert platform.pid_of("edge") == edge, "what is outside of the scope was not touched"
+    assert answers[0].json()["logTail"].count("building front one") == 1 and "building back two" in answers[0].text
+
+    # one build for both, and only what it changed is put live and restarted
+    front, back = platform.pid_of("front"), platform.pid_of("back")
+    platform.publish({"back/version.txt": "three\n", "README.md": "better told\n"})
+    said = agent.post("/api/v1/self/deploy", json={"scope": "platform"}).json()
+    assert (said["status"], said["services"]) == ("deployed", ["back"]), said
+    assert platform.pid_of("front") == front and platform.pid_of("back") != back
+    platform.publish({"README.md": "still better told\n"})
+    assert agent.post("/api/v1/self/deploy", json={"scope": "platform"}).json()["status"] == "unchanged"
+    assert platform.versions() == ["one", "three!", "one!", "one"]
 
     # a build that fails says why and leaves the running version alone
     platform.publish({"front/version.txt": "broken\n"})
     failed = agent.post("/api/v1/self/deploy", json={"scope": "platform"})
     body = failed.json()
     assert (failed.status_code, body["status"], body["exitCode"]) == (500, "failed", 1)
-    assert "Cannot find name 'oops'" in body["logTail"] and "front" in body["errorSummary"]
-    assert platform.versions() == ["one", "two", "two", "one"]
+    assert "Cannot find name 'oops'" in body["logTail"] and "scope platform" in body["errorSummary"]
+    assert platform.versions() == ["one", "three!", "one!", "one"]
 
     # the agent edits in place and starts what it edited
     (platform.live / "front/version.txt").write_text("edited\n")
     live = agent.post("/api/v1/self/deploy", json={"scope": "platform", "mode": "live", "requestedBy": "__self__"})
     assert (live.status_code, live.json()["status"]) == (200, "deployed"), live.text
-    assert platform.versions() == ["one", "two", "edited", "one"]
+    assert platform.versions() == ["one", "three!", "edited!", "one"]
     agent.close()
 
 
@@ -177,3 +237,14 @@ def test_daemon_and_supervisor_end_in_the_middle_and_the_outcome_is_still_true(p
     assert platform.versions() == ["two"] * 4 and platform.supervisor() not in (0, before)
     rows = daemon.ask("GET", "/api/v1/deploys?requestId=release-2").json()["deploys"]
     assert [row["id"] for row in rows] == [said["deployId"]], "exactly one outcome"
+
+    # the supervisor itself, asked for by name: its children run on, and the deploy that asked ends truly
+    supervisor, serving = platform.supervisor(), [platform.pid_of(name) for name in NAMES]
+    assert daemon.deploy(scope="platform", itself=True).status_code == 400
+    platform.publish({"edge/version.txt": "three\n"})
+    said = daemon.deploy(scope="all", itself=True).json()
+    assert (said["status"], said["services"]) == ("deployed", ["edge"]), said
+    assert platform.supervisor() not in (0, supervisor) and platform.versions() == ["three", "two", "two", "two"]
+    assert [platform.pid_of(name) for name in NAMES][1:] == serving[1:]
+    stages = [row["stage"] for row in daemon.ask("GET", f"/api/v1/deploys/{said['deployId']}").json()["stages"]]
+    assert "restarting-self" in stages and stages[-1] == "stamp"

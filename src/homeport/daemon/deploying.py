@@ -41,10 +41,13 @@ async def self_deploy(request: Ask, data: JSONBody[SelfDeploy], wait: FromQuery[
     site = await served.soon(environment.now)
     services = scoping.services_of_scope(site.config, site.environment, data.scope)
     allow(caller, [f"deploy:{data.scope}", *scoping.rights_for(site.config, site.environment, services)], data.scope)
+    if data.itself and (services or not supervising.restarts_itself(site)):
+        raise UsageFault("the supervisor itself is restarted with scope `all` only, where it runs services", where="itself",
+                         next="leave `itself` out, or name scope all", code="usage")  # fmt: skip
     wanted = deploys.Request(
         kind=data.mode, services=services, scope=data.scope, request_id=data.request_id, session_id=data.session_id,
         requested_by=data.requested_by or caller.name, actor=caller.actor.kind, origin=caller.origin,
-        asker=caller.name,
+        asker=caller.name, itself=data.itself,
     )  # fmt: skip
     return await ask(request, wanted, wait)
 

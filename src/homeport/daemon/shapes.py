@@ -26,6 +26,8 @@ class SelfDeploy(_Wanted, frozen=True):
     requested_by: Word | None = None
     """The platform's user whose clients get the events; `__self__`: nobody's. Default: the token's name."""
     session_id: Word | None = None
+    itself: bool = False
+    """Restart the supervisor itself too, when everything else is up; with scope `all` only."""
 
 
 class DeployWanted(_Wanted, frozen=True):

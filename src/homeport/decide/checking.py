@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 
 from msgspec import Struct
 
-from homeport.decide import layout
+from homeport.decide import layout, together
 from homeport.decide.locate import Path, dotted
 from homeport.decide.policy import NAMED
 from homeport.model.config import Check, Config, Environment, HostConfig, Rule, Service
@@ -71,8 +71,9 @@ def _top(config: Config) -> Iterator[Note]:
         if check.cron is not None:
             yield _lacking(("checks", name, "cron"), "checks by the clock", fatal=False)
     for name, scope in config.scopes.items():
-        if scope.build is not None:
-            yield _lacking(("scopes", name, "build"), "builds of a whole scope", fatal=False)
+        if together.unused(scope, config, name):
+            told = "no service of the scope leaves its build to it (a `build` with `outputs` and without `run` does)"
+            yield Note(where=dotted(("scopes", name, "build")), message=told, fatal=False)
 
 
 def _environment(environment: Environment, path: Path) -> Iterator[Note]:

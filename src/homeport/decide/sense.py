@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterator
 
-from homeport.decide import authorizing, durations, sizes, spelling
+from homeport.decide import authorizing, durations, sizes, spelling, together
 from homeport.decide.locate import Path
 from homeport.model.config import Action, Build, Check, Config, Environment, HostConfig, HostFile, Rule, Secret, Service
 
@@ -266,6 +266,7 @@ def _rest(config: Config) -> Iterator[Fault]:
         yield from spelling.name(name, path)
         yield from _known(scope.services, config.services, (*path, "services"), "service", "[services.{}]")
         yield from spelling.command(scope.build, (*path, "build"))
+    yield from together.faults(config)
     migrate = config.migrate
     if migrate is not None:
         yield from spelling.command(migrate.run, ("migrate", "run"))

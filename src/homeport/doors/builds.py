@@ -36,13 +36,16 @@ class BuildFolders:
         self._git, self._shell, self._clock = git, shell, clock
 
     def prepare(self, target: Target, tree: str, inherit: Sequence[str], user: str | None) -> str:
-        """As `Builds.prepare`. Inherited files are copied from the live folder, never through a link.
-
-        Without a `user` the build folder belongs to whoever owns the live one.
-        """
+        """As `Builds.prepare`. Without a `user` the build folder belongs to whoever owns the live one."""
         user = user or name_of(target.path)
         folder = os.path.join(self._beside(target), "build")
         bring(self._git, folder, tree, user)
+        self.bring_in(target, inherit, folder, user)
+        return folder
+
+    def bring_in(self, target: Target, inherit: Sequence[str], folder: str, user: str | None) -> None:
+        """As `Builds.bring_in`."""
+        user = user or name_of(target.path)
         root = open_root(target.path)
         try:
             for path in inherit:
@@ -50,12 +53,11 @@ class BuildFolders:
         finally:
             if root is not None:
                 os.close(root)
-        return folder
 
-    def collect(self, target: Target, key: str, outputs: Sequence[str]) -> Outputs:
+    def collect(self, target: Target, key: str, outputs: Sequence[str], made_in: str | None = None) -> Outputs:
         """As `Builds.collect`: a set is complete, or not there."""
         beside = self._beside(target)
-        build, sets = os.path.join(beside, "build"), os.path.join(beside, "outputs")
+        build, sets = made_in or os.path.join(beside, "build"), os.path.join(beside, "outputs")
         os.makedirs(sets, mode=0o711, exist_ok=True)
         making = os.path.join(sets, f".new-{key}")
         shutil.rmtree(making, ignore_errors=True)

@@ -6,7 +6,7 @@ import json
 
 from msgspec.structs import replace
 
-from homeport.decide import digest
+from homeport.decide import digest, together
 from homeport.decide.layout import PROJECT, folder_of
 from homeport.decide.using import used_by
 from homeport.flow.work import ServiceWork, TargetWork, Tools, Work
@@ -92,7 +92,7 @@ def with_environment(work: ServiceWork, tools: Tools) -> ServiceWork:
     return change(work, start_with=replace(work.start_with, environment=environment_print(work, tools)))
 
 
-def outputs_key(work: ServiceWork, tree: str, marks: tuple[str, ...], tools: Tools) -> str | None:
+def outputs_key(work: ServiceWork, sha: str, tree: str, marks: tuple[str, ...], config: Config, tools: Tools) -> str | None:
     """Key of the build outputs for that tree; None when the service builds nothing."""
     build = work.service.build
     if build is None and work.service.runtime == "compose":
@@ -103,6 +103,8 @@ def outputs_key(work: ServiceWork, tree: str, marks: tuple[str, ...], tools: Too
     if work.target is not None:
         live = tools.site.targets.read_live
         inherited = {path: live(work.target, place_in_target(work, path)) for path in build.inherit}
+    if build.run is None:
+        marks += together.mark(config, work.name, tools.site.git.listing(sha))
     return digest.outputs(work.service, tree, inherited, marks)
 
 
@@ -110,7 +112,7 @@ def with_goal(work: ServiceWork, sha: str, tree: str | None, config: Config, too
               outputs: str | None = None) -> ServiceWork:  # fmt: skip
     """The service as it is to be at that commit, and what it must be started with then."""
     files, marks = files_print(work, sha, config, tools)
-    key = outputs or (outputs_key(work, files or sha, marks, tools))
+    key = outputs or outputs_key(work, sha, files or sha, marks, config, tools)
     goal = ServiceState(sha=sha, tree=tree, outputs=key)
     start = StartedWith(tree=files, outputs=key, environment=environment_print(work, tools), marks=marks)
     from dataclasses import replace as change

@@ -125,7 +125,8 @@ class Host(_Table, frozen=True):
 
 
 class Build(_Table, frozen=True):
-    run: Command
+    run: Command | None = None
+    """Without one, the `build` of a scope makes the outputs."""
     outputs: list[str] = field(default_factory=list)
     """What it makes and the live folder gets, exchanged as a whole."""
     inherit: list[str] = field(default_factory=list)
@@ -231,6 +232,7 @@ class Action(_Table, frozen=True):
 class Scope(_Table, frozen=True):
     services: list[str]
     build: Command | None = None
+    """Run once, at the top of the repository, for those of its services whose own `build` has no `run`."""
 
 
 class Migrate(_Table, frozen=True):

@@ -38,8 +38,13 @@ class Builds(Protocol):
         """Brings the build folder to exactly that tree, caches kept; returns its path."""
         ...
 
-    def collect(self, target: Target, key: str, outputs: Sequence[str]) -> Outputs:
-        """Moves or copies what the build made into the kept set `key`. Raises Failed when one is missing."""
+    def bring_in(self, target: Target, inherit: Sequence[str], folder: str, user: str | None) -> None:
+        """Copies these files of the live folder into a build folder, never through a link."""
+        ...
+
+    def collect(self, target: Target, key: str, outputs: Sequence[str], made_in: str | None = None) -> Outputs:
+        """Copies what the build made, in its own build folder or `made_in`, into the kept set `key`. Raises Failed when
+        one is missing."""
         ...
 
     def kept(self, target: Target) -> list[Outputs]: ...

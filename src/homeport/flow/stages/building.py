@@ -6,8 +6,10 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 
+from homeport.decide import together
 from homeport.flow.goals import build_target, env_file_of, place_in_target, standard_environment, unit_of
 from homeport.flow.images import runtime_of
+from homeport.flow.stages.building_scopes import build_together
 from homeport.flow.stages.syncing import mark_changed
 from homeport.flow.work import ServiceWork, Tools, Work
 from homeport.model.envfile import parse
@@ -30,8 +32,13 @@ def build_services(work: Work, tools: Tools) -> Work:
     if any(s.service.build for s in needed) and (because := tools.shell.cannot_stand()):
         tools.notice(work.deploy.id, f"builds do not see their folder at its live path: {because}; what they make must not "
                      'hold its own path, or use build.where = "live"', level="warning", code="namespace")  # fmt: skip
+    scopes = {s.name: together.scope_of(work.config, s.name) for s in needed}
     with ThreadPoolExecutor(max_workers=max(1, work.config.project.jobs)) as pool:
-        for done in [pool.submit(_build, service, work, tools) for service in needed]:
+        doing = [pool.submit(_build, service, work, tools) for service in needed if scopes[service.name] is None]
+        for scope in sorted({scope for scope in scopes.values() if scope is not None}):
+            its = [service for service in needed if scopes[service.name] == scope]
+            doing.append(pool.submit(build_together, scope, its, run_command, work, tools))
+        for done in doing:
             done.result()
     return work
 
@@ -44,7 +51,7 @@ def _build(service: ServiceWork, work: Work, tools: Tools) -> None:
     tools.site.targets.make(place)
     folder = tools.site.builds.prepare(place, service.build_tree, inherit, service.service.user)
     inside = place_in_target(service, "").rstrip("/")
-    if build is not None:
+    if build is not None and build.run is not None:
         run_command(service.service, build.run, f"{folder}/{inside}" if inside else folder, float(build.timeout),
                     f"build of {service.name}", work, tools, extra=build.env, name=service.name,
                     stands_at=(folder, place.path))  # fmt: skip
@@ -64,7 +71,7 @@ def build_in_place(work: Work, tools: Tools) -> Work:
     undoing = (work.deploy.stage or "").startswith("rollback:")
     for service in work.services.values():
         build = service.service.build
-        if build is None or build.where != "live" or service.target is None:
+        if build is None or build.run is None or build.where != "live" or service.target is None:
             continue
         if not undoing and service.record.outputs == service.goal.outputs and not service.forced:
             continue
