@@ -10,10 +10,10 @@ from litestar.config.app import AppConfig
 from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 from litestar.openapi import OpenAPIConfig
-from litestar.openapi.plugins import JsonRenderPlugin
 
 from homeport.daemon import answers, bodies, deploying, events, hooks, looking, metrics
 from homeport.daemon.access import Patience, check_right
+from homeport.daemon.describing import Document
 from homeport.daemon.guards import ASGIApp, Guards
 from homeport.daemon.hooks import Accepted
 from homeport.daemon.served import Served
@@ -50,7 +50,7 @@ def _schema() -> OpenAPIConfig:
         title="homeport", version="1",
         description="What is deployed, and asking for more. Every error has code, what, where and next.",
         openapi_router=Router("/api/v1/schema", route_handlers=[], opt={"right": "read"}),
-        render_plugins=[JsonRenderPlugin(path="/", media_type="application/json")], use_handler_docstrings=True,  # type: ignore[arg-type]
+        render_plugins=[Document(path="/", media_type="application/json")], use_handler_docstrings=True,  # type: ignore[arg-type]
     )  # fmt: skip
 
 
