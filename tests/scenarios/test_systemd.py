@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.scenarios.conftest import World
+from tests.daemon.rig import Daemon
+from tests.scenarios.conftest import World, eventually
 from tests.systemd_host import SystemdHost, why_not
 
 SERVICE = """
@@ -211,3 +212,46 @@ def test_a_users_own_unit_is_the_users(
     assert (units / f"{name}.service.d" / "50-homeport.env").stat().st_uid == user.pw_uid
     assert "the unit says hello" in world.homeport("logs", "api").stdout
     assert json.loads(world.homeport("--json", "status").stdout)["services"][0]["state"] == "running"
+
+
+def test_setup_has_systemd_keep_daemon_and_supervisor_and_a_deploy_outlives_the_restart_of_both(
+    world: World, systemd: SystemdHost, node_files: dict[str, str | None]
+) -> None:
+    """Both tell systemd when they are ready, and the daemon's socket is systemd's: callers wait while it is away."""
+    port, hold = world.free_port(), world.root / "hold"
+    node = shutil.which("node")
+    table = (
+        f'[services.web]\nsource = "api"\ntarget = "{{live}}/web"\nruntime = "supervisor"\n'
+        f'command = ["{node}", "server.js"]\nlisten = "127.0.0.1:{port}"\nenv = {{ PORT = "{port}" }}\n'
+        f'build = {{ run = "while [ -e {hold} ]; do sleep 0.05; done; cp version.txt made", outputs = ["made"] }}\n'
+        f'checks = [{{ http = "http://127.0.0.1:{port}/health", within = "20s", every = "50ms" }}]\n'
+    )
+    world.project(table, {**node_files, ".gitignore": "made\n"})
+    steps = {step["name"]: step for step in world.json("setup")["steps"]}
+    keeps = "homeport-shop-production-supervisor.service"
+    assert keeps in steps["supervisor"]["done"] and "homeport.service" in steps["daemon"]["done"]
+    assert systemd.systemctl("is-active", "homeport.service").stdout.strip() == "inactive", "that is for the owner to say"
+    systemd.systemctl("enable", "--now", "homeport.socket", ok=(0,))
+    assert not any(step["changed"] for step in world.json("setup")["steps"])
+    daemon = Daemon(world)
+    try:
+        said = daemon.deploy(scope="all").json()
+        assert (said["status"], world.get(port)[1].split()[:2]) == ("deployed", ["hello", "one"]), said
+        assert systemd.systemctl("is-active", "homeport.service", keeps).stdout.split() == ["active", "active"]
+        before = [shown(systemd, unit, "MainPID") for unit in ("homeport.service", keeps)]
+
+        world.publish({"api/version.txt": "two\n"})
+        hold.touch()
+        daemon.ask("POST", "/api/v1/self/deploy?wait=false", json={"requestId": "across"})
+        looked = "/api/v1/deploys?requestId=across"
+        eventually(lambda: daemon.ask("GET", looked).json()["deploys"][0]["stage"] == "build", "it builds")
+        systemd.systemctl("restart", "homeport.service", keeps, ok=(0,))
+        hold.unlink()
+        said = daemon.deploy(requestId="across").json()
+        assert (said["status"], world.get(port)[1].split()[:2]) == ("deployed", ["hello", "two"]), said
+        after = [shown(systemd, unit, "MainPID") for unit in ("homeport.service", keeps)]
+        assert not set(before) & set(after)
+    finally:
+        hold.unlink(missing_ok=True)
+        daemon.close()
+        systemd.systemctl("stop", "homeport.socket", "homeport.service", keeps)

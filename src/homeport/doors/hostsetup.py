@@ -29,6 +29,8 @@ Host *
 
 SYSTEMD_RUNS = "/run/systemd/system"
 UNITS = "/etc/systemd/system"
+HOST_FILE = "/etc/homeport/host.toml"
+"""Where it is looked for without being named."""
 _KEPT = """\
 # written by homeport setup
 [Unit]
@@ -38,7 +40,7 @@ Wants=network-online.target
 
 [Service]
 Type=notify
-Environment=HOMEPORT_STATE={root}
+Environment={environment_of}
 ExecStart={program} -p {project} -e {environment} supervise
 KillMode=process
 Restart=always
@@ -46,6 +48,36 @@ RestartSec=100ms
 
 [Install]
 WantedBy=multi-user.target
+"""
+_SERVES = """\
+# written by homeport setup
+[Unit]
+Description=homeport
+After=network-online.target homeport.socket
+Wants=network-online.target
+Requires=homeport.socket
+
+[Service]
+Type=notify
+Environment={environment_of}
+ExecStart={program} serve
+# only the daemon is stopped, never a deploy that runs
+KillMode=process
+Restart=always
+RestartSec=100ms
+
+[Install]
+WantedBy=multi-user.target
+Also=homeport.socket
+"""
+_ITS_SOCKET = """\
+# written by homeport setup: callers wait while the daemon is away
+[Socket]
+ListenStream={root}/.homeport.sock
+SocketMode=0600
+
+[Install]
+WantedBy=sockets.target
 """
 
 
@@ -119,18 +151,40 @@ class HostSetup:
             return None
         project = os.path.basename(self.project_folder)
         name = f"homeport-{project}-{environment}-supervisor.service"
-        path = os.path.join(UNITS, name)
-        program = os.path.join(os.path.dirname(sys.executable), "homeport")
-        text = _KEPT.format(project=project, environment=environment, program=program, root=self.root)
-        before = None
-        with contextlib.suppress(OSError), open(path, encoding="utf-8") as file:
-            before = file.read()
-        if before != text:
-            with open(path, "w", encoding="utf-8") as file:
-                file.write(text)
-            self._shell.run(["systemctl", "daemon-reload"])
+        changed = self._write_units({name: _KEPT.format(project=project, environment=environment, **self._told())})
         self._shell.run(["systemctl", "enable", "--now", name], timeout=120)
-        return name, before != text
+        return name, changed
+
+    def install_daemon(self) -> tuple[str, bool] | None:
+        """Writes the units of the daemon and its socket, without starting anything; (the unit, was anything changed).
+        One that runs already is restarted when its unit changed. None and raises as `keep_supervisor`."""
+        if os.geteuid() != 0 or not os.path.isdir(SYSTEMD_RUNS):
+            return None
+        texts = {"homeport.service": _SERVES.format(**self._told()), "homeport.socket": _ITS_SOCKET.format(root=self.root)}
+        changed = self._write_units(texts)
+        if changed:
+            self._shell.run(["systemctl", "try-restart", "homeport.service"], timeout=120)
+        return "homeport.service", changed
+
+    def _told(self) -> dict[str, str]:
+        words = [f"HOMEPORT_STATE={self.root}"]
+        words += [f"HOMEPORT_HOST_FILE={self.host_file}"] if self.host_file != HOST_FILE else []
+        return {"environment_of": " ".join(words), "program": os.path.join(os.path.dirname(sys.executable), "homeport")}
+
+    def _write_units(self, texts: dict[str, str]) -> bool:
+        """Whether any was another before; systemd then knows it."""
+        changed = False
+        for name, text in texts.items():
+            path, before = os.path.join(UNITS, name), None
+            with contextlib.suppress(OSError), open(path, encoding="utf-8") as file:
+                before = file.read()
+            if before != text:
+                with open(path, "w", encoding="utf-8") as file:
+                    file.write(text)
+                changed = True
+        if changed:
+            self._shell.run(["systemctl", "daemon-reload"])
+        return changed
 
     # the deploy key
 

@@ -38,6 +38,7 @@ class Machine(Protocol):
     def learn_host_key(self, origin: str) -> list[str]: ...
     def over_ssh(self, origin: str) -> bool: ...
     def keep_supervisor(self, environment: str) -> tuple[str, bool] | None: ...
+    def install_daemon(self) -> tuple[str, bool] | None: ...
 
 
 class Wish(Struct, frozen=True, kw_only=True):
@@ -78,6 +79,9 @@ def set_up(machine: Machine, wish: Wish, open_site: Callable[[], Site]) -> Itera
         services = layout.services_of(wish.config, wish.environment)
         if any(wish.config.services[name].runtime == "supervisor" for name in services):
             yield _step("supervisor", lambda: _supervisor(machine, wish))
+        daemon = _step("daemon", lambda: _daemon(machine))
+        if daemon.done:
+            yield daemon
     except _Stop as stop:
         yield stop.args[0]
 
@@ -147,6 +151,16 @@ def _supervisor(machine: Machine, wish: Wish) -> SetupStep:
         )  # fmt: skip
     unit, changed = kept
     return SetupStep(name="supervisor", ok=True, done=f"{unit} runs, and is started again by systemd", changed=changed)
+
+
+def _daemon(machine: Machine) -> SetupStep:
+    """Its unit is there for whoever wants it: with the daemon, pushes deploy by themselves."""
+    installed = machine.install_daemon()
+    if installed is None:
+        return SetupStep(name="daemon", ok=True, done="")
+    unit, changed = installed
+    return SetupStep(name="daemon", ok=True, done=f"{unit} and its socket are installed", changed=changed,
+                     lines=["to have pushes deployed, and programs ask for deploys: systemctl enable --now " + unit])
 
 
 def _shown(text: str) -> list[str]:
