@@ -184,7 +184,7 @@ def _show(words: list[str], field: int) -> None:
 def main() -> int | None:
     for name in LOADED:
         importlib.import_module(name)
-    importlib.import_module("homeport.wiring").load_ahead()
+    importlib.import_module("homeport.wiring_ahead").load_ahead()
     gc.collect()
     gc.freeze()
     with socket.socket(fileno=int(sys.argv[1])) as door:

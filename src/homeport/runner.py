@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
     if rest == ["send"]:
         return send(root, project, environment)
     if rest:
-        from homeport.wiring import load_ahead
+        from homeport.wiring_ahead import load_ahead
 
         load_ahead()
         os.read(0, 1)

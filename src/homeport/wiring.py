@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -18,6 +18,7 @@ from homeport.doors.git import Mirror
 from homeport.doors.journal import FileJournal, chunk_from, follow
 from homeport.doors.live import LiveTargets
 from homeport.doors.lock import FileLock
+from homeport.doors.origin import plain_origin
 from homeport.doors.permits import Permits
 from homeport.doors.rescues import RescueBox
 from homeport.doors.secrets import Redactor, value_of
@@ -26,14 +27,16 @@ from homeport.doors.store import SqliteStore
 from homeport.flow.site import Site
 from homeport.model.config import Config, Environment, HostConfig, Project, Secret
 from homeport.model.errors import ConfigFault, HomeportError, InfrastructureFault, StateFault, UsageFault
-from homeport.model.live import Target
-from homeport.model.ports import Journal, Shell
 from homeport.model.remote import Elsewhere
-from homeport.model.running import Unit
-from homeport.model.trying import WorkingTree
-from homeport.model.watching import Watches
 from homeport.wiring_later import later
 from homeport.wiring_person import actor, caller, for_a_key, identity, person
+
+if TYPE_CHECKING:
+    from homeport.model.live import Target
+    from homeport.model.ports import Journal, Shell
+    from homeport.model.running import Unit
+    from homeport.model.trying import WorkingTree
+    from homeport.model.watching import Watches
 
 __all__ = ["actor", "identity", "person"]
 ETC_HOST_FILE = "/etc/homeport/host.toml"
@@ -213,8 +216,10 @@ def owns_address(address: str) -> bool:
 
 def checkout_origin(folder: str) -> str:
     """The `origin` of a checkout. Raises ConfigFault when there is none."""
-    done = LocalShell().run(["git", "-C", folder, "config", "--get", "remote.origin.url"], ok=(0, 1, 128))
-    origin = done.stdout.decode("utf-8", "replace").strip()
+    origin = plain_origin(folder) or ""
+    if not origin:
+        done = LocalShell().run(["git", "-C", folder, "config", "--get", "remote.origin.url"], ok=(0, 1, 128))
+        origin = done.stdout.decode("utf-8", "replace").strip()
     if not origin:
         raise ConfigFault("it is not known which repository to deploy from", where="homeport.toml: project.repo",
                           next="git remote add origin URL, or set [project] repo", code="no-repo")  # fmt: skip
@@ -387,35 +392,6 @@ def working_tree(folder: str) -> WorkingTree:
     from homeport.doors.workingtree import Checkout
 
     return Checkout(folder, LocalShell())
-
-
-def runner_ahead() -> None:
-    """For a verb that is about to ask for a deploy: see `doors.starting.ahead`. Only before a site is opened."""
-    from homeport.doors.starting import ahead
-
-    def become(words: list[str]) -> int:
-        from homeport.runner import main
-
-        os.environ["HOMEPORT_STATE"] = words[0]
-        return main(words)
-
-    ahead(load_ahead, become)
-
-
-def no_runner() -> None:
-    """Takes `runner_ahead` back, for work that turns out to be another machine's."""
-    from homeport.doors.starting import unwanted
-
-    unwanted()
-
-
-def load_ahead() -> None:
-    """Loads what a deploy will need."""
-    from homeport.doors import builds, checkouts, live, probes, tries
-    from homeport.doors.runtimes import pm2
-    from homeport.flow import runner
-
-    del builds, checkouts, live, probes, tries, pm2, runner
 
 
 def inside(site: Site, unit: Unit, runtime: str, command: Sequence[str], terminal: bool) -> int:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from homeport.doors.permits import Permits, permitted
 from homeport.doors.secrets import Redactor, value_of
-from homeport.doors.store import SqliteStore
-from homeport.model.config import Config
-from homeport.model.forge import Forge, NewRequest
-from homeport.model.ports import Shell
-from homeport.model.running import Prober, Runtime
+
+if TYPE_CHECKING:
+    from homeport.doors.store import SqliteStore
+    from homeport.model.config import Config
+    from homeport.model.forge import Forge, NewRequest
+    from homeport.model.ports import Shell
+    from homeport.model.running import Prober, Runtime
 
 
 def runtimes(shell: Shell, permits: Permits, state: str) -> dict[str, Runtime]:

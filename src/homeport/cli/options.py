@@ -38,7 +38,8 @@ class Options:
         """The environment that the options and the folder name. With `recover`, a deploy that a crash
         interrupted is ended first (DESIGN section 1); with `deploys`, a runner gets ready meanwhile. Raises Away when
         the environment is on other machines."""
-        from homeport.wiring import no_runner, open_site, runner_ahead
+        from homeport.wiring import open_site
+        from homeport.wiring_ahead import no_runner, runner_ahead
 
         if deploys and self.call is None:
             runner_ahead()

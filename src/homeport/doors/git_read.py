@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
 from homeport.doors.gitcmd import GitCommand
-from homeport.doors.objects import Objects, Silent, author_of, entry_in, parents_of
+from homeport.doors.objects import Objects, Silent, author_of, entry_in, shortly_before
 from homeport.model.errors import InfrastructureFault, Refused, UsageFault
 from homeport.model.live import Entry, Stat, TreeChange
 from homeport.model.paths import from_bytes, printable, to_bytes
@@ -25,8 +25,6 @@ _UNKNOWN: tuple[str, Entry] = ("unknown", Entry("", ""))
 _KEPT_DIFFERENCES = 8
 _KEPT_CHANGES = 1000
 """Paths of a difference that is kept; longer ones are read again, so that memory stays small."""
-_STEPS = 20
-"""Commits that are looked at one by one for an ancestor before git is asked."""
 _FEW = 16
 """Blobs that are asked for one by one."""
 _REMEMBERED = 4096
@@ -87,28 +85,13 @@ class MirrorReader:
         if not self.has(older) or not self.has(newer):
             return False
         whole = (self._object(older), self._object(newer))
-        found = older == newer or self._shortly_before(*whole) or (
+        found = older == newer or shortly_before(self._objects, *whole) or (
             self.cmd.code("merge-base", "--is-ancestor", *whole, ok=(0, 1)).code == 0)  # fmt: skip
         if all(map(_OID.fullmatch, pair)):
             if len(self._related) >= _REMEMBERED:
                 self._related.clear()
             self._related[pair] = found
         return found
-
-    def _shortly_before(self, older: str, newer: str) -> bool:
-        """Whether the first few steps back lead there; False says nothing."""
-        ahead, met = [newer], {newer}
-        try:
-            while ahead and len(met) < _STEPS:
-                found = self._objects.contents(ahead.pop(0).encode("ascii"))
-                before = parents_of(found[2]) if found is not None and found[1] == "commit" else []
-                if older in before:
-                    return True
-                ahead += [parent for parent in before if parent not in met]
-                met.update(before)
-        except (Silent, UnicodeEncodeError):
-            pass
-        return False
 
     def has(self, oid: str) -> bool:
         """Whether an object of that id (or a full reference name) is here."""

@@ -38,15 +38,15 @@ def _pids() -> set[int]:
 
 
 def _kill_if(pid: int, wanted: bytes) -> bool:
-    """The handle is taken before the look, so a process id that is used again is never hit."""
+    """The handle is taken before the look that counts, so a process id that is used again is never hit."""
+    if not _is_marked(pid, wanted):
+        return False
     try:
         handle = os.pidfd_open(pid)
     except OSError:
         return False
     try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            environment = b"\0" + file.read() + b"\0"
-        if b"\0" + wanted not in environment:
+        if not _is_marked(pid, wanted):
             return False
         signal.pidfd_send_signal(handle, signal.SIGKILL)
         return True
@@ -54,6 +54,22 @@ def _kill_if(pid: int, wanted: bytes) -> bool:
         return False
     finally:
         os.close(handle)
+
+
+def _is_marked(pid: int, wanted: bytes) -> bool:
+    try:
+        handle = os.open(f"/proc/{pid}/environ", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return False
+    try:
+        environment = b"\0"
+        while chunk := os.read(handle, 1 << 17):
+            environment += chunk
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return b"\0" + wanted in environment + b"\0"
 
 
 def _ourselves() -> set[int]:

@@ -17,6 +17,8 @@ PATIENCE = 120.0
 LARGEST = 1 << 20
 """Bytes; anything larger is read by a git of its own."""
 _CHUNK = 1 << 16
+_STEPS = 20
+"""Commits that are looked at one by one for an ancestor before git is asked."""
 
 
 class Silent(Exception):
@@ -158,3 +160,19 @@ def author_of(commit: bytes) -> tuple[str, str] | None:
         return found[1].decode("utf-8"), found[2].decode("utf-8")
     except UnicodeDecodeError:
         return None
+
+
+def shortly_before(objects: Objects, older: str, newer: str) -> bool:
+    """Whether the first few steps back from a commit lead to the other; False says nothing."""
+    ahead, met = [newer], {newer}
+    try:
+        while ahead and len(met) < _STEPS:
+            found = objects.contents(ahead.pop(0).encode("ascii"))
+            before = parents_of(found[2]) if found is not None and found[1] == "commit" else []
+            if older in before:
+                return True
+            ahead += [parent for parent in before if parent not in met]
+            met.update(before)
+    except (Silent, UnicodeEncodeError):
+        pass
+    return False

@@ -34,6 +34,8 @@ TICK = 0.1
 _TOOL = "tool:"
 """Before the deploy in the mark of its tools. Only a crash leaves one: else nobody looks for them, since an ssh that a
 fetch started may be kept for others (`ControlPersist`)."""
+_had_jobs: set[str | None] = set()
+"""Deploys for which this process has run commands of the project."""
 
 
 class LocalShell:
@@ -116,6 +118,7 @@ class LocalShell:
         if job.user is not None and self._permits is not None:
             self._permits.user(job.user)
         mark = f"{self._deploy or '-'}:{os.urandom(8).hex()}"
+        _had_jobs.add(self._deploy)
         env = {MARK: mark, **job.env}
         argv = ["/bin/sh", "-c", job.command] if isinstance(job.command, str) else list(job.command)
         try:
@@ -150,7 +153,9 @@ class LocalShell:
         return namespaces.why_not(self)
 
     def end_jobs_of(self, deploy: str, *, crashed: bool = False) -> int:
-        """As `Shell.end_jobs_of`; never this very process."""
+        """As `Shell.end_jobs_of`; never this very process. A deploy of this shell that had no job has left none."""
+        if not crashed and deploy == self._deploy and deploy not in _had_jobs:
+            return 0
         return kill_marked(f"{deploy}:", exact=False) + (kill_marked(f"{_TOOL}{deploy}:", exact=True) if crashed else 0)
 
 

@@ -46,12 +46,14 @@ def carry_out(site: Site, deploy: Deploy, *, resume: bool = False) -> Deploy:
             targets=deploy.request.services, sha=deploy.sha, environment=site.environment, host=site.host,
             requested_by=deploy.requested_by, session_id=deploy.request.session_id,
         ))  # fmt: skip
-        final = _attempt(site, deploy, tools, _stages(deploy, resume))
+        try:
+            final = _attempt(site, deploy, tools, _stages(deploy, resume))
+        finally:
+            tools.shell.end_jobs_of(deploy.id)  # before the last event: who reads it finds nothing at work any more
         _end(site, final, tools)
         site.prune_journals(_room_of_journals(site))
         return final
     finally:
-        tools.shell.end_jobs_of(deploy.id)
         tools.journal.close()
 
 

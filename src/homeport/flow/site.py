@@ -5,20 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from homeport.model.config import Config, Environment, HostConfig, Secret
-from homeport.model.edits import Ledger, Merging, SecretScan
-from homeport.model.folders import Builds, LiveCheckouts, Rescues
-from homeport.model.forge import Forge, NewRequest
-from homeport.model.hostfiles import HostFiles, HostHistory
-from homeport.model.live import Target
-from homeport.model.notices import Channel, Outbox
-from homeport.model.ports import Clock, Git, HostLists, Journal, Lock, Shell, Store, Targets
 from homeport.model.rules import Actor
-from homeport.model.running import Overseer, Prober, Runtime
-from homeport.model.tokens import Tokens
-from homeport.model.trying import Tries
-from homeport.model.watching import Watches
+
+if TYPE_CHECKING:
+    from homeport.model.config import Config, Environment, HostConfig, Secret
+    from homeport.model.edits import Ledger, Merging, SecretScan
+    from homeport.model.folders import Builds, LiveCheckouts, Rescues
+    from homeport.model.forge import Forge, NewRequest
+    from homeport.model.hostfiles import HostFiles, HostHistory
+    from homeport.model.live import Target
+    from homeport.model.notices import Channel, Outbox
+    from homeport.model.ports import Clock, Git, HostLists, Journal, Lock, Shell, Store, Targets
+    from homeport.model.running import Overseer, Prober, Runtime
+    from homeport.model.tokens import Tokens
+    from homeport.model.trying import Tries
+    from homeport.model.watching import Watches
 
 LEAVING = 3.0
 """Seconds that a runner which has told its outcome may take to tidy up and go."""
