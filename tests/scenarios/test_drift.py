@@ -75,6 +75,9 @@ def test_odd_names_are_told_exactly_and_taken_as_they_were_shown(world: World) -
     assert world.json("adopt", "site/new\\x0aline", "--branch", "named")["paths"] == ["site/new\nline"]
     assert world.json("discard", "caf\\xe9", "new\\x0aline", "to")["discarded"] == ["caf\\xe9", "new\nline", "to"]
     assert world.json("drift")["equal"] is True
+    for rescue in world.json("rescue", "list")["rescues"]:
+        world.homeport("rescue", "restore", rescue["id"])
+    assert {b"caf\xe9", b"new\nline", b"to"} < set(os.listdir(os.fsencode(world.live / "site")))
 
 
 def test_an_edit_of_the_same_size_in_the_same_second_is_seen(world: World) -> None:

@@ -91,6 +91,7 @@ def test_a_hold_is_shown_and_a_person_still_deploys(web: World) -> None:
     assert web.json("status")["hold"]["because"] == "moving the database"
     assert "moving the database" in web.homeport("status").stdout
     web.homeport("hold", "--because", "x", "--for", "soon", ok=(2,))
+    web.homeport("hold", "--because", "x", "--for", "90")
     web.homeport("unhold")
     assert web.json("status")["hold"] is None
 

@@ -66,7 +66,7 @@ def hold(options: Options, because: str, lasting: str | None) -> None:
     from homeport.wiring import person
 
     try:
-        seconds = None if lasting is None else float(durations.parse(lasting))
+        seconds = None if lasting is None else float(durations.parse(int(lasting) if lasting.isdecimal() else lasting))
     except ValueError as fault:
         raise UsageFault(
             f"--for {lasting}: expected {durations.EXPECTED}", next="homeport hold --help", code="usage"

@@ -29,6 +29,7 @@ from homeport.model.live import (
     SyncStep,
     Target,
 )
+from homeport.model.paths import printable
 from homeport.model.patterns import Matcher
 from homeport.model.ports import Clock, Store
 
@@ -200,11 +201,11 @@ class LiveTargets:
     def restore(self, target: Target, rescue: Rescue) -> SyncResult:
         index = self._book.index(target)
         with index.hold(), self._made_root(target) as root:
-            before = look_at(root, rescue.path)
+            before = look_at(root, rescue.place)
             if before.oddity is not None:
-                raise Refused(f"a {before.oddity} is where the bytes were", where=f"{target.path}/{rescue.path}",
+                raise Refused(f"a {before.oddity} is where the bytes were", where=f"{target.path}/{printable(rescue.path)}",
                               next=f"homeport rescue restore {rescue.id} --to FILE", code="oddity")  # fmt: skip
-            step = SyncStep(path=rescue.path, before=before.entry, after=Entry(rescue.mode, rescue.oid), rescue="replaced")
+            step = SyncStep(path=rescue.place, before=before.entry, after=Entry(rescue.mode, rescue.oid), rescue="replaced")
             applied = self._apply(target, root, [step], None, lambda: None)
         return _result(target, applied)
 

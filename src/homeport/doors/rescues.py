@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
+from base64 import b64encode
 
 from homeport.doors.git import Mirror
 from homeport.model.errors import InfrastructureFault, UsageFault
 from homeport.model.live import Rescue
-from homeport.model.paths import printable
+from homeport.model.paths import exact, printable, to_bytes
 from homeport.model.ports import Clock, Store
 
 
@@ -22,8 +23,10 @@ class RescueBox:
         """As `Rescues.save`; when it returns, the bytes are in the mirror and on its disk. Raises InfrastructureFault."""
         raw = _read(content) if isinstance(content, str) else content
         oid = self._git.write_blob(raw)
-        rescue = Rescue(id=f"r-{os.urandom(4).hex()}", service=service, path=printable(path), mode=mode, oid=oid,
-                        bytes=len(raw), because=because, at=self._clock.now(), deploy=deploy)  # fmt: skip
+        told = exact(path)
+        name = None if told == path else b64encode(to_bytes(path)).decode("ascii")
+        rescue = Rescue(id=f"r-{os.urandom(4).hex()}", service=service, path=told, mode=mode, oid=oid, bytes=len(raw),
+                        because=because, at=self._clock.now(), deploy=deploy, raw=name)  # fmt: skip
         self._git.keep(f"rescue/{rescue.id}", oid)
         self._store.add_rescue(rescue)
         return rescue

@@ -39,7 +39,7 @@ def put_back(site: Site, id: str, by: str = "") -> dict[str, Any]:
         raise Refused(f"service {rescue.service} has no live folder here any more", where=printable(rescue.path),
                       next=f"homeport rescue restore {id} --to FILE", code="no-target")  # fmt: skip
     guarding.refuse_onlooker(site)
-    guarding.check(site, guarding.writing(target, [rescue.path]), "rescue restore")
+    guarding.check(site, guarding.writing(target, [rescue.place]), "rescue restore")
     with site.at_once():
         site.targets.meet(target, site.env.branch)
         result = site.targets.restore(target, rescue)

@@ -9,6 +9,8 @@ from typing import Literal
 
 from msgspec import Struct, field
 
+from homeport.model.paths import from_bytes
+
 
 class Entry(Struct, frozen=True):
     """One file as git knows it: mode `100644`, `100755` or `120000`, and the blob's object id."""
@@ -145,6 +147,17 @@ class Rescue(Struct, frozen=True, kw_only=True, rename="camel"):
     at: str
     """UTC, ISO 8601."""
     deploy: str | None = None
+    raw: str | None = None
+    """Base64 of the path's bytes, where they are no UTF-8."""
+
+    @property
+    def place(self) -> str:
+        """The path as it is, to put the bytes back."""
+        if self.raw is None:
+            return self.path
+        from base64 import b64decode
+
+        return from_bytes(b64decode(self.raw))
 
 
 class TreeChange(Struct, frozen=True):

@@ -120,6 +120,7 @@ def advice(done: DeployDone, *, color: bool = False) -> str:
         "rolled_back": "the deploy failed and was rolled back",
     }.get(done.status, "the deploy failed")
     lines = [f"{ink('bad', 'homeport:')} {several(summary)}"]
-    if done.next:
-        lines.append(f"  {ink('dim', 'next:')} {ink('next', text(again(done.next)))}")
+    usual = {"cancelled": "homeport deploy", "superseded": "homeport history"}
+    next = done.next or usual.get(done.status, f"homeport logs {done.deploy_id}")
+    lines.append(f"  {ink('dim', 'next:')} {ink('next', text(again(next)))}")
     return "\n".join(lines) + "\n"

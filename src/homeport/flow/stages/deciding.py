@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 from homeport.decide import impact, planning
@@ -70,7 +71,7 @@ def make_plan(work: Work, tools: Tools) -> Work:
 def _changes(work: Work, tools: Tools) -> tuple[dict[str, list[Stat]], PathCounts]:
     """Per service, the paths between its own last success and the new commit; each pair is read once."""
     by_pair: dict[str | None, list[Stat]] = {}
-    added = modified = deleted = 0
+    kinds: dict[str, str] = {}
     result: dict[str, list[Stat]] = {}
     for name, service in work.services.items():
         since = service.record.sha
@@ -79,11 +80,10 @@ def _changes(work: Work, tools: Tools) -> tuple[dict[str, list[Stat]], PathCount
         if since not in by_pair:
             by_pair[since] = tools.site.git.stats(since, work.sha) if work.sha and since != work.sha else []
             for change in tools.site.git.changes(since, work.sha) if work.sha and since != work.sha else []:
-                added += change.before is None
-                deleted += change.after is None
-                modified += change.before is not None and change.after is not None
+                kind = "added" if change.before is None else "deleted" if change.after is None else "modified"
+                kinds.setdefault(change.path, kind)
         result[name] = by_pair[since]
-    return result, PathCounts(added=added, modified=modified, deleted=deleted)
+    return result, PathCounts(**Counter(kinds.values()))
 
 
 def _actions(work: Work, service: ServiceWork) -> list[ActionName]:
