@@ -192,6 +192,8 @@ class Host:
         return SqliteStore(str(self.database), SystemClock())
 
     def enqueue(self, **request: Any) -> str:
+        """Asks for a deploy that no runner takes but the one that is started next: the one before has ended."""
+        eventually(lambda: not self.world.own_processes(), "the runner before has ended")
         store = self.store()
         try:
             return store.enqueue(Request(**{"kind": "commit", "requested_by": "ada", **request}))[0]

@@ -28,7 +28,7 @@ MUST_BE_HEARD = ("renameat2", "fsync", "syncfs")
 
 def refusable(moment: Moment, error: str) -> bool:
     """Whether a kernel may say so at that moment: reading finds no full disk."""
-    if moment.stage == "start" or moment.syscall not in REFUSALS[error]:
+    if moment.stage == "start" or moment.syscall not in REFUSALS[error] or '"/proc/' in moment.shown:
         return False
     return moment.syscall != "openat" or error == "EMFILE" or "O_CREAT" in moment.shown
 

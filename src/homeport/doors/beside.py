@@ -9,6 +9,7 @@ import os
 import pwd
 import stat
 import struct
+from collections.abc import Callable
 from contextlib import suppress
 
 from msgspec import Struct
@@ -47,21 +48,79 @@ def folder_beside(path: str) -> str:
     return os.path.join(parent, f".homeport-{name}")
 
 
-def open_stage(path: str, deploy: str) -> int:
-    """A private folder for the staged files of one deploy of the live folder `path`, made when missing.
+def open_stage(root: int, path: str, deploy: str) -> int:
+    """A private folder for the staged files of one deploy of the open live folder `path`, made when missing.
 
-    Raises InfrastructureFault, or Refused (code `unowned`) when another user put something in its place.
+    It is beside that very folder, wherever its path leads by now. Raises InfrastructureFault, or Refused (code
+    `unowned`) when another user put something in its place.
     """
     beside = folder_beside(path)
     try:
-        os.makedirs(os.path.dirname(beside), exist_ok=True)
-        fd = os.open(os.path.dirname(beside), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = os.open("..", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root)
         for name, mode in ((os.path.basename(beside), 0o711), ("stage", 0o700), (deploy, 0o700)):
             above, fd = fd, _own_folder(fd, name, mode, beside)
             os.close(above)
     except OSError as fault:
         raise InfrastructureFault(f"no room for staged files: {fault.strerror}", where=beside, next=f"df -h {path}",
                                   code="stage") from fault  # fmt: skip
+    return fd
+
+
+def open_stages(root: int | None, path: str) -> int | None:
+    """The folder of every stage beside a live folder (open, or gone); None when there is none of ours."""
+    try:
+        above_it = os.path.dirname(path) if root is None else ".."
+        fd = os.open(above_it, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root)
+        for name in (os.path.basename(folder_beside(path)), "stage"):
+            above = fd
+            try:
+                fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
+            finally:
+                os.close(above)
+            if os.fstat(fd).st_uid != os.geteuid():
+                os.close(fd)
+                return None
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return fd
+
+
+def make_live(path: str, permitted: Callable[[int, str], None], owner: Owner | None) -> None:
+    """Makes a live folder and what is missing above it, readable by whom it is served to whatever the umask says; it
+    belongs to `owner`, or (as root) to whom the folder above belongs to.
+
+    No link that comes into its path meanwhile is followed. `permitted` is asked with the deepest folder that is there,
+    and the path below it.
+    """
+    there = os.path.dirname(path)
+    missing = [os.path.basename(path)]
+    while not os.path.isdir(there):
+        there, name = os.path.split(there)
+        missing.append(name)
+    fd = _walked(os.path.realpath(there))
+    try:
+        permitted(fd, "/".join(reversed(missing)))
+        for name in reversed(missing):
+            os.mkdir(name, 0o755, dir_fd=fd)
+            above, fd = fd, os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
+            found = os.fstat(above)
+            os.close(above)
+            os.fchmod(fd, 0o755)
+        if os.geteuid() == 0:
+            os.fchown(fd, owner.uid if owner else found.st_uid, owner.gid if owner else found.st_gid)
+    finally:
+        os.close(fd)
+
+
+def _walked(real: str) -> int:
+    """A descriptor of a folder, opened step by step without a link."""
+    fd = os.open("/", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    for part in real.strip("/").split("/") if real != "/" else ():
+        above = fd
+        try:
+            fd = os.open(part, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
+        finally:
+            os.close(above)
     return fd
 
 

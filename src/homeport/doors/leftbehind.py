@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable
 from contextlib import suppress
 
-from homeport.doors.beside import EXCHANGE, NOREPLACE, folder_beside, rename
+from homeport.doors.beside import EXCHANGE, NOREPLACE, folder_beside, open_stages, rename
 from homeport.doors.look import Blocked, blob_id, folder_at, look_in, read_at, read_in, split
 from homeport.doors.swap import BEGUN, IN_PLACE
 from homeport.doors.writing import write_all
@@ -27,15 +27,13 @@ def settle(git: Git, rescues: Rescues, target: Target, root: int | None, known: 
 
     Raises InfrastructureFault. Nothing of ours runs on this target meanwhile: the caller holds its lock.
     """
-    stages = os.path.join(folder_beside(target.path), "stage")
     saved: list[str] = []
-    try:
-        names = sorted(os.listdir(stages))
-    except (FileNotFoundError, NotADirectoryError):
+    stages = open_stages(root, target.path)
+    if stages is None:
         return ()
     try:
-        for name in names:
-            stage = os.open(os.path.join(stages, name), os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        for name in sorted(os.listdir(stages)):
+            stage = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=stages)
             try:
                 if root is not None:
                     saved += _end_in_place(git, rescues, target, root, stage, deploy)
@@ -43,17 +41,22 @@ def settle(git: Git, rescues: Rescues, target: Target, root: int | None, known: 
                 saved += _save_all(rescues, target, stage, known, deploy)
             finally:
                 os.close(stage)
-            clear(target.path, name)
+            shutil.rmtree(name, ignore_errors=True, dir_fd=stages)
     except (OSError, Blocked) as fault:
         why = f"{fault.path} is a {fault.oddity}" if isinstance(fault, Blocked) else fault.strerror
-        raise InfrastructureFault(f"leftovers of a sync cannot be saved: {why}", where=stages,
+        raise InfrastructureFault(f"leftovers of a sync cannot be saved: {why}", where=folder_beside(target.path),
                                   next="homeport doctor", code="stage") from fault  # fmt: skip
+    finally:
+        os.close(stages)
     return tuple(saved)
 
 
-def clear(path: str, deploy: str) -> None:
-    """Removes the stage folder of one deploy."""
-    shutil.rmtree(os.path.join(folder_beside(path), "stage", deploy), ignore_errors=True)
+def clear(root: int, path: str, deploy: str) -> None:
+    """Removes the stage folder of one deploy beside an open live folder."""
+    stages = open_stages(root, path)
+    if stages is not None:
+        shutil.rmtree(deploy, ignore_errors=True, dir_fd=stages)
+        os.close(stages)
 
 
 def _put_back_oddities(root: int, stage: int) -> None:

@@ -179,6 +179,7 @@ class LiveTargets:
         try:
             self._permits.changing(target.path)
             with index.hold():
+                self._refuse_another(target, root)
                 mended = mend(root, self._git.listing(self._book.record(target).tree), owner)
                 if mended:
                     index.refresh(target.path)
@@ -269,12 +270,12 @@ class LiveTargets:
 
         name = deploy or f"by-hand-{os.getpid()}"
         leftbehind.settle(self._git, self._rescues, target, root, self._known(target), deploy)
-        stage = open_stage(target.path, name)
+        stage = open_stage(root, target.path, name)
         try:
             content = _Blobs(self._git, [s.after.oid for s in steps if s.after is not None])
             applied = apply(root, target.path, stage, steps, content, self._save(target, deploy),
                             owner_named(target.owner), begin)  # fmt: skip
-            leftbehind.clear(target.path, name)
+            leftbehind.clear(root, target.path, name)
         finally:
             os.close(stage)
         return applied
@@ -292,6 +293,8 @@ class LiveTargets:
         with self._book.index(target).hold(wait=wait) as held, self._root(target.path) as root:
             if not held:
                 return ()
+            if root is not None:
+                self._refuse_another(target, root)
             return leftbehind.settle(self._git, self._rescues, target, root, self._known(target), None)
 
     def _known(self, target: Target) -> Callable[[], set[str]]:
@@ -319,22 +322,29 @@ class LiveTargets:
     def _made_root(self, target: Target) -> Iterator[int]:
         self._permits.changing(target.path)
         if not os.path.lexists(target.path):
-            from homeport.doors.beside import owner_named
+            self._refuse_another(target, None)
+            from homeport.doors.beside import make_live, owner_named
 
             owner = owner_named(target.owner)
             try:
-                _make_folders(target.path)
-                above = os.stat(os.path.dirname(target.path))
-                if os.geteuid() == 0:
-                    os.chown(target.path, owner.uid if owner else above.st_uid, owner.gid if owner else above.st_gid,
-                             follow_symlinks=False)  # fmt: skip
+                make_live(target.path, lambda above, below: self._permits.opened(above, target.path, below), owner)
             except OSError as fault:
                 raise InfrastructureFault(f"the live folder cannot be made: {fault.strerror}", where=target.path,
                                           next="homeport doctor", code="unwritable") from fault  # fmt: skip
         with self._root(target.path) as root:
             if root is None:
                 raise not_the_folder(target, "the live folder went away")
+            self._refuse_another(target, root)
             yield root
+
+    def _refuse_another(self, target: Target, root: int | None) -> None:
+        """Before anything is written: the open folder is the one that was recorded, and lies where this host allows it.
+        A link may have come into its path since it was looked at. Raises Refused (code `not-the-folder`, `roots`)."""
+        if root is not None:
+            self._permits.opened(root, target.path)
+        record = self._store.target(target.name)
+        if record is not None and record.path == target.path:
+            self._book.refuse_other(target, record, root)
 
 
 class _Blobs:
@@ -355,15 +365,6 @@ class _Blobs:
                     batch.append(following)
             self._here = dict(self._git.read_many(batch))
         return self._here[oid]
-
-
-def _make_folders(path: str) -> None:
-    """As makedirs, with modes that no umask cuts: what is published must be readable by whom it is served to."""
-    above = os.path.dirname(path)
-    if not os.path.isdir(above):
-        _make_folders(above)
-    os.mkdir(path)
-    os.chmod(path, 0o755)  # noqa: S103
 
 
 def _result(target: Target, applied: Applied) -> SyncResult:

@@ -39,14 +39,31 @@ class Permits:
         """Raises Refused (code `roots`) for a live folder that does not lie below one of the `roots`."""
         if self._host is None or (not self._host.roots and os.geteuid() != 0):
             return
-        real = os.path.realpath(path)
-        for root in self._host.roots:
-            if real.startswith(os.path.realpath(root).rstrip("/") + "/"):
-                return
+        try:
+            real = os.path.realpath(path)
+        except OSError as fault:
+            raise Refused(f"where the live folder leads changes while it is looked at: {fault.strerror}", code="roots",
+                          where=printable(path), next=f"ls -ld {path} {os.path.dirname(path)}") from fault  # fmt: skip
+        if self._below_a_root(real):
+            return
         if real != os.path.abspath(path):
             raise Refused(f"the live folder leads through a link to {printable(real)}, outside the roots of this host",
                           where=printable(path), next=f"ls -ld {path} {os.path.dirname(path)}", code="roots")  # fmt: skip
         raise self._refused(f"the live folder {printable(path)} lies outside the roots of this host", "roots")
+
+    def opened(self, folder: int, path: str, below: str = "") -> None:
+        """As `folder`, for a live folder that is open (or is to be made `below` an open one): a link may have come into
+        its path since it was asked for."""
+        if self._host is None or (not self._host.roots and os.geteuid() != 0):
+            return
+        real = os.path.join(os.readlink(f"/proc/self/fd/{folder}"), below)
+        if not self._below_a_root(real):
+            raise Refused(f"the live folder leads to {printable(real)} now, outside the roots of this host",
+                          where=printable(path), next=f"ls -ld {path} {os.path.dirname(path)}", code="roots")  # fmt: skip
+
+    def _below_a_root(self, real: str) -> bool:
+        roots = self._host.roots if self._host is not None else []
+        return any(real.startswith(os.path.realpath(root).rstrip("/") + "/") for root in roots)
 
     def hostfile(self, path: str) -> None:
         """Raises Refused (code `hostfiles`) for a host file that this machine neither lists nor has below a root."""

@@ -1,0 +1,153 @@
+"""A cable that loses packets, or is pulled, under a fetch and under a check: the deadline is told, the old version keeps
+serving, a fetch blocks no commit, and the next try works (P5, P6).
+
+Two network namespaces of the test's own with a cable between them: homeport is in one, the origin's sshd and a web
+server in the other, whose firewall loses what comes in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from tests.remote.conftest import SSHD
+from tests.scenarios.conftest import World, eventually
+from tests.scenarios.telling import deployed, mended, picture
+
+pytestmark = [
+    pytest.mark.soak,
+    pytest.mark.root,
+    pytest.mark.skipif(os.geteuid() != 0, reason="namespaces of the network need root"),
+    pytest.mark.skipif(not all(map(shutil.which, ("ip", "iptables"))), reason="needs iproute2 and iptables"),
+]
+HERE, THERE, PORT, WEB = "192.0.2.1", "192.0.2.2", 22022, 8080
+
+
+@dataclass
+class Cable:
+    """Between homeport's namespace and the one of the origin: process ids that hold them."""
+
+    here: int
+    there: int
+
+    def run(self, *words: str) -> None:
+        subprocess.run(["nsenter", "-t", str(self.there), "-n", *words], check=True, capture_output=True)
+
+    def loses(self, *how: str) -> None:
+        """From now on everything that goes to homeport's side, or what iptables matches so."""
+        self.run("iptables", "-A", "OUTPUT", *how, "-j", "DROP")
+
+    def pulled(self) -> None:
+        self.run("ip", "link", "set", "v1", "down")
+
+    def well(self) -> None:
+        self.run("iptables", "-F", "OUTPUT")
+        self.run("ip", "link", "set", "v1", "up")
+        asks = ["nsenter", "-t", str(self.here), "-n", "timeout", "1", "bash", "-c", f"exec 3<>/dev/tcp/{THERE}/{PORT}"]
+        eventually(lambda: subprocess.run(asks, capture_output=True).returncode == 0, "the other end answers again")
+
+
+@contextlib.contextmanager
+def running(*argv: str) -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as child:
+        try:
+            yield child
+        finally:
+            child.kill()
+
+
+@pytest.fixture
+def cable(world: World) -> Iterator[Cable]:
+    """The origin is fetched over ssh through it, and a page stands at its other end."""
+    assert SSHD, "sshd is not installed; ./dev test installs it"
+    own = os.readlink("/proc/self/ns/net")
+    sleeping = ("unshare", "--net", "sleep", "1000")
+    with running(*sleeping) as here, running(*sleeping) as there:
+        for holder in (here, there):
+            eventually(lambda pid=holder.pid: os.readlink(f"/proc/{pid}/ns/net") != own, "the namespace is there")
+        made = Cable(here.pid, there.pid)
+        made.run("ip", "link", "add", "v1", "type", "veth", "peer", "name", "v0", "netns", str(here.pid))
+        made.run("sh", "-c", f"ip addr add {THERE}/30 dev v1; ip link set v1 up; ip link set lo up")
+        inside = ["nsenter", "-t", str(here.pid), "-n"]
+        up = f"ip addr add {HERE}/30 dev v0; ip link set v0 up; ip link set lo up"
+        subprocess.run([*inside, "sh", "-c", up], check=True)
+        key, log = world.root / "key", world.root / "sshd.log"
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+        (world.root / "sshd_config").write_text(
+            f"Port {PORT}\nListenAddress {THERE}\nHostKey {key}\nAuthorizedKeysFile {key}.pub\n"
+            "PidFile none\nStrictModes no\nUsePAM no\nPermitRootLogin yes\n"
+        )
+        os.makedirs("/run/sshd", mode=0o755, exist_ok=True)
+        page = world.root / "page"
+        page.mkdir()
+        web = [sys.executable, "-m", "http.server", "--bind", THERE, "--directory", str(page), str(WEB)]
+        at = ["nsenter", "-t", str(there.pid), "-n"]
+        with running(*at, SSHD, "-D", "-f", str(world.root / "sshd_config"), "-E", str(log)), running(*at, *web):
+            deployed(world)
+            world.enter = lambda cwd: [*inside, f"--wd={cwd}", "--"]
+            world.more["GIT_SSH_COMMAND"] = (
+                f"ssh -i {key} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
+            )
+            address = f"ssh://root@{THERE}:{PORT}{world.origin}"
+            world.git("remote", "set-url", "--push", "origin", str(world.origin))
+            world.git("remote", "set-url", "origin", address)
+            eventually(lambda: world.homeport("status", ok=None).code == 0, "homeport follows the origin")
+            world.sql(f"UPDATE meta SET value = '{address}' WHERE key = 'repo'")
+            yield made
+
+
+def patience(world: World, limit: str) -> None:
+    world.host_file.write_text(world.host_file.read_text().partition("[limits]")[0] + f'[limits]\nfetch = "{limit}"\n')
+
+
+@pytest.mark.parametrize("lost", ["40 % of the packets", "everything in mid-fetch", "the cable"])
+def test_a_fetch_over_a_bad_cable_ends_in_time_and_the_next_one_works(world: World, cable: Cable, lost: str) -> None:
+    before = picture(world.live)
+    (world.clone / "site/big.bin").write_bytes(os.urandom(2_000_000))
+    world.publish({"site/a.txt": "two\n"})
+    if lost == "the cable":
+        cable.pulled()
+    elif lost == "everything in mid-fetch":
+        cable.run("iptables", "-A", "OUTPUT", "-m", "quota", "--quota", "200000", "-j", "ACCEPT")
+        cable.loses()
+    else:
+        cable.loses("-m", "statistic", "--mode", "random", "--probability", "0.4")
+    patience(world, "2s")
+    done = world.deploy(ok=None)
+    if done["status"] != "deployed" or lost != "40 % of the packets":
+        assert (done["status"], done["exitCode"]) == ("failed", 1), done
+        assert "longer than 2 s" in done["errorSummary"] or "cannot be fetched" in done["errorSummary"], done
+        assert picture(world.live) == before
+    assert world.json("status")["blocked"] == []
+    assert not [p for p in world.own_processes() if b"git" in Path(f"/proc/{p}/cmdline").read_bytes()]
+    cable.well()
+    patience(world, "60s")
+    mended(world)
+    assert world.text("site/a.txt") == "two\n"
+
+
+def test_a_check_over_a_pulled_cable_ends_in_time_and_the_old_version_serves(world: World, cable: Cable) -> None:
+    toml = (world.clone / "homeport.toml").read_text()
+    check = f'checks = [{{ http = "http://{THERE}:{WEB}/", within = "1s", timeout = "1s" }}]\n'
+    world.publish({"homeport.toml": toml + check})
+    world.deploy()
+    world.publish({"site/a.txt": "two\n"})
+    cable.loses("-p", "tcp", "--sport", str(WEB))
+    done = world.deploy(ok=(1,))
+    assert done["status"] == "failed", "nor could it be verified that the old version is well"
+    assert "gave no whole answer within 1 s" in done["errorSummary"], done
+    assert world.text("site/a.txt") == "a\n"
+    cable.well()
+    sha = world.git("rev-parse", "HEAD")
+    world.homeport("unblock", sha, ok=None)
+    world.homeport("unhold", ok=None)
+    assert world.deploy()["sha"] == sha
+    assert world.text("site/a.txt") == "two\n"

@@ -1,0 +1,122 @@
+"""A folder on the way to a file is swapped for a link, again and again, while homeport writes: never a byte elsewhere.
+
+A thread exchanges the folder and the link as fast as it can (`RENAME_EXCHANGE`); the folder that the link leads to must
+stay as it is in every byte, mode, owner and time.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from homeport.doors.beside import EXCHANGE, rename
+from homeport.model.errors import HomeportError
+from tests.targets.conftest import Host
+
+FILES = {"a.txt", "sub/b.txt", "sub/deep/c.txt", "sub/in-place.txt"}
+pytestmark = pytest.mark.timeout(3600)
+
+ROUNDS, SOAK = 3, 1000
+
+
+def everything(folder: Path) -> dict[str, tuple[object, ...]]:
+    """What lies below a folder, to the last byte, and when it was changed."""
+    found: dict[str, tuple[object, ...]] = {}
+    for path in (folder, *sorted(folder.rglob("*"))):
+        seen = path.lstat()
+        content = path.read_bytes() if path.is_file() else b""
+        found[str(path)] = (seen.st_mode, seen.st_uid, seen.st_gid, seen.st_ino, seen.st_nlink, seen.st_ctime_ns, content)
+    return found
+
+
+class Swapper:
+    """Exchanges a folder and a link to another one; `at_work` while it does, and the folder is back afterwards."""
+
+    def __init__(self, folder: Path, link: Path) -> None:
+        self.folder, self.link, self.swaps = folder, link, 0
+        self._stop = threading.Event()
+
+    def _swap(self) -> None:
+        rename(-100, os.fsencode(self.folder), -100, os.fsencode(self.link), EXCHANGE)
+        self.swaps += 1
+
+    def _loop(self) -> None:
+        while not self._stop.is_set():
+            self._swap()
+            self._swap()
+
+    @contextmanager
+    def at_work(self) -> Iterator[None]:
+        self._stop.clear()
+        worker = threading.Thread(target=self._loop)
+        worker.start()
+        try:
+            yield
+        finally:
+            self._stop.set()
+            worker.join()
+
+
+@pytest.fixture
+def decoy(tmp_path: Path) -> Path:
+    """A folder that looks like the live one, and is none of homeport's business."""
+    folder = tmp_path / "decoy"
+    for name in FILES:
+        path = folder / "api" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("not yours\n")
+    return folder
+
+
+def acts(host: Host, number: int) -> dict[str, Callable[[], object]]:
+    """Each way of writing, made ready while nothing moves: what is left is the writing itself."""
+    comes, goes = ("sub/odd.txt", "sub/even.txt") if number % 2 else ("sub/even.txt", "sub/odd.txt")
+    sha = host.commit({**dict.fromkeys(FILES, f"version {number}\n"), comes: "x", goes: None})
+    plan = host.plan(sha)
+    assert not plan.conflicts and not plan.drift, plan
+
+    def discard() -> None:
+        host.targets.discard(host.target, host.scan().differences, None)
+
+    def restore() -> None:
+        for saved in host.box.listing()[:3]:
+            host.targets.restore(host.target, saved)
+
+    return {"deploy": lambda: host.carry_out(plan, sha), "whole deploy": lambda: host.deploy(sha, "discard"),
+            "discard": discard, "restore": restore}  # fmt: skip
+
+
+@pytest.mark.parametrize("above", [True, False], ids=["above the live folder", "within the live folder"])
+def test_a_folder_that_is_swapped_for_a_link_while_homeport_writes_lets_no_byte_out(
+    host: Host, decoy: Path, above: bool, request: pytest.FixtureRequest
+) -> None:
+    host.target = host.make_target(in_place=("sub/in-place.txt",))
+    host.put({**dict.fromkeys(FILES, "version 0\n"), "sub/even.txt": "x"})
+    link = host.root / "away"
+    link.symlink_to(decoy if above else decoy / "api/sub")
+    swapper = Swapper(host.live.parent if above else host.live / "sub", link)
+    before = everything(decoy)
+    ended: dict[str, list[bool]] = {}
+    for number in range(1, 1 + (SOAK if request.config.getoption("--soak") else ROUNDS)):
+        for name, act in acts(host, number).items():
+            if name == "discard":
+                for path in ("a.txt", "sub/b.txt", "sub/deep/c.txt"):
+                    host.write(path, f"by hand {number}\n")
+            with swapper.at_work():
+                try:
+                    act()
+                    ended.setdefault(name, []).append(True)
+                except HomeportError:
+                    ended.setdefault(name, []).append(False)
+            assert everything(decoy) == before, name
+            host.targets.settle(host.target)
+            host.deploy(host.mirror.tip("main"), "discard")
+    assert swapper.swaps > 300
+    assert not all(ended["deploy"] + ended["discard"]), "the swaps came in between"
+    assert {p: t for p, t in host.files().items() if p in FILES} == dict.fromkeys(FILES, f"version {number}\n")
+    assert not host.drift()
