@@ -50,6 +50,8 @@ def test_another_token_changes_the_line_where_it_stands_and_a_key_that_is_gone_t
 def test_a_key_that_opens_a_shell_already_is_told_and_not_touched() -> None:
     text = f"# x\n{A} ada@laptop\n"
     assert put(text, CI).taken == [("ci", 2)] and put(text, CI).text == text
+    in_a_comment = f"{B} ada\f{A} x\x85\n"
+    assert put(in_a_comment, CI).text == f"{in_a_comment}{LINE}\n", "one line for sshd, and one here"
     by_hand = f'command="homeport ssh-entry --token ci" {A}\n'
     assert put(by_hand, CI).taken == [("ci", 1)]
 

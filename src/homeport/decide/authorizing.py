@@ -19,6 +19,8 @@ _KINDS = r"ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(?:256|384|521)|sk-(?:ssh-ed25519
 _PUBLIC = re.compile(rf"({_KINDS})[ \t]+([A-Za-z0-9+/]+={{0,2}})(?:[ \t].*)?", re.ASCII)
 _WORD = re.compile(r'(?:"(?:\\"|[^"])*"|[^\s"])+')
 """A word of a line; a quoted part may hold spaces, and `\\"`."""
+_LINE = re.compile(r"[^\n]*\n|[^\n]+")
+"""sshd ends a line at a newline, and at nothing else that Python takes for an end."""
 _OURS = re.compile(r"-p (\S+) -e (\S+) ssh-entry --token (\S+) --key (\S+)")
 LARGEST = 16_384
 """Characters of a file with one public key."""
@@ -104,7 +106,7 @@ def merged(text: str, program: str, project: str, environment: str, wanted: Sequ
     `known` any more. A key that is bound for another environment already keeps that line."""
     lines, written, removed, taken = [], [], [], []
     left = {entry.public: entry for entry in wanted}
-    for number, raw in enumerate(text.splitlines(keepends=True), 1):
+    for number, raw in enumerate(_LINE.findall(text), 1):
         line = _read(raw)
         ours = line.ours if line is not None else None
         entry = left.pop(line.public, None) if line is not None else None
@@ -130,7 +132,7 @@ def merged(text: str, program: str, project: str, environment: str, wanted: Sequ
 
 def has(text: str, entry: Entry) -> bool:
     """Whether a line binds that key by that name, for whichever environment."""
-    lines = map(_read, text.splitlines())
+    lines = map(_read, _LINE.findall(text))
     return any(line.public == entry.public and line.ours is not None and line.ours[3] == entry.name
                for line in lines if line is not None)  # fmt: skip
 
