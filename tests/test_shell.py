@@ -213,6 +213,21 @@ def test_kill_9_of_the_runner_leaves_no_child_after_recovery(tmp_path: Path) -> 
     assert LocalShell().end_jobs_of(deploy) == 0
 
 
+def test_what_a_job_left_at_work_ends_with_its_deploy_and_nobody_is_looked_for_without_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deploy = f"20260102t000000-{os.getpid()}"
+    shell = LocalShell(deploy)
+    command = "setsid sleep 300 >/dev/null 2>&1 & echo $! > pids"
+    job = Job(command=command, cwd=str(tmp_path), env=ENV, label="x", timeout=60)
+    assert shell.job(job, lambda stream, line: None).code == 0
+    (left,) = pids_in(tmp_path)
+    assert LocalShell(deploy).end_jobs_of(deploy) == 1
+    wait_for(lambda: not runs(left), "it is ended")
+    monkeypatch.setattr("homeport.doors.shell.kill_marked", lambda *_, **__: pytest.fail("every process was looked at"))
+    assert LocalShell(f"{deploy}0").end_jobs_of(f"{deploy}0") == 0
+
+
 def test_ending_jobs_never_ends_ourselves_or_who_started_us(tmp_path: Path) -> None:
     inner = "from homeport.doors.shell import LocalShell; print(LocalShell().end_jobs_of('d1'))"
     done, seen = lines_of(f"{sys.executable} -c \"{inner}\"; echo still here", tmp_path)
