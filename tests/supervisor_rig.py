@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import json
 import os
-import random
 import signal
 import socket
 import subprocess
@@ -16,16 +15,17 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.ports import claimed_port
+
 PATIENCE = 20.0
+CLAIMS: list[socket.socket] = []
 
 
 def free_port() -> int:
-    """Between 20000 and 32000, free now and not handed out by the kernel for outgoing connections."""
-    while True:
-        port = random.randrange(20000, 32000)
-        with contextlib.closing(socket.socket()) as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
+    """A loopback port that no other test gets while this process runs."""
+    port, claim = claimed_port()
+    CLAIMS.append(claim)
+    return port
 
 
 def eventually(look: Callable[[], Any], what: str, within: float = PATIENCE) -> Any:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import signal
 import socket
 import sqlite3
@@ -26,6 +25,7 @@ import pytest
 
 from tests.conftest import QUICK, find_pm2
 from tests.loaded import Loaded, loaded
+from tests.ports import claimed_port
 
 PROGRAM = Path(sys.executable).parent / "homeport"
 REAL = bool(os.environ.get("HOMEPORT_TEST_STARTS"))
@@ -73,6 +73,8 @@ class World:
     more: dict[str, str] = field(default_factory=dict)
     """Further variables for the program."""
     _pm2_used: bool = field(default=False)
+    _claims: list[socket.socket] = field(default_factory=list)
+    """One for each port, until the end."""
     _started: bool = field(default=False)
 
     def __post_init__(self) -> None:
@@ -238,15 +240,10 @@ class World:
         return {app["name"]: app for app in json.loads(self.pm2("jlist").splitlines()[-1])}
 
     def free_port(self) -> int:
-        """A loopback port outside the range that the kernel hands to outgoing connections."""
-        while True:
-            port = random.randrange(20000, 32000)
-            with socket.socket() as probe:
-                try:
-                    probe.bind(("127.0.0.1", port))
-                except OSError:
-                    continue
-                return port
+        """A loopback port that is this world's until its end."""
+        port, claim = claimed_port()
+        self._claims.append(claim)
+        return port
 
     def get(self, port: int, path: str = "/") -> tuple[int, str]:
         """(status, body) over a new connection; (0, reason) when nobody answers."""
@@ -282,6 +279,8 @@ class World:
         pid_file = self.pm2_home / "pm2.pid"
         if pid_file.exists():
             self.pm2("kill")
+        for claim in self._claims:
+            claim.close()
 
 
 def eventually(condition: Callable[[], object], what: str, within: float = 20.0) -> None:

@@ -23,10 +23,14 @@ echo "serving $version"
 exec busybox httpd -f -p "127.0.0.1:$PORT" -h "$www"
 """
 RESTART = """\
-[ -e ../pid ] && kill -9 "$(cat ../pid)"
+old=$(cat ../pid 2>/dev/null) && kill -9 "$old"
+while grep -qs . "/proc/${old:-none}/cmdline"; do sleep 0.02; done
 setsid sh serve.sh > ../log 2>&1 &
 echo $! > ../pid
+until busybox wget -qO- "http://127.0.0.1:$PORT/"; do grep -qs . "/proc/$!/cmdline" || exit 1; sleep 0.02; done
 """
+"""As a command should be: it ends when the new one answers or is dead, and the old one has left its port by then. The
+checks have no more than their own time for a machine that is busy with other things."""
 COMPOSE = """\
 services:
   web:
