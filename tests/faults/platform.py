@@ -204,6 +204,18 @@ class Platform(World):
     def journal(self, deploy: str) -> bytes:
         return (self.place / "journal" / f"{deploy}.jsonl").read_bytes()
 
+    def gaps(self) -> list[str]:
+        """Answers that a process counted and whose line its unit's log has not, or twice."""
+        found = []
+        for name in SERVICES:
+            lines = (self.place / f"supervisor/logs/{name}.log").read_text().splitlines()
+            said = [line.split() for line in lines if " answer " in line]
+            for pid in {words[0] for words in said}:
+                numbers = [int(words[2]) for words in said if words[0] == pid]
+                if numbers != list(range(1, len(numbers) + 1)):
+                    found.append(f"{name} {pid}: {numbers}")
+        return found
+
     def tidy(self) -> None:
         """One process for each service and none besides; one supervisor, one keeper; no runner at work."""
         eventually(lambda: self.supervisor() and self.keeper(), "supervisor and keeper are there again", ENDS)

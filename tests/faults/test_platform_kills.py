@@ -98,6 +98,7 @@ def test_killed_at_that_moment_there_is_one_outcome_and_nothing_is_lost(platform
         platform.tidy()
     truth(platform, request, said, seen)
     assert not visitor.failures, visitor.failures
+    assert not platform.gaps(), "no line of a service is lost or doubled, whoever reads them is killed"
     assert visitor.answers <= {old, new} and old in visitor.answers
     live = old if expected != "deployed" else new
     assert [platform.get(port)[1] for port in platform.ports.values()] == [live] * len(SERVICES)

@@ -13,9 +13,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests import supervisor_servers as servers
+from tests.daemon.rig import Daemon
 from tests.scenarios.conftest import PROGRAM, World, eventually
 from tests.supervisor_rig import Client, Load, alive
 
@@ -239,9 +241,35 @@ def test_as_pid_1_of_a_container_all_ends_with_it_and_the_deploy_that_asked_stil
         assert (row["kind"], row["status"], row["stage"]) == ("restart", "deployed", "stamp")
         supervised.answers("one")
         eventually(lambda: len(supervised.processes()) == 1, "exactly one process is left")
+        deploys_itself(supervised)
     finally:
         supervised.end()
         shutil.rmtree(world.state, ignore_errors=True)
+
+
+def deploys_itself(supervised: Supervised) -> None:
+    """The platform in the container asks its own API: daemon, caller and runner end with it, the deploy does not."""
+    world, run = supervised.world, supervised.run()
+    supervised.version("two")
+    enter = ["nsenter", "-t", str(_init_of(supervised)), "--pid", "--mount", f"--wd={world.clone}", "--"]
+    with open(world.root / "daemon.out", "ab") as out:
+        serving = subprocess.Popen([*enter, str(PROGRAM), "serve"], cwd=world.clone, env=world.env, stdout=out, stderr=out)
+    daemon = Daemon(world)
+    try:
+        eventually(daemon.answers, "the daemon answers")
+        with pytest.raises(httpx.HTTPError):
+            daemon.deploy(scope="all", itself=True, requestId="two")
+    finally:
+        daemon.close()
+        serving.wait(20)
+    eventually(lambda: supervised.run() not in (None, run), "the container was started again")
+    eventually(lambda: world.json("history")["deploys"][0]["state"] == "done", "the deploy has an outcome")
+    row = world.json("history")["deploys"][0]
+    assert (row["kind"], row["status"], row["stage"]) == ("commit", "deployed", "stamp"), row
+    assert row["request"]["requestId"] == "two" and row["services"] == ["web"]
+    supervised.answers("two")
+    eventually(lambda: len(supervised.processes()) == 1, "exactly one process is left")
+    assert world.deploy()["status"] == "unchanged"
 
 
 def test_development_runs_the_checkout_in_place_and_a_lost_state_starts_what_is_deployed(
