@@ -75,7 +75,6 @@ def test_another_command_or_variable_makes_a_new_key() -> None:
     ('outputs = ["dist"] }\n[services.site]', 'outputs = ["dist"], where = "live" }\n[services.site]', "beside the live"),
     ('watch = ["theme/*.css"]', 'runtime = "compose"', "images are built for each service"),
     ('watch = ["theme/*.css"]', 'user = "www"', "all need the same `user`"),
-    ('source = "apps/front"\n', "", "a scope builds for services with a `source`"),
     ('build = { outputs = ["dist"] }', 'build = { outputs = ["dist"], env = { MODE = "slow" } }', "has another value"),
 ])  # fmt: skip
 def test_what_cannot_be_built_together_is_refused(old: str, new: str, said: str) -> None:

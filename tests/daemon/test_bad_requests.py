@@ -197,7 +197,7 @@ def test_the_schema_tells_of_every_route(app: App) -> None:
     for path in ("/api/v1/self/deploy", "/api/v1/deploys/{deploy_id}", "/api/v1/plan", "/api/v1/adopt", "/metrics"):
         assert path in told
     schemas = document["components"]["schemas"]
-    assert {"scope", "mode", "requestId", "requestedBy", "sessionId"} == set(schemas["SelfDeploy"]["properties"])
+    assert {"scope", "mode", "requestId", "requestedBy", "sessionId", "itself"} == set(schemas["SelfDeploy"]["properties"])
     outcome = set(schemas["Outcome"]["properties"])
     assert {"deployId", "status", "durationMs", "exitCode", "errorSummary", "logTail"} <= outcome
     asked = document["paths"]["/api/v1/self/deploy"]["post"]["responses"]

@@ -72,7 +72,7 @@ def _top(config: Config) -> Iterator[Note]:
             yield _lacking(("checks", name, "cron"), "checks by the clock", fatal=False)
     for name, scope in config.scopes.items():
         if together.unused(scope, config, name):
-            told = "no service of the scope leaves its build to it (a `build` with `outputs` and without `run` does)"
+            told = "no service of the scope has a `build` with `outputs` and without `run`; it has no effect yet"
             yield Note(where=dotted(("scopes", name, "build")), message=told, fatal=False)
 
 

@@ -93,8 +93,6 @@ def faults(config: Config) -> Iterator[Fault]:
             yield (*path, "where"), "a scope builds beside the live folders; give the service a `run` of its own"
         if service.runtime == "compose":
             yield path, "images are built for each service; give it a `run` of its own"
-        if service.source is None:
-            yield path, "a scope builds for services with a `source`"
     for scope in config.scopes:
         yield from _unlike(config, scope)
 
