@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import pwd
@@ -214,6 +215,15 @@ def test_a_users_own_unit_is_the_users(
     assert json.loads(world.homeport("--json", "status").stdout)["services"][0]["state"] == "running"
 
 
+def running(words: str) -> int:
+    """How many processes have these words in their command line."""
+    found = 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            found += words in (folder / "cmdline").read_text(errors="replace")
+    return found
+
+
 def test_setup_has_systemd_keep_daemon_and_supervisor_and_a_deploy_outlives_the_restart_of_both(
     world: World, systemd: SystemdHost, node_files: dict[str, str | None]
 ) -> None:
@@ -222,7 +232,8 @@ def test_setup_has_systemd_keep_daemon_and_supervisor_and_a_deploy_outlives_the_
     node = shutil.which("node")
     table = (
         f'[services.web]\nsource = "api"\ntarget = "{{live}}/web"\nruntime = "supervisor"\n'
-        f'command = ["{node}", "server.js"]\nlisten = "127.0.0.1:{port}"\nenv = {{ PORT = "{port}" }}\n'
+        f'command = "setsid sleep 3{port} & exec {node} server.js"\n'
+        f'listen = "127.0.0.1:{port}"\nenv = {{ PORT = "{port}" }}\n'
         f'build = {{ run = "while [ -e {hold} ]; do sleep 0.05; done; cp version.txt made", outputs = ["made"] }}\n'
         f'checks = [{{ http = "http://127.0.0.1:{port}/health", within = "20s", every = "50ms" }}]\n'
     )
@@ -251,6 +262,8 @@ def test_setup_has_systemd_keep_daemon_and_supervisor_and_a_deploy_outlives_the_
         assert (said["status"], world.get(port)[1].split()[:2]) == ("deployed", ["hello", "two"]), said
         after = [shown(systemd, unit, "MainPID") for unit in ("homeport.service", keeps)]
         assert not set(before) & set(after)
+        assert daemon.ask("POST", "/api/v1/deploys?wait=true", json={"kind": "restart", "services": ["web"]}).json()["ok"]
+        eventually(lambda: running(f"sleep\x003{port}") == 1, "what left its group is stopped with its process")
     finally:
         hold.unlink(missing_ok=True)
         daemon.close()

@@ -43,6 +43,8 @@ Type=notify
 Environment={environment_of}
 ExecStart={program} -p {project} -e {environment} supervise
 KillMode=process
+# each service's process gets a control group of its own
+Delegate=yes
 Restart=always
 RestartSec=100ms
 

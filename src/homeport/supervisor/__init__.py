@@ -4,6 +4,7 @@
     protocol    the Unix socket: one JSON object a line          messages   what may be said on it
     crew        all units: configuration, records, take-over      unit       one unit: start, restart, stop, crashes
     instance    one running process and how it is retired         readiness  when it counts as ready
+    groups      control groups, where we may make them
     spawning    fork and exec, the only place that starts one     sockets    listening sockets, opened once
     keeping     talks to the keeper                               keeper     holds sockets, reads output, outlives us
     records     what a later supervisor must know                 tailing    reads logs back

@@ -128,6 +128,7 @@ class Crew:
             if child.id not in self._yard.instances:
                 self._yard.keeping.unpipe(child.id)
         self._forget_old_logs()
+        self._yard.sweep_groups()
         folder = os.path.join(self._yard.state, "out")
         for name in os.listdir(folder):
             if name not in self._yard.instances:

@@ -9,6 +9,7 @@ import signal
 import socket
 from collections.abc import Awaitable
 
+from homeport.supervisor import groups
 from homeport.supervisor.messages import UnitSpec
 from homeport.supervisor.reaping import Reaper
 from homeport.supervisor.records import Child, group_of, start_of
@@ -190,11 +191,18 @@ class Instance:
             if not self.group_lives():
                 break
             self.signal(signal.SIGKILL)
+            if self.child.group:
+                groups.kill(self.child.group)
             await asyncio.sleep(GROUP_LOOK)
         await first(self.ended(), timeout=5.0)
 
     def signal(self, number: int) -> None:
-        """To the whole group: a wrapper such as `npm start` or `sh -c` does not hand signals on."""
+        """To the whole group: a wrapper such as `npm start` or `sh -c` does not hand signals on. What left it for a
+        session of its own is still in the control group, where there is one."""
+        for pid in groups.members(self.child.group) if self.child.group else ():
+            if group_of(pid) not in (0, self.pid):
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, number)
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
 
@@ -206,6 +214,8 @@ class Instance:
 
     def group_lives(self) -> bool:
         """Whether anything of the group still runs; remains that nobody reaped do not count."""
+        if self.child.group and any(start_of(pid) for pid in groups.members(self.child.group)):
+            return True
         try:
             os.killpg(self.pid, 0)
         except ProcessLookupError:

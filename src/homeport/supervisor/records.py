@@ -31,6 +31,8 @@ class Child(Struct, kw_only=True):
     phase: Phase = "starting"
     at: float = 0.0
     """Unix time it was started."""
+    group: str = ""
+    """The folder of its control group, where it has one."""
     port: int = 0
     """Where it listens by itself (`handoff = "port"`)."""
 

@@ -14,6 +14,8 @@ from collections.abc import Mapping, Sequence
 
 from msgspec import Struct, field
 
+from homeport.supervisor import groups
+
 OUT_OF_THE_WAY = 700
 """Descriptors are moved up here first, so that none is overwritten before it is placed."""
 
@@ -39,6 +41,8 @@ class Launch(Struct, frozen=True, kw_only=True):
     output: str | None = None
     """A FIFO for stdout and stderr; None: /dev/null."""
     files: Mapping[int, int] = field(default_factory=dict)
+    group: str = ""
+    """The folder of the control group it is to be in."""
     pid_name: str | None = None
     """A variable that gets the child's own process id (LISTEN_PID)."""
 
@@ -92,6 +96,8 @@ def _child(order: Launch, report: int) -> None:
         os.setsid()
         _forget_signals()
         os.umask(0o022)
+        if order.group:
+            groups.enter(order.group)
         step = "open its output"
         _place(order)
         if order.account is not None:

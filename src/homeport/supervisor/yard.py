@@ -11,7 +11,7 @@ import socket
 import time
 from collections.abc import Callable
 
-from homeport.supervisor import forwarder, preload
+from homeport.supervisor import forwarder, groups, preload
 from homeport.supervisor.addresses import Address, parse
 from homeport.supervisor.console import Console
 from homeport.supervisor.instance import Control, Instance
@@ -43,6 +43,7 @@ class Yard:
         self.instances: dict[str, Instance] = {}
         self.children: list[Child] = []
         self._port_files: dict[str, int] = {}
+        self._delegated = groups.delegated()
 
     def log_of(self, unit: str) -> str:
         return os.path.join(self.state, "logs", f"{unit}.log")
@@ -94,6 +95,7 @@ class Yard:
         self.save()
         control: tuple[socket.socket, socket.socket] | None = None
         notify: socket.socket | None = None
+        child.group = groups.make(self._delegated, child.id)
         try:
             account = account_of(spec.user)
             os.mkfifo(os.path.join(self.state, "out", child.id), 0o600)
@@ -106,7 +108,7 @@ class Yard:
             env, files = self._surroundings(spec, child, control[1] if control else None)
             child.pid = launch(Launch(
                 argv=spec.argv, env=env, cwd=spec.cwd, account=account, files=files,
-                output=os.path.join(self.state, "out", child.id),
+                output=os.path.join(self.state, "out", child.id), group=child.group,
                 pid_name="LISTEN_PID" if "LISTEN_FDS" in env else None,
             ))  # fmt: skip
         except (LaunchFault, OSError) as fault:
@@ -146,6 +148,10 @@ class Yard:
         self._read_output(child, spec)
         return self._made(child, spec, line, None)
 
+    def sweep_groups(self) -> None:
+        """Control groups of processes that are gone."""
+        groups.sweep(self._delegated, {child.group for child in self.children})
+
     def forget(self, instance: Instance) -> None:
         """It has ended: closes and removes what was kept for it."""
         instance.release()
@@ -157,6 +163,8 @@ class Yard:
         self.keeping.unpipe(child.id)
         if child in self.children:
             self.children.remove(child)
+        if child.group:
+            groups.remove(child.group)
         self.save()
 
     def _made(
