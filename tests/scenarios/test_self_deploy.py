@@ -100,7 +100,7 @@ class Platform(World):
                 package["dependencies"] = {"words": "workspace:*"}
             files |= {f"{name}/package.json": json.dumps(package), f"{name}/server.js": SERVER, f"{name}/build.js": BUILD,
                       f"{name}/version.txt": "one\n"}  # fmt: skip
-        self.project(text, files)
+        self.project(text, files, "converge = 0  # nobody but the test asks for deploys")
         self.homeport("history")
         self.port = self.free_port()
         with open(self.host_file, "a") as host:

@@ -237,7 +237,7 @@ def test_setup_has_systemd_keep_daemon_and_supervisor_and_a_deploy_outlives_the_
         f'build = {{ run = "while [ -e {hold} ]; do sleep 0.05; done; cp version.txt made", outputs = ["made"] }}\n'
         f'checks = [{{ http = "http://127.0.0.1:{port}/health", within = "20s", every = "50ms" }}]\n'
     )
-    world.project(table, {**node_files, ".gitignore": "made\n"})
+    world.project(table, {**node_files, ".gitignore": "made\n"}, "converge = 0")
     steps = {step["name"]: step for step in world.json("setup")["steps"]}
     keeps = "homeport-shop-production-supervisor.service"
     assert keeps in steps["supervisor"]["done"] and "homeport.service" in steps["daemon"]["done"]
