@@ -57,7 +57,7 @@ class Supervised:
             )
             for file in (self.world.clone / command[1], self.world.clone / "version"):
                 files[f"{name}/{file.name}"] = file.read_text()
-        self.world.project(text, files)
+        self.world.project(text, files, "converge = 0")
 
     def version(self, version: str) -> str:
         return self.world.publish({f"{name}/version": version for name in self.ports}, version)
