@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -85,6 +86,29 @@ def test_a_torn_last_line_is_closed_when_the_journal_is_opened_again(path: str) 
     again.close()
     assert [e["line"] for e in events(path)] == ["one", "two"]
     assert Path(path).read_bytes().count(b"\n") == 3
+
+
+def test_a_line_that_the_disk_takes_in_parts_is_whole_and_one_that_it_cuts_is_left_out(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A short write is no fault; it used to fail the deploy. The next write says whether the disk is full."""
+    journal, whole, room = opened(path), os.write, [10_000]
+
+    def takes_seven_bytes_at_once(fd: int, data: bytes) -> int:
+        if room[0] < 7:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        room[0] -= 7
+        return whole(fd, data[:7])
+
+    monkeypatch.setattr(os, "write", takes_seven_bytes_at_once)
+    journal.line("stdout", "one")
+    room[0] = 20
+    with pytest.raises(InfrastructureFault, match="No space left"):
+        journal.line("stdout", "cut")
+    room[0] = 10_000
+    journal.line("stdout", "two")
+    journal.close()
+    assert [e["line"] for e in events(path)] == ["one", "two"]
 
 
 FLOOD = """

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from homeport.doors import leftovers, shell
 from homeport.doors.lines import LONGEST_LINE, Lines
-from homeport.doors.shell import LocalShell
+from homeport.doors.shell import LocalShell, Standing
 from homeport.model.errors import Cancelled, Failed, InfrastructureFault
 from homeport.model.ports import Completed, Job
 
@@ -188,7 +188,7 @@ def test_a_reader_that_fails_leaves_no_job_behind(tmp_path: Path) -> None:
 
 RUNNER = """
 import sys
-from homeport.doors.shell import LocalShell
+from homeport.doors.shell import LocalShell, Standing
 from homeport.model.ports import Job
 LocalShell(sys.argv[1]).job(Job(command=sys.argv[2], cwd=sys.argv[3], env={"PATH": sys.argv[4]}, label="x", timeout=600),
                             lambda stream, line: None)
@@ -315,3 +315,18 @@ def test_lines_handed_on_together_are_the_lines_handed_on_one_by_one(chunks: lis
             lines.feed(chunk)
         lines.end()
     assert together.found == single
+
+
+def test_a_standing_tool_hears_all_of_a_line_that_the_pipe_takes_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rest used to be lost: homeport and git waited for each other for two minutes."""
+    whole = os.write
+    tool = Standing(["cat"], "/", {"PATH": os.environ["PATH"]})
+    monkeypatch.setattr(os, "write", lambda fd, data: whole(fd, data[:3]))
+    try:
+        tool.say(b"a line of some length\n")
+        heard = b""
+        while not heard.endswith(b"\n"):
+            heard += os.read(tool.answers, 100)
+    finally:
+        tool.ended()
+    assert heard == b"a line of some length\n"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -86,3 +88,22 @@ def test_a_hold_ends_when_its_time_has_come_by_the_clock(host: Host, clock: Path
     assert host.world.json("status")["hold"], "still held: its end has not come"
     clock.write_text("1")
     assert host.world.json("status")["hold"] is None
+
+
+@pytest.mark.soak
+@pytest.mark.skipif(shutil.which("faketime") is None, reason="needs faketime")
+@pytest.mark.parametrize("shift", ["+400d", "-400d"])
+def test_a_clock_that_is_wrong_for_git_and_the_database_too_stops_no_deploy(host: Host, shift: str) -> None:
+    """libfaketime shows every process of the deploy another time; that of this machine comes back afterwards."""
+    host.publish()
+    argv = ["faketime", "-f", shift, *host.runner]
+    deploy = host.enqueue()
+    subprocess.run(argv, env=host.world.env, stdin=subprocess.DEVNULL, capture_output=True, timeout=100, check=True)
+    row = host.row(deploy)
+    assert row.status == "deployed"
+    assert row.ended_at and not row.ended_at.startswith(str(datetime.now(UTC).year)), "the clock was wrong"
+    assert host.world.json("status")["deployId"] == deploy
+    host.ended(host.number)
+    host.publish()
+    assert host.deploy()["status"] == "deployed"
+    host.ended(host.number)

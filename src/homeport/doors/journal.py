@@ -107,15 +107,16 @@ class FileJournal:
         self._append(b"\n" + raw if self._torn else raw)
 
     def _append(self, raw: bytes) -> None:
-        try:
-            written = os.write(self._file, raw)
-        except OSError as fault:
-            raise self._fault(fault) from fault
-        self._size += written
-        self._torn = written < len(raw)
-        if self._torn:
-            raise InfrastructureFault("the journal took only a part of a line; is the disk full?", where=self.path,
-                                      next="df -h", code="journal")  # fmt: skip
+        left = raw
+        while left:
+            try:
+                written = os.write(self._file, left)
+            except OSError as fault:
+                self._torn = self._torn or len(left) < len(raw)
+                raise self._fault(fault) from fault
+            self._size += written
+            left = left[written:]
+        self._torn = False
 
     def _told(self, event: Event) -> Event:
         """The event with its time, and with every text in it redacted."""

@@ -400,7 +400,9 @@ class Standing:
         self.answers = cast("IO[bytes]", self._child.stdout).fileno()
 
     def say(self, line: bytes) -> None:
-        cast("IO[bytes]", self._child.stdin).write(line)
+        pipe = cast("IO[bytes]", self._child.stdin).fileno()
+        while line:
+            line = line[os.write(pipe, line) :]
 
     def ended(self) -> int:
         """Its exit status; one that still runs is killed."""

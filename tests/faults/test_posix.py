@@ -1,0 +1,97 @@
+"""Calls of the C library that fail in the runner, each of them once, until none is left (P1, P5, P6).
+
+libfiu stands between the runner and the library, where strace cannot: short writes and short reads, memory that is not
+given, a process that cannot be waited for, a folder that cannot be listed.
+"""
+
+from __future__ import annotations
+
+import errno
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.faults.harness import Host
+from tests.scenarios.conftest import eventually
+
+PRELOAD = next((p for p in map(Path, ("/usr/lib/fiu/fiu_posix_preload.so", "/usr/local/lib/fiu/fiu_posix_preload.so"))
+                if p.exists()), None)  # fmt: skip
+pytestmark = [
+    pytest.mark.soak,
+    pytest.mark.timeout(7200),
+    pytest.mark.skipif(PRELOAD is None, reason="needs fiu-utils"),
+]
+POINTS = {
+    "posix/io/rw/write/reduce": 0,
+    "posix/io/rw/read/reduce": 0,
+    "posix/io/rw/pwrite/reduce": 0,
+    "posix/io/rw/write": errno.ENOSPC,
+    "posix/io/rw/read": errno.EIO,
+    "posix/io/sync/fsync": errno.EIO,
+    "posix/io/oc/open": errno.ENFILE,
+    "posix/io/oc/close": errno.EIO,
+    "posix/io/dir/readdir": errno.EIO,
+    "posix/io/dir/rename": errno.EACCES,
+    "posix/io/net/poll": errno.ENOMEM,
+    "posix/mm/mmap": errno.ENOMEM,
+    "posix/proc/fork": errno.EAGAIN,
+    "posix/proc/waitpid": errno.ECHILD,
+    "posix/proc/kill": errno.EPERM,
+}
+"""What fails, and with which error; `reduce` does less than was asked for and says so."""
+
+FAILING = """\
+import os, sys
+if "homeport.runner" in sys.orig_argv:
+    import ctypes
+    fiu = ctypes.CDLL("libfiu.so.0")
+    calls = 0
+    Called = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_char_p, *[ctypes.c_void_p] * 3)
+    @Called
+    def fails(name, number, error, flags):
+        global calls
+        calls += 1
+        if calls == {nth}:
+            os.mkdir({told!r})
+        return calls == {nth}
+    fiu.fiu_init(0)
+    fiu.fiu_enable_external({point!r}.encode(), 1, ctypes.c_void_p({error}), 0, fails)
+"""
+
+
+def failing(host: Host, point: str, error: int, nth: int) -> tuple[str, bool]:
+    """A deploy whose runner's `nth` call of that kind fails: (its id, whether there was one)."""
+    place = host.world.root / "fiu"
+    shutil.rmtree(place, ignore_errors=True)
+    place.mkdir()
+    told = place / "fell"
+    (place / "sitecustomize.py").write_text(FAILING.format(point=point, error=error, nth=nth, told=str(told)))
+    deploy = host.enqueue()
+    env = {**host.world.env, "PYTHONPATH": str(place), "LD_PRELOAD": str(PRELOAD)}
+    subprocess.run(host.runner, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=100)
+    eventually(lambda: not host.world.own_processes(), "the runner has ended")
+    return deploy, told.exists()
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_each_call_of_the_library_fails_once(own_host: Host, point: str) -> None:
+    host, nth = own_host, 0
+    while True:
+        nth += 1
+        host.publish()
+        deploy, fell = failing(host, point, POINTS[point], nth)
+        row = host.row(deploy)
+        try:
+            host.old_or_new(host.number - 1, host.number, "plain/in-place.txt")
+            if point.endswith("/reduce"):
+                assert row.status == "deployed", "doing less at once is no fault"
+            assert host.world.json("status")["blocked"] == [], "a fault of the machine blocks no commit"
+            assert host.deploy()["ok"]
+            host.ended(host.number)
+        except AssertionError as fault:
+            raise AssertionError(f"{point} #{nth} ({row.status}: {row.error_summary}): {fault}") from fault
+        if not fell:
+            assert nth > 1, "the runner makes such calls"
+            return
