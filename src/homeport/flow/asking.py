@@ -80,14 +80,15 @@ class RunnerWatch:
         self._patience = BETWEEN if site.runner_on_its_way() else PATIENCE
         self._reached: list[tuple[object, ...]] = []
         self._ended: float | None = None
+        self._has_told = False
 
     def look(self) -> Deploy | None:
         """The deploy's row as it is now. Raises InfrastructureFault (code `runner`) as `follow` does."""
         site = self._site
         row = site.store.deploy(self._deploy)
         if row is None or row.state == "done":
-            if row is not None and site.store.untold() == row.id and site.lock.free() and not site.runner_on_its_way():
-                site.start_runner()
+            if row is not None and not self._has_told:
+                self._have_told(row.id)
             return row
         if site.lock.free() and site.clock.monotonic() - self._looked > self._patience:
             self._looked, self._patience = site.clock.monotonic(), BETWEEN
@@ -97,6 +98,13 @@ class RunnerWatch:
                     raise _never_ending(site, row)
                 site.start_runner()
         return row
+
+    def _have_told(self, deploy: str) -> None:
+        """A runner tells the end of a deploy whose own died right before. Once, lest on a full disk it be asked for ever."""
+        site = self._site
+        if site.store.untold() == deploy and site.lock.free() and not site.runner_on_its_way():
+            self._has_told = True
+            site.start_runner()
 
     def is_being_told(self, row: Deploy) -> bool:
         """It has ended, and its runner writes the last events: the row is there before they are."""
