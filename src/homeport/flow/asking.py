@@ -100,7 +100,7 @@ class RunnerWatch:
         return row
 
     def _have_told(self, deploy: str) -> None:
-        """A runner tells the end of a deploy whose own died right before. Once, lest on a full disk it be asked for ever."""
+        """A runner tells the end of a deploy whose own died right before. Once: a full disk would be asked for ever."""
         site = self._site
         if site.store.untold() == deploy and site.lock.free() and not site.runner_on_its_way():
             self._has_told = True
