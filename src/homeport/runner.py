@@ -1,4 +1,4 @@
-"""Process entry of the runner: `python -m homeport.runner STATE_ROOT PROJECT ENVIRONMENT [--wait | send]`."""
+"""Process entry of the runner: `python -m homeport.runner STATE_ROOT PROJECT ENVIRONMENT [--wait | send | check]`."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ def main(argv: list[str]) -> int:
 
     os.chdir("/")
     root, project, environment, *rest = argv
-    if rest == ["send"]:
-        return send(root, project, environment)
+    if rest in (["send"], ["check"]):
+        return apart(rest[0], root, project, environment)
     if rest:
         from homeport.wiring_ahead import load_ahead
 
@@ -56,14 +56,18 @@ def _mind_signals(site: Site) -> None:
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
-def send(root: str, project: str, environment: str) -> int:
-    """Empties the outbox, in a process that no deploy waits for."""
+def apart(what: str, root: str, project: str, environment: str) -> int:
+    """Empties the outbox, after the checks that were asked for with `check`; no deploy waits for it."""
     from homeport.flow.notifying import deliver
     from homeport.model.errors import HomeportError
     from homeport.wiring import site_from_state
 
     try:
         with site_from_state(root, project, environment) as site:
+            if what == "check":
+                from homeport.flow.checking import carry_out
+
+                carry_out(site)
             deliver(site)
     except HomeportError as fault:
         sys.stderr.write(f"{fault} next: {fault.next}\n")

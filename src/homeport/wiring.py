@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager, ExitStack, suppress
@@ -22,7 +21,7 @@ from homeport.doors.origin import plain_origin
 from homeport.doors.permits import Permits
 from homeport.doors.rescues import RescueBox
 from homeport.doors.secrets import Redactor, value_of
-from homeport.doors.shell import LocalShell, detach
+from homeport.doors.shell import LocalShell
 from homeport.doors.store import SqliteStore
 from homeport.flow.site import Site
 from homeport.model.config import Config, Environment, HostConfig, Project, Secret
@@ -320,7 +319,9 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
         permits=permits, forge=lambda its: forge(its, store, origin, redactor),
         request_page=lambda asked: page(config, origin, asked),
         outbox=later(lambda: doors.outbox(store.database)), outbox_lock=FileLock(os.path.join(state, "notify.lock")),
-        channel=later(doors.channel), start_sending=lambda: start_sending(root, project, environment, state),
+        channel=later(doors.channel), start_sending=lambda: runners.apart("send", "notify.log"),
+        checks_lock=FileLock(os.path.join(state, "checks.lock")),
+        start_checking=lambda: runners.apart("check", "checks.log"),
         clean_room=clean_room,
         commit_page=lambda its, sha: commit_page(its, origin, sha),
     )  # fmt: skip
@@ -379,12 +380,6 @@ def become_supervisor(state: str, units: list[Unit], scopes: dict[str, list[str]
     from homeport.doors.supervising import become
 
     become(state, units, scopes, **how)
-
-
-def start_sending(root: str, project: str, environment: str, state: str) -> None:
-    """Starts a process in its own session that empties the outbox."""
-    argv = [sys.executable, "-m", "homeport.runner", root, project, environment, "send"]
-    detach(argv, {**os.environ, "HOMEPORT_STATE": root}, os.path.join(state, "notify.log"))
 
 
 def working_tree(folder: str) -> WorkingTree:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
+import json
 import os
+import pwd
 from collections.abc import Iterator
 
 import pytest
 
+from tests.daemon.rig import Daemon
 from tests.forges.fakes import TOKEN, GitHubFake
 from tests.forges.server import serving
 from tests.scenarios.conftest import World, eventually
@@ -75,3 +80,60 @@ def test_a_commit_is_proved_in_clean_checkouts_before_anything_is_touched_and_th
     assert (lines[-1]["status"], world.text("site/index.html")) == ("deployed", "better\n")
     again = [e["check"] for e in lines if e["type"] == "deploy.check"]
     assert sorted(again) == ["clean", "taste"], "what passed for these files is not run again"
+
+
+def test_a_request_of_the_same_repository_and_the_clock_are_checked_and_a_fork_never(
+    world: World, forge: GitHubFake
+) -> None:
+    told = f'\n[forge]\nkind = "github"\nurl = "{forge.url}"\nrepo = "octo/shop"\ntoken = {{ env = "FORGE_TOKEN" }}\n'
+    told += 'webhook_secret = [{ env = "HOOK_SECRET" }]\n'
+    user = f'user = "{pwd.getpwuid(os.geteuid()).pw_name}"\n'
+    words = f'\n[checks.words]\nrun = "! grep -r bad site"\n{user}'
+    words += f'\n[checks.audit]\nrun = "exit 9"\ncron = "@weekly"\n{user}'
+    world.more["HOOK_SECRET"] = "s3cret-of-the-hook"
+    site = '[services.site]\nsource = "site"\ntarget = "{live}/site"\n'
+    main = world.project(site + words + told, {"site/a": "good\n"})
+    assert [e["check"] for e in world.homeport("--json", "deploy").lines if e["type"] == "deploy.check"] == ["words"]
+
+    # its own branch says that nothing is checked; what the environment's branch says counts
+    world.git("checkout", "-q", "-b", "feature")
+    plain = (world.clone / "homeport.toml").read_text().replace("! grep -r bad site", "true")
+    world.write({"site/a": "bad\n", "homeport.toml": plain})
+    ours = world.commit()
+    world.git("push", "-q", "origin", "feature")
+    world.write({"site/a": "bad too\n"})
+    theirs = world.commit()
+    world.git("push", "-q", "origin", f"{theirs}:refs/pull/7/head")
+    world.git("checkout", "-q", "main")
+
+    def said(sha: str) -> list[tuple[str, str]]:
+        posts = [seen for seen in forge.seen if seen.method == "POST" and seen.path.endswith(f"/statuses/{sha}")]
+        return [(seen.body["context"].removeprefix("homeport/check/"), seen.body["state"]) for seen in posts]
+
+    def deliver(sha: str, head: int, action: str = "opened") -> str:
+        side = {"repo": {"id": 1}}
+        pull = {"number": 7, "merged": False, "head": {"ref": "feature", "sha": sha, "repo": {"id": head}},
+                "base": {"ref": "main", **side}}  # fmt: skip
+        body = json.dumps({"action": action, "pull_request": pull, "repository": {"full_name": "octo/shop"}}).encode()
+        digest = hmac.new(b"s3cret-of-the-hook", body, hashlib.sha256).hexdigest()
+        headers = {"X-GitHub-Event": "pull_request", "X-GitHub-Delivery": f"{sha}{head}{action}",
+                   "X-Hub-Signature-256": f"sha256={digest}", "Content-Type": "application/json"}  # fmt: skip
+        return str(daemon.ask("POST", "/hooks/github", content=body, headers=headers).json()["because"])
+
+    daemon = Daemon(world).start()
+    try:
+        assert "fork" in deliver(theirs, 2)
+        assert "over" in deliver(ours, 1, "closed")
+        # a payload that only says it is of this repository: that commit is on no branch that was fetched
+        assert "are run" in deliver(theirs, 1)
+        assert "are run" in deliver(ours, 1, "synchronize")
+        eventually(lambda: said(ours) == [("words", "pending"), ("words", "failure")], "the request's check is told")
+    finally:
+        daemon.close()
+    assert (said(theirs), len(world.json("history")["deploys"])) == ([], 1)
+    world.homeport("converge")
+    assert said(main)[-1] != ("audit", "failure"), "one seen for the first time waits"
+    world.sql("UPDATE cached SET value = '2020-01-01T00:00:00+00:00' WHERE key = 'cron:audit'")
+    assert world.json("converge")["code"] == "equal"
+    eventually(lambda: said(main)[-2:] == [("audit", "pending"), ("audit", "failure")], "the clock's check is told")
+    assert "audit ended with 9" in world.homeport("--json", "audit").stdout

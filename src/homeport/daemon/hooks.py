@@ -15,13 +15,16 @@ from homeport.daemon.answers import ERRORS
 from homeport.daemon.served import Environment, Served
 from homeport.daemon.timer import Timer
 from homeport.decide import webhooks
-from homeport.decide.payloads import Finished, Ping, Push
+from homeport.decide.payloads import Finished, Ping, Push, Requested
+from homeport.flow.checking import ask_for
 from homeport.flow.stages.gating import WOKEN
 from homeport.model.errors import UsageFault
 from homeport.model.forge import Kind
 
 log = logging.getLogger("homeport.daemon")
 Ask = Request[Any, Any, Any]
+OVER = ("closed", "close", "merged", "merge", "deleted")
+"""What the forges call the end of a request."""
 
 
 class Hook(Struct, frozen=True, kw_only=True):
@@ -104,8 +107,26 @@ async def _take(request: Ask, hook: Hook, delivery: webhooks.Delivery) -> str:
         await served.quickly(store.cache, WOKEN, delivery.id)
         timers[environment.key].push()
         return f"{name}: the gate is looked at again"
+    if isinstance(subject, Requested):
+        return f"{name}: {await _check(served, environment, subject)}"
     if not isinstance(subject, Push) or subject.branch != environment.site.env.branch or subject.deleted:
         return f"{name}: not a push to its branch"
     timers[environment.key].push()
     log.info("a push to %s", environment.site.env.branch, extra={"told": {"delivery": delivery.id, "environment": name}})
     return f"{name}: looked for at once"
+
+
+async def _check(served: Served, environment: Environment, asked: Requested) -> str:
+    """The project's own checks of a request into this branch; never of one from a fork."""
+    if asked.base != environment.site.env.branch:
+        return "a request into another branch"
+    if asked.fork:
+        return "a request from a fork: nothing of it is run here"
+    if asked.merged or asked.action in OVER:
+        return "the request is over"
+
+    def locked() -> bool:
+        with environment.looking:
+            return ask_for(environment.now(), asked.head_sha, asked.head)
+
+    return "its checks are run" if await served.slowly(locked) else "there is nothing to check"

@@ -12,8 +12,8 @@ from homeport.model.patterns import Matcher
 
 def due(checks: Mapping[str, CiCheck], changed: Sequence[str] | None) -> list[str]:
     """In the order of the file; those with `paths` only when one of them changed. `changed` None: nothing was deployed
-    yet, so all of them."""
-    return [name for name, check in checks.items()
+    yet, so all of them. One with `cron` and without `paths` runs by the clock alone."""
+    return [name for name, check in checks.items() if check.cron is None or check.paths
             if changed is None or not check.paths or any(map(Matcher(check.paths).match, changed))]  # fmt: skip
 
 

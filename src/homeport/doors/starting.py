@@ -78,5 +78,9 @@ class Runners:
         finally:
             os.close(word)
 
+    def apart(self, what: str, log: str) -> None:
+        """Starts a process that no deploy waits for: `send` empties the outbox, `check` runs checks before."""
+        detach([*self._argv, what], {**os.environ, "HOMEPORT_STATE": self._root}, os.path.join(self._state, log))
+
     def _detach(self, argv: list[str], stdin: int | None = None) -> int:
         return detach(argv, {**os.environ, "HOMEPORT_STATE": self._root}, self._log, stdin)

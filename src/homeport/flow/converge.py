@@ -6,7 +6,7 @@ from typing import Any
 
 from homeport.decide import gating, layout
 from homeport.decide.converging import Decision, Look, decide
-from homeport.flow import asking
+from homeport.flow import asking, checking
 from homeport.flow.images import stale_services
 from homeport.flow.planning import make_plan
 from homeport.flow.site import Site
@@ -27,6 +27,8 @@ def tick(site: Site, by: str, *, pushed: bool = False) -> dict[str, Any]:
         running = site.store.running()
     if running is not None and not pushed:
         return _said(Decision(due=False, because=f"deploy {running.id} runs", code="runs"), None, None)
+    if not site.env.observe:
+        checking.start_due(site)
     site.git.fetch()
     tip = site.git.tip(site.env.branch)
     decision = decide(_look(site, tip, pushed))

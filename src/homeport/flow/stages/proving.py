@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from homeport.decide import owncheck
@@ -26,17 +27,23 @@ def prove(work: Work, tools: Tools) -> Work:
     if not work.config.checks or work.deploy.kind != "commit" or work.sha is None:
         return work
     sha = work.sha
-    tree = tools.site.git.tree_of(sha, "") or sha
     names = owncheck.due(work.config.checks, _changed(work, sha, tools))
-    with ThreadPoolExecutor(max_workers=max(1, work.config.project.jobs)) as pool:
-        running = {name: pool.submit(_one, name, work.config.checks[name], tree, work, tools) for name in names}
-        found = {name: each.result() for name, each in running.items()}
-    _report(found, work, tools)
+    found = run_checks(names, work, tools)
+    report(found, work, tools)
     bad = [name for name, how in found.items() if how and work.config.checks[name].required]
     if bad:
         raise GateClosed(f"{', '.join(f'{name} {found[name]}' for name in bad)}", where=f"checks of {sha[:12]}",
                          next=f"homeport logs {work.deploy.id}", code="check-failed")  # fmt: skip
     return work
+
+
+def run_checks(names: Sequence[str], work: Work, tools: Tools, *, known: bool = True) -> dict[str, str]:
+    """How each failed, empty where it passed. `known`: what passed for the same files is not run again."""
+    assert work.sha is not None
+    tree = tools.site.git.tree_of(work.sha, "") or work.sha
+    with ThreadPoolExecutor(max_workers=max(1, work.config.project.jobs)) as pool:
+        running = {name: pool.submit(_one, name, work.config.checks[name], tree, work, tools, known) for name in names}
+        return {name: each.result() for name, each in running.items()}
 
 
 def _changed(work: Work, sha: str, tools: Tools) -> list[str] | None:
@@ -50,10 +57,10 @@ def _changed(work: Work, sha: str, tools: Tools) -> list[str] | None:
     return sorted(found)
 
 
-def _one(name: str, check: CiCheck, tree: str, work: Work, tools: Tools) -> str:
+def _one(name: str, check: CiCheck, tree: str, work: Work, tools: Tools, remembered: bool) -> str:
     """How it failed; empty when it passed."""
     site, key = tools.site, owncheck.mark(name, check, tree)
-    known = site.store.cached(key)
+    known = site.store.cached(key) if remembered else None
     if known == PASSED or (known and known != PASSED and work.deploy.request.actor != "person"):
         return "" if known == PASSED else known
     began = site.clock.monotonic()
@@ -75,7 +82,7 @@ def _one(name: str, check: CiCheck, tree: str, work: Work, tools: Tools) -> str:
     return how
 
 
-def _report(found: dict[str, str], work: Work, tools: Tools) -> None:
+def report(found: dict[str, str], work: Work, tools: Tools) -> None:
     """Commit statuses on the forge, where there is one: they leave with the messages, and delay nothing."""
     if work.config.forge is None or work.config.forge.token is None:
         return
