@@ -16,6 +16,7 @@ from pathlib import Path
 from tests.conftest import REPOSITORY
 
 BOX = "homeport-test/box"
+CADDY = "homeport-test/caddy"
 PLUGIN = "docker-compose"
 
 
@@ -26,6 +27,12 @@ def find_compose() -> Path | None:
     named = os.environ.get("HOMEPORT_TEST_COMPOSE")
     found = [Path(named)] if named else [Path(place) / "cli-plugins" / PLUGIN for place in places]
     return next((path for path in found if path.exists()), None)
+
+
+def find_caddy() -> str | None:
+    """The real Caddy: HOMEPORT_TEST_CADDY, the PATH, or what `./dev setup` brought."""
+    own = REPOSITORY / ".dev/proxies/usr/bin/caddy"
+    return os.environ.get("HOMEPORT_TEST_CADDY") or shutil.which("caddy") or (str(own) if own.exists() else None)
 
 
 def find_old_compose() -> str | None:
@@ -50,7 +57,9 @@ def why_not() -> str:
 class DockerHost:
     """One running engine. `env` reaches it, with Compose v2 as its plugin; `old` has only the older docker-compose."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, swarm: bool = False) -> None:
+        """`swarm`: a swarm of this one node, in a network of its own, for Swarm's ports cannot be chosen; `enter` are
+        the words before a command that is to run in there."""
         self.folder = folder
         # the path of a Unix socket has room for about a hundred bytes
         self._run = Path(tempfile.mkdtemp(prefix="hp-docker-"))
@@ -63,7 +72,8 @@ class DockerHost:
         self.env = {"DOCKER_HOST": f"unix://{self._run}/d.sock", "DOCKER_CONFIG": str(folder / "config")}
         self.old = {**self.env, "DOCKER_CONFIG": str(folder / "no-plugins")}
         self._log = folder / "dockerd.log"
-        argv = ["unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "dockerd",
+        apart = ["unshare", "--net", "sh", "-c", 'ip link set lo up && exec "$@"', "-"] if swarm else []
+        argv = [*apart, "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "dockerd",
                 "--host", self.env["DOCKER_HOST"], "--data-root", str(folder / "data"), "--exec-root", str(self._run / "x"),
                 "--pidfile", str(self._run / "pid"), "--bridge=none", "--iptables=false", "--ip6tables=false",
                 "--ip-forward=false", "--ip-masq=false", "--shutdown-timeout=1"]  # fmt: skip
@@ -72,6 +82,8 @@ class DockerHost:
         try:
             self._wait_ready()
             self._make_box()
+            if swarm:
+                self.docker("swarm", "init", "--advertise-addr", "127.0.0.1")
         except BaseException:
             self.close()
             raise
@@ -80,6 +92,10 @@ class DockerHost:
         done = subprocess.run(["docker", *args], env={**os.environ, **self.env}, capture_output=True, text=True, timeout=60)
         assert not ok or done.returncode == 0, done.stderr
         return done.stdout.strip()
+
+    @property
+    def enter(self) -> list[str]:
+        return ["nsenter", f"--net=/proc/{self._engine.pid}/ns/net", "--"]
 
     def pause(self, paused: bool) -> None:
         """Takes the socket away, as when the engine is down, or puts it back."""
@@ -94,6 +110,21 @@ class DockerHost:
             self._engine.kill()
         self._engine.wait()
         shutil.rmtree(self._run, ignore_errors=True)
+
+    def make_caddy(self) -> None:
+        """`homeport-test/caddy`: the program and the libraries that it names, nothing else."""
+        program = find_caddy()
+        assert program is not None
+        context = self.folder / "caddy"
+        (context / "root/bin").mkdir(parents=True)
+        shutil.copy(program, context / "root/bin/caddy")
+        said = subprocess.run(["ldd", program], capture_output=True, text=True).stdout
+        for library in (word for word in said.split() if word.startswith("/")):
+            place = context / "root" / library.lstrip("/")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(library, place)
+        (context / "Dockerfile").write_text("FROM scratch\nCOPY root /\n")
+        self.docker("build", "--quiet", "--tag", CADDY, str(context))
 
     def _wait_ready(self) -> None:
         deadline = time.monotonic() + 30

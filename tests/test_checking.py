@@ -12,20 +12,18 @@ API = HEAD + '[services.api]\nsource = "api"\ntarget = "/opt/api"\n'
 FILES = ["README.md", "api/server.js", "api/conf/nginx.conf", "api/lib/a.js", "web/index.html", "shared/x.js"]
 
 FATAL = [
-    ("[migrate]\nrun = 'x'\nundo = 'y'", "migrate.undo", None),
     ("[services.b]\nsource = 'b'\ntarget = '/b'\ncheckout = true", "services.b.checkout",
      '`checkout` is for a live folder of the whole repository: `source` must be "."'),
     ("[services.b]\nruntime = 'pm2'\non_change = 'recreate'", "services.b.on_change",
      'this version has no on_change = "recreate" for runtime "pm2"; take it out to deploy with this version'),
-    ("[services.b]\nruntime = 'swarm'", "services.b.runtime",
-     'this version has no runtime "swarm"; take it out to deploy with this version'),
+    ("[services.b]\nsource = 'b'\ntarget = '/b'\nruntime = 'swarm'\non_change = 'reload'", "services.b.on_change",
+     'this version has no on_change = "reload" for runtime "swarm"; take it out to deploy with this version'),
     ("[services.b]\non_change = 'rebuild'", "services.b.on_change", None),
     ("[services.b]\nlisten = '127.0.0.1:1'", "services.b.listen", None),
     ("[services.b]\nhandoff = 'fd'", "services.b.handoff", None),
     ("[services.b]\nreplicas = 2", "services.b.replicas", None),
     ("[services.b]\nready = { notify = true }", "services.b.ready", None),
     ("[services.b]\nchecks = [{ containers = 1 }]", "services.b.checks[0].containers", None),
-    ("[services.b]\nsource = 'b'\ntarget = '/b'\nbuild = { run = 'x', git = true }", "services.b.build.git", None),
 ]  # fmt: skip
 
 
@@ -42,7 +40,6 @@ def test_a_deploy_must_refuse_what_this_version_would_leave_out(text: str, where
     ("text", "where"),
     [
         ("[scopes.a]\nservices = []\nbuild = ['make']", "scopes.a.build"),  # no service leaves its build to it
-        ("[checks.unit]\nrun = 'x'\ncron = '0 3 * * *'", "checks.unit.cron"),
     ],
 )
 def test_what_only_has_no_effect_yet_does_not_stop_a_deploy(text: str, where: str) -> None:

@@ -16,6 +16,8 @@ from homeport.model.errors import UsageFault
 TIP, OLD = "a" * 40, "b" * 40
 HOLD = Hold(because="moving", by="ann", at="2026-01-01", until="2099-01-01")
 
+FAILED = replace(HOLD, by="homeport", deploy_id="d-bad")
+
 
 def ended(status: str, sha: str = TIP, kind: str = "commit", **more: Any) -> Deploy:
     request = Request(kind=kind, **more)  # type: ignore[arg-type]
@@ -54,6 +56,9 @@ RUNS = Deploy(id="d-run", kind="commit", request=Request(kind="commit"), sha=OLD
         (look(blocks=(Block(sha=OLD, because="broken", by="homeport", at=""),)), True, "due"),
         (look(holds=(HOLD,)), False, "held"),
         (look(holds=(HOLD,), pushed=True), False, "held"),
+        (look(holds=(FAILED,)), False, "held"),
+        (look(holds=(FAILED,), pushed=True), True, "due"),
+        (look(holds=(HOLD, FAILED), pushed=True), False, "held"),
         (look(running=RUNS), False, "runs"),
         (look(running=RUNS, pushed=True), True, "due"),
         (look(running=Deploy(id="d", kind="commit", request=Request(kind="commit"), sha=TIP), pushed=True), False, "runs"),

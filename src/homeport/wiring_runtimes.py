@@ -20,10 +20,12 @@ def runtimes(shell: Shell, permits: Permits, state: str) -> dict[str, Runtime]:
     from homeport.doors.runtimes.compose import Compose
     from homeport.doors.runtimes.pm2 import Pm2
     from homeport.doors.runtimes.supervisor import SupervisorRuntime
+    from homeport.doors.runtimes.swarm import Swarm
     from homeport.doors.runtimes.systemd import Systemd
 
     supervisor = SupervisorRuntime(f"{state}/supervisor.sock")
-    found: list[Runtime] = [supervisor, Pm2(shell), Systemd(shell), Compose(shell), CommandRuntime(shell)]
+    found: list[Runtime] = [supervisor, Pm2(shell), Systemd(shell), Compose(shell), Swarm(shell),
+                            CommandRuntime(shell)]
     return {runtime.name: permitted(runtime, permits) for runtime in found}
 
 

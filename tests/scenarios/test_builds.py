@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from tests.scenarios.conftest import World
@@ -150,3 +152,40 @@ def test_only_the_newest_outputs_are_kept_and_the_host_may_limit_their_size(buil
     built.deploy()
     assert kept() == 0
     assert built.text("web/dist/index.html") == "built from last\n"
+
+
+HISTORY = """\
+set -e
+mkdir -p out
+git log --format=%s > out/log
+git describe --tags > out/tag
+git status --porcelain > out/status
+git rev-parse --abbrev-ref HEAD > out/branch
+git cat-file -e $(cat other) 2>/dev/null && echo reached > out/other || echo absent > out/other
+[ -w "$(cat .git/objects/info/alternates)" ] && echo writable > out/store || echo read-only > out/store
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root builds as another user")
+def test_a_build_with_git_reads_the_history_of_its_commit_and_nothing_else(world: World) -> None:
+    world.host_file.write_text(world.host_file.read_text() + 'users = ["nobody"]\n')
+    for above in (world.root, *world.root.parents):
+        if str(above).startswith("/tmp/"):
+            above.chmod(above.stat().st_mode | 0o011)
+    world.git("commit", "-q", "--allow-empty", "-m", "elsewhere")
+    world.git("push", "-q", "origin", "HEAD:other")
+    other = world.git("rev-parse", "HEAD")
+    world.git("checkout", "-q", "--orphan", "fresh")
+    site = SITE.replace('source = "web"', 'source = "."\nuser = "nobody"').replace("dist", "out")
+    files: dict[str, str | None] = {"build.sh": HISTORY, "other": other + "\n", ".gitignore": "out/\n"}
+    world.project(site + "  git = true\n", files)
+    world.git("tag", "v1")
+    world.git("push", "-q", "origin", "v1")
+    assert world.deploy()["status"] == "deployed"
+    said = {path.name: path.read_text() for path in (world.live / "web/out").iterdir()}
+    assert said == {"log": "first version\n", "tag": "v1\n", "status": "", "branch": "main\n", "other": "absent\n",
+                    "store": "read-only\n"}  # fmt: skip
+    world.publish({"more": "1\n"}, "second")
+    assert world.deploy()["status"] == "deployed"
+    assert world.text("web/out/log") == "second\nfirst version\n"
+    assert world.text("web/out/tag").startswith("v1-1-g")

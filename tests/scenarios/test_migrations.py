@@ -75,3 +75,48 @@ def test_with_several_services_the_migrating_one_must_be_named(migrated: World) 
     done = migrated.deploy(ok=(3,))
     assert done["errorCode"] == "migrate"
     assert migrated.text("api/version.txt") == "one\n"
+
+
+UNDO = """\
+set -e
+cd migrations
+for name in *; do
+  [ -e "$HOMEPORT_LIVE/migrations/$name" ] || sed -i "/^$name$/d" {live}/tables
+done
+echo "$HOMEPORT_SHA $HOMEPORT_BACK_TO $(cat ../version.txt) $DATABASE" >> {live}/undone.log
+"""
+UP = """\
+set -e
+touch {live}/tables
+for name in migrations/*; do grep -qx "$(basename $name)" {live}/tables || basename $name >> {live}/tables; done
+"""
+
+
+def test_an_undo_takes_back_what_a_failed_deploy_and_a_rollback_by_hand_leave(world: World) -> None:
+    (world.live / "api").mkdir()
+    (world.live / "api/.env").write_text("DATABASE=shop\n")
+    here = str(world.live)
+    undo = 'undo = ["sh", "undo.sh"]\n[[services.api.checks]]\ncommand = "! grep -q bad version.txt"\nwithin = "10ms"\n'
+    first = world.project(SERVICES + undo, {
+        "api/version.txt": "one\n", "api/migrations/a": "", "api/migrate.sh": UP.replace("{live}", here),
+        "api/undo.sh": UNDO.replace("{live}", here), "site/i.html": "1\n",
+    })  # fmt: skip
+    assert world.deploy()["status"] == "deployed"
+    bad = world.publish({"api/version.txt": "bad\n", "api/migrations/b": ""})
+    assert world.deploy(ok=(1,))["status"] == "rolled_back"
+    assert world.text("tables") == "a\n"
+    assert world.text("undone.log") == f"{bad} {first} bad shop\n", "on the files of the commit that is left"
+    good = world.publish({"api/version.txt": "good\n", "api/migrations/c": ""})
+    world.deploy()
+    assert world.text("tables") == "a\nb\nc\n"
+    world.homeport("rollback", first)
+    assert world.text("tables") == "a\n"
+    assert world.text("undone.log").splitlines()[1] == f"{good} {first} good shop"
+    told = [row["action"] for row in world.json("audit")["audit"] if row["action"].startswith("migrate")]
+    assert sorted(told) == ["migrate"] * 3 + ["migrate-undo"] * 2
+
+    world.homeport("unblock", good)
+    world.write({"api/undo.sh": "exit 7\n"})
+    world.publish({"api/version.txt": "bad\n"})
+    done = world.deploy(ok=(1,))
+    assert (done["status"], "undo of the migration ended with 7" in done["errorSummary"]) == ("failed", True)

@@ -12,7 +12,7 @@ from msgspec import Struct
 from homeport.decide import layout, together
 from homeport.decide.locate import Path, dotted
 from homeport.decide.policy import NAMED
-from homeport.model.config import Check, Config, Environment, HostConfig, Rule, Service
+from homeport.model.config import IMAGES, Check, Config, Environment, HostConfig, Rule, Service
 from homeport.model.live import Target
 from homeport.model.patterns import Matcher
 
@@ -27,15 +27,16 @@ class Note(Struct, frozen=True, kw_only=True):
     """A deploy refuses: going on would silently leave out something the file asks for."""
 
 
-SUPPORTED_RUNTIMES = ("supervisor", "pm2", "systemd", "compose", "command")
+SUPPORTED_RUNTIMES = ("supervisor", "pm2", "systemd", "compose", "swarm", "command")
 SUPPORTED_ON_CHANGE = ("restart", "reload", "none")
+SWARM_ON_CHANGE = ("restart", "rebuild", "recreate", "up", "none")
 COMPOSE_ON_CHANGE = (*SUPPORTED_ON_CHANGE, "rebuild", "recreate", "up")
 
 
 def unsupported(config: Config) -> list[Note]:
     """The keys whose behaviour this version does not have; the fatal ones first."""
     notes = [*_top(config)]
-    composed = any(service.runtime == "compose" for service in config.services.values())
+    composed = any(service.runtime in IMAGES for service in config.services.values())
     for name, environment in config.environments.items():
         notes += _environment(environment, ("environments", name))
         if not composed:
@@ -65,11 +66,6 @@ def _lacking(path: Path, what: str, fatal: bool = True) -> Note:
 
 
 def _top(config: Config) -> Iterator[Note]:
-    if config.migrate is not None and config.migrate.undo is not None:
-        yield _lacking(("migrate", "undo"), "undo of migrations")
-    for name, check in config.checks.items():
-        if check.cron is not None:
-            yield _lacking(("checks", name, "cron"), "checks by the clock", fatal=False)
     for name, scope in config.scopes.items():
         if together.unused(scope, config, name):
             told = "no service of the scope has a `build` with `outputs` and without `run`; it has no effect yet"
@@ -86,7 +82,7 @@ def _environment(environment: Environment, path: Path) -> Iterator[Note]:
 
 
 def _can(runtime: str | None) -> tuple[str, ...]:
-    return COMPOSE_ON_CHANGE if runtime == "compose" else SUPPORTED_ON_CHANGE
+    return {"compose": COMPOSE_ON_CHANGE, "swarm": SWARM_ON_CHANGE}.get(runtime or "", SUPPORTED_ON_CHANGE)
 
 
 def _of_runtime(on_change: str, runtime: str | None) -> str:
@@ -98,14 +94,12 @@ def _service(service: Service, path: Path) -> Iterator[Note]:
         yield _lacking((*path, "runtime"), f'runtime "{service.runtime}"')
     if service.on_change not in _can(service.runtime):
         yield _lacking((*path, "on_change"), _of_runtime(service.on_change, service.runtime))
-    if service.build is not None and service.build.git:
-        yield _lacking((*path, "build", "git"), "git view for builds")
     if service.runtime != "supervisor":
         yield from _unsupervised(service, path)
     if service.checkout and service.target is not None and layout.folder_of(service):
         told = '`checkout` is for a live folder of the whole repository: `source` must be "."'
         yield Note(where=dotted((*path, "checkout")), message=told, fatal=True)
-    if service.runtime != "compose":
+    if service.runtime not in IMAGES:
         yield from _checks(service.checks, (*path, "checks"), f'runtime "{service.runtime}"')
 
 

@@ -48,8 +48,8 @@ def decide(look: Look) -> Decision:
         return _no("observes", "the environment only observes")
     if look.running is not None and not look.pushed:
         return _no("runs", f"deploy {look.running.id} runs")
-    if look.holds:
-        hold = look.holds[0]
+    if holds := [hold for hold in look.holds if not (look.pushed and passes(hold))]:
+        hold = holds[0]
         return _no("held", f"on hold until {hold.until}: {hold.because} (by {hold.by})")
     block = next((block for block in look.blocks if block.sha == look.tip), None)
     if block is not None:
@@ -57,6 +57,12 @@ def decide(look: Look) -> Decision:
     if look.running is not None and look.running.sha == look.tip:
         return _no("runs", f"deploy {look.running.id} brings this commit already")
     return _of_commit(look)
+
+
+def passes(hold: Hold) -> bool:
+    """Whether a push goes on in spite of it: a failed deploy's hold keeps the timer from trying by itself, and a new
+    commit is how people mend what failed. What a person holds stays."""
+    return hold.deploy_id is not None
 
 
 def _of_commit(look: Look) -> Decision:

@@ -9,9 +9,21 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterator
 
-from homeport.decide import authorizing, durations, sizes, spelling, together
+from homeport.decide import authorizing, cron, durations, sizes, spelling, together
 from homeport.decide.locate import Path
-from homeport.model.config import Action, Build, Check, Config, Environment, HostConfig, HostFile, Rule, Secret, Service
+from homeport.model.config import (
+    IMAGES,
+    Action,
+    Build,
+    Check,
+    Config,
+    Environment,
+    HostConfig,
+    HostFile,
+    Rule,
+    Secret,
+    Service,
+)
 
 Fault = tuple[Path, str]
 
@@ -155,8 +167,8 @@ def _runs(name: str, service: Service, path: Path, shared: bool) -> Iterator[Fau
         yield at, f"pm2 takes `{unit}` for something else than a name; give the process another `unit`"
     if service.runtime in ("command", "supervisor") and service.command is None:
         yield path, f'runtime "{service.runtime}" needs `command`'
-    if service.runtime == "compose" and service.target is None and not shared:
-        yield path, 'runtime "compose" needs a live folder, which holds its Compose file: give it a `target`'
+    if service.runtime in IMAGES and service.target is None and not shared:
+        yield path, f'runtime "{service.runtime}" needs a live folder, which holds its Compose file: give it a `target`'
     yield from _handoff(service, path)
     if service.runtime is None and service.unit is not None:
         yield at, "`unit` needs a `runtime`"
@@ -194,6 +206,10 @@ def _build(build: Build, path: Path) -> Iterator[Fault]:
         yield from spelling.inside(output, (*path, "outputs", position))
     for position, name in enumerate(build.inherit):
         yield from spelling.inside(name, (*path, "inherit", position))
+    if build.git and build.where == "live":
+        yield (*path, "git"), '`git` is for builds beside the live folder; with `where = "live"` use `checkout`'
+    if build.git and build.run is None:
+        yield (*path, "git"), "`git` is for a service's own `run`, not for a build of its scope"
     yield from spelling.variables(build.env, (*path, "env"))
     yield from _times(build, ("timeout",), path)
 
@@ -289,8 +305,17 @@ def _rest(config: Config) -> Iterator[Fault]:
         yield from _times(check, ("timeout",), ("checks", name))
         if check.user is not None:
             yield from spelling.user(check.user, ("checks", name, "user"))
+        if check.cron is not None:
+            yield from _cron(check.cron, ("checks", name, "cron"))
     yield from _rules(config.rules, config.environments)
     yield from _files_and_notify(config)
+
+
+def _cron(text: str, path: Path) -> Iterator[Fault]:
+    try:
+        cron.fields(text)
+    except ValueError as fault:
+        yield path, str(fault)
 
 
 def _files_and_notify(config: Config) -> Iterator[Fault]:

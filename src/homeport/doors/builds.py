@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import shutil
 import stat
 from collections.abc import Sequence
@@ -53,6 +54,13 @@ class BuildFolders:
         finally:
             if root is not None:
                 os.close(root)
+
+    def lend_history(self, folder: str, commit: str, source: str, branch: str, user: str | None) -> None:
+        """As `Builds.lend_history`."""
+        from homeport.doors.history import lend
+
+        owner = user or pwd.getpwuid(os.lstat(folder).st_uid).pw_name
+        lend(self._git, folder, commit, source, branch, owner)
 
     def collect(self, target: Target, key: str, outputs: Sequence[str], made_in: str | None = None) -> Outputs:
         """As `Builds.collect`: a set is complete, or not there."""
@@ -253,8 +261,6 @@ def _inherit(root: int | None, folder: str, path: str, user: str | None) -> None
             with os.fdopen(fd, "wb") as file:
                 file.write(found[1])
                 if user is not None and os.geteuid() == 0:
-                    import pwd
-
                     account = pwd.getpwnam(user)
                     os.fchown(fd, account.pw_uid, account.pw_gid)
     finally:

@@ -11,7 +11,7 @@ from homeport.model.config import Command, HostConfig
 from homeport.model.errors import Refused
 from homeport.model.paths import printable
 from homeport.model.ports import OnLine
-from homeport.model.running import ImageRuntime, Inside, Restarted, Runtime, Unit, UnitState
+from homeport.model.running import Container, ImageRuntime, Inside, Restarted, Runtime, Unit, UnitState
 
 
 class Permits:
@@ -136,6 +136,9 @@ class PermittedImages(PermittedRuntime):
 
     def stale(self, units: Sequence[Unit]) -> dict[str, str]:
         return self._images.stale(units)
+
+    def containers(self, units: Sequence[Unit]) -> list[Container]:
+        return self._images.containers(units)
 
     def has_images(self, unit: Unit) -> bool:
         return self._images.has_images(unit)

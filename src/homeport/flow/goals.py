@@ -10,7 +10,7 @@ from homeport.decide import digest, together
 from homeport.decide.layout import PROJECT, folder_of
 from homeport.decide.using import used_by
 from homeport.flow.work import ServiceWork, TargetWork, Tools, Work
-from homeport.model.config import Config, Service
+from homeport.model.config import IMAGES, Config, Service
 from homeport.model.deploys import ServiceRecord, ServiceState, StartedWith
 from homeport.model.live import Target
 from homeport.model.ports import Git
@@ -95,7 +95,7 @@ def with_environment(work: ServiceWork, tools: Tools) -> ServiceWork:
 def outputs_key(work: ServiceWork, sha: str, tree: str, marks: tuple[str, ...], config: Config, tools: Tools) -> str | None:
     """Key of the build outputs for that tree; None when the service builds nothing."""
     build = work.service.build
-    if build is None and work.service.runtime == "compose":
+    if build is None and work.service.runtime in IMAGES:
         return digest.images(work.service, tree, environment_print(work, tools), marks)
     if build is None:
         return None
@@ -109,15 +109,36 @@ def outputs_key(work: ServiceWork, sha: str, tree: str, marks: tuple[str, ...], 
 
 
 def with_goal(work: ServiceWork, sha: str, tree: str | None, config: Config, tools: Tools, *,
-              outputs: str | None = None) -> ServiceWork:  # fmt: skip
-    """The service as it is to be at that commit, and what it must be started with then."""
+              outputs: str | None = None, then: str | None = None) -> ServiceWork:  # fmt: skip
+    """The service as it is to be at that commit, and what it must be started with. `then`: the key that it had in the
+    deploy which a rollback goes back to."""
     files, marks = files_print(work, sha, config, tools)
-    key = outputs or outputs_key(work, sha, files or sha, marks, config, tools)
+    key = outputs or _lasting(then or work.record.outputs, outputs_key(work, sha, files or sha, marks, config, tools))
     goal = ServiceState(sha=sha, tree=tree, outputs=key)
     start = StartedWith(tree=files, outputs=key, environment=environment_print(work, tools), marks=marks)
     from dataclasses import replace as change
 
     return change(work, goal=goal, start_with=start)
+
+
+FRESH = "-fresh-"
+"""Between a key and the deploy that built the same files anew without the engine's cache: what was kept under the key
+itself stays for a rollback."""
+
+
+def with_own_key(work: ServiceWork, deploy: str) -> ServiceWork:
+    """The service with a key that no deploy before has used."""
+    from dataclasses import replace as change
+
+    if work.goal.outputs is None:
+        return work
+    key = work.goal.outputs.partition(FRESH)[0] + FRESH + deploy
+    return change(work, goal=replace(work.goal, outputs=key), start_with=replace(work.start_with, outputs=key))
+
+
+def _lasting(now: str | None, key: str | None) -> str | None:
+    """What runs now (or ran then), when it was built anew from just these files; else the key itself."""
+    return now if now is not None and now.partition(FRESH)[0] == key else key
 
 
 def unit_of(work: ServiceWork, tools: Tools, sha: str | None, deploy: str) -> Unit:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import replace
 
 from homeport.decide.layout import PROJECT
 from homeport.flow.goals import unit_of
 from homeport.flow.site import Site
 from homeport.flow.work import ServiceWork, Tools, Work
+from homeport.model.config import IMAGES
 from homeport.model.errors import HomeportError
 from homeport.model.running import ImageRuntime, Unit
 
@@ -78,15 +80,14 @@ def stale_services(site: Site) -> dict[str, str]:
     from homeport.flow.looking import unit_for
 
     records = site.store.services()
-    own = [name for name, service in site.config.services.items()
-           if service.runtime == "compose" and name in records and records[name].started is not None]  # fmt: skip
-    if not own:
-        return {}
-    runtime = site.runtimes_for(site.shell_for(None, lambda: False)).get("compose")
-    try:
-        return runtime.stale([unit_for(site, name) for name in own]) if isinstance(runtime, ImageRuntime) else {}
-    except HomeportError:
-        return {}  # the next tick asks again
+    found: dict[str, str] = {}
+    for kind in IMAGES:
+        own = [name for name, service in site.config.services.items()
+               if service.runtime == kind and name in records and records[name].started is not None]  # fmt: skip
+        runtime = site.runtimes_for(site.shell_for(None, lambda: False)).get(kind) if own else None
+        with suppress(HomeportError):  # the next tick asks again
+            found |= runtime.stale([unit_for(site, name) for name in own]) if isinstance(runtime, ImageRuntime) else {}
+    return found
 
 
 def prune(service: ServiceWork, work: Work, tools: Tools) -> None:

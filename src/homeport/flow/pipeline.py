@@ -22,6 +22,7 @@ from homeport.flow.stages import (
     restarting,
     stamping,
     syncing,
+    unmigrating,
     verifying,
 )
 from homeport.flow.work import Tools, Work
@@ -51,6 +52,7 @@ DEPLOY = (
     Stage("build-live", building.build_in_place),     # only what asks to be built in the live folder
     Stage("act", acting.run_actions),                 # per-path actions that belong to no service
     Stage("restart", restarting.restart_services),    # while what it was started with differs from what is there
+    Stage("unmigrate", unmigrating.undo_migration),   # only a rollback, and only when the project says how
     Stage("verify", verifying.verify_services),       # over new connections, healthy for the stable time
     Stage("stamp", stamping.record_success),          # one transaction; past here nothing is undone
 )  # fmt: skip
@@ -60,6 +62,7 @@ ROLLBACK = (
     Stage("sync", syncing.sync_and_swap),
     Stage("build-live", building.build_in_place),
     Stage("restart", restarting.restart_services),
+    Stage("unmigrate", unmigrating.undo_migration),
     Stage("verify", verifying.verify_services),
 )
 

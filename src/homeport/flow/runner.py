@@ -123,11 +123,19 @@ def _previous(site: Site, deploy: Deploy) -> str | None:
     return deploy.previous_sha or (shas.pop() if len(shas) == 1 else None)
 
 
+def _as_it_went(site: Site, sha: str) -> dict[str, ServiceState]:
+    """What the services had when all of them went to that commit: images and outputs that were built anew since have
+    other names."""
+    last = next((d for d in site.store.history(200) if d.status == "deployed" and d.sha == sha and not d.request.services),
+                None)  # fmt: skip
+    return {name: state for name, state in last.after.items() if state.sha == sha} if last is not None else {}
+
+
 def _rollback_goal(site: Site, deploy: Deploy) -> Deploy:
     """Pins what a rollback by hand goes back to: a deploy's outcome, a commit, or the success before this one."""
     wanted = deploy.request.from_deploy
     if deploy.request.sha is not None and wanted is None:
-        return replace(deploy, sha=deploy.request.sha)
+        return replace(deploy, sha=deploy.request.sha, after=_as_it_went(site, deploy.request.sha))
     source = site.store.deploy(wanted) if wanted else None
     states: dict[str, ServiceState] = {}
     if source is not None and source.status == "deployed":

@@ -21,6 +21,8 @@ Command = str | list[str]
 OnDrift = Literal["refuse", "keep", "discard"]
 OnChange = Literal["restart", "reload", "rebuild", "recreate", "up", "none"]
 RuntimeName = Literal["supervisor", "pm2", "systemd", "compose", "swarm", "command"]
+IMAGES = ("compose", "swarm")
+"""Runtimes whose services run images."""
 Handoff = Literal["fd", "shim", "port", "stop-first"]
 Deeds = Literal["deploy", "try", "rollback", "restart", "migrate", "run", "write", "delete", "discard", "push",
                 "hostfile"]  # fmt: skip
@@ -134,6 +136,7 @@ class Build(_Table, frozen=True):
     env: dict[str, str] = field(default_factory=dict)
     """Its environment, beside the `HOMEPORT_` variables."""
     git: bool = False
+    """Git answers about the commit that is built, read-only: history and tags."""
     timeout: Seconds = Seconds(30 * 60)
     where: Literal["beside", "live"] = "beside"
     """In a folder beside the live one, or in the live folder itself."""
@@ -237,13 +240,13 @@ class Scope(_Table, frozen=True):
 
 class Migrate(_Table, frozen=True):
     run: Command
-    """Runs from the build folder, before anything live changes; never undone by a rollback."""
+    """Runs from the build folder, before anything live changes; a rollback undoes it only by `undo`."""
     service: str | None = None
     """Whose files hold the migrations."""
     user: str | None = None
     timeout: Seconds = Seconds(10 * 60)
     undo: Command | None = None
-    """Not carried out yet."""
+    """Takes the migrations of the commit that a rollback leaves back; runs on that commit's files."""
     lock: Secret | str | None = None
     """Address of a PostgreSQL database for an advisory lock."""
 
@@ -253,6 +256,7 @@ class CiCheck(_Table, frozen=True):
     paths: list[str] = field(default_factory=list)
     timeout: Seconds = Seconds(15 * 60)
     cron: str | None = None
+    """When to run on the branch's newest commit, in UTC, whatever changed: `"0 4 * * 1"`."""
     required: bool = True
     user: str | None = None
 

@@ -38,6 +38,10 @@ class Builds(Protocol):
         """Brings the build folder to exactly that tree, caches kept; returns its path."""
         ...
 
+    def lend_history(self, folder: str, commit: str, source: str, branch: str, user: str | None) -> None:
+        """Lets git in a prepared build folder answer about that commit: history, tags, an index of `source`; read-only."""
+        ...
+
     def bring_in(self, target: Target, inherit: Sequence[str], folder: str, user: str | None) -> None:
         """Copies these files of the live folder into a build folder, never through a link."""
         ...

@@ -122,6 +122,10 @@ class ImageRuntime(Runtime, Protocol):
         """By service, why: those whose containers run an image that is not the one its name stands for now."""
         ...
 
+    def containers(self, units: Sequence[Unit]) -> list[Container]:
+        """All of the units' projects, each once; none of an engine that does not answer."""
+        ...
+
     def has_images(self, unit: Unit) -> bool:
         """Images of `unit.image` are kept."""
         ...

@@ -10,7 +10,7 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any, Literal
 
 import msgspec
@@ -70,6 +70,15 @@ class Compose:
                     found[unit.service] = f"{container.name} runs an image that {container.image_name} is not any more"
         return found
 
+    def containers(self, units: Sequence[Unit]) -> list[Container]:
+        found: dict[tuple[str | None, str], list[Container]] = {}
+        for unit in units:
+            with suppress(Failed, InfrastructureFault):
+                stack = stack_of(unit)
+                if (at := (unit.user, stack.project)) not in found:
+                    found[at] = Docker(self._shell, unit).containers(stack.project)
+        return [container for each in found.values() for container in each]
+
     def restart(self, unit: Unit, on_line: OnLine) -> Restarted:
         """Raises Failed: `no-compose`, `bad-compose`, `restart`, `not-ready` with the end of what it printed."""
         docker, stack = Docker(self._shell, unit), stack_of(unit)
@@ -77,8 +86,8 @@ class Compose:
         before = _of(stack, docker.containers(stack.project))
         self._up(unit, stack, on_line)
         after = _of(stack, docker.containers(stack.project))
-        self._restart_same(unit, stack, before, after, on_line)
-        after = _of(stack, docker.containers(stack.project))
+        if self._restart_same(unit, stack, before, after, on_line):
+            after = _of(stack, docker.containers(stack.project))
         for container in after:
             if container.state not in ("running", "created") and container.exit_code != 0:
                 for line in self._printed(docker, container, TAIL):
@@ -122,8 +131,8 @@ class Compose:
         there = folder + stack.folder[len(unit.target or unit.cwd) :]
         config = self._config(unit, stack, there)
         self._check_services(unit, stack, config)
-        repository = {name: f"{_repository(stack, name)}:{unit.image}" for name in config["services"]}
-        document = to_build(config, stack, there, repository)
+        names = {name: f"{repository(stack, name)}:{unit.image}" for name in config["services"]}
+        document = to_build(config, stack, there, names)
         docker = Docker(self._shell, unit)
         for name, service in config["services"].items():
             image = service.get("image") if "build" not in service else None
@@ -171,7 +180,7 @@ class Compose:
             if "build" not in service or (stack.services and name not in stack.services):
                 continue
             used = service.get("image") or f"{stack.project}{self._joint(unit)}{name}"
-            ours = _repository(stack, name)
+            ours = repository(stack, name)
             if unit.image_before and docker.image_id(f"{ours}:{unit.image_before}") is None and docker.image_id(used):
                 docker.tag(used, f"{ours}:{unit.image_before}")
             if unit.image and docker.image_id(f"{ours}:{unit.image}"):
@@ -186,24 +195,25 @@ class Compose:
         self._run(unit, stack, [*words, *stack.services], on_line, f"start of {unit.service}", LONGEST_START)
 
     def _restart_same(self, unit: Unit, stack: Stack, before: Sequence[Container], after: Sequence[Container],
-                      on_line: OnLine) -> None:  # fmt: skip
-        """Containers that Compose saw no reason to make anew, and that see a file which changed."""
+                      on_line: OnLine) -> bool:  # fmt: skip
+        """Containers that Compose saw no reason to make anew, and that see a file which changed; whether there were."""
         was = {c.id: c.started_at for c in before if c.state == "running"}
-        same = [c for c in after if was.get(c.id) == c.started_at and _sees(c, unit.changed)]
+        same = [c for c in after if was.get(c.id) == c.started_at and sees(c.mounts, unit.changed)]
         if not same or unit.on_change in ("up", "none"):
-            return
+            return False
         names = list(dict.fromkeys(c.service for c in same))
         label = f"restart of {unit.service}"
         if unit.on_change != "reload":
             words = ["restart", "--timeout", str(int(unit.stop_timeout)), *names]
             self._run(unit, stack, words, on_line, label, LONGEST_START)
-            return
+            return True
         for name in names:
             asked = ["kill", "-s", "HUP", name]
             if unit.command is not None:
                 told = ["/bin/sh", "-c", unit.command] if isinstance(unit.command, str) else unit.command
                 asked = ["exec", "-T", name, *told]
             self._run(unit, stack, asked, on_line, f"reload of {unit.service}", LONGEST_START)
+        return True
 
     def _config(self, unit: Unit, stack: Stack, there: str) -> dict[str, Any]:
         """The file resolved: of the folder `there`, with the settings of the live one. Raises Failed (`bad-compose`)."""
@@ -280,20 +290,20 @@ def _of(stack: Stack, containers: Sequence[Container]) -> list[Container]:
     return [c for c in containers if not stack.services or c.service in stack.services]
 
 
-def _repository(stack: Stack, service: str) -> str:
+def repository(stack: Stack, service: str) -> str:
     return f"{OURS}/{stack.project}-{service.lower()}"
 
 
 def _whose(image: str, stack: Stack) -> bool:
-    return not stack.services or image.rpartition(":")[0] in [_repository(stack, name) for name in stack.services]
+    return not stack.services or image.rpartition(":")[0] in [repository(stack, name) for name in stack.services]
 
 
-def _sees(container: Container, changed: Sequence[str] | None) -> bool:
+def sees(mounts: Sequence[str], changed: Sequence[str] | None) -> bool:
     """Whether a changed path lies in (or is, or holds) a path that is mounted; unknown counts as changed."""
     if changed is None:
         return True
     return any(path == m or path.startswith(f"{m}/") or m.startswith(f"{path}/")
-               for m in container.mounts for path in changed)  # fmt: skip
+               for m in mounts for path in changed)  # fmt: skip
 
 
 def _summed(stack: Stack, own: Sequence[Container]) -> tuple[Literal["running", "stopped", "failed", "restarting",

@@ -75,7 +75,7 @@ def _files(unit: Unit, top: str, copy: str) -> tuple[str, tuple[str, ...]]:
 
 def _project(unit: Unit, folder: str, there: str, files: tuple[str, ...]) -> str:
     """The name that Compose itself would choose in the live folder, so that what runs already is found again."""
-    said = unit.env.get("COMPOSE_PROJECT_NAME") or _dotenv(folder).get("COMPOSE_PROJECT_NAME")
+    said = unit.env.get("COMPOSE_PROJECT_NAME") or dotenv(folder).get("COMPOSE_PROJECT_NAME")
     for file in () if said else files:
         try:
             with open(os.path.join(there, file), encoding="utf-8", errors="replace") as text:
@@ -86,7 +86,8 @@ def _project(unit: Unit, folder: str, there: str, files: tuple[str, ...]) -> str
     return re.sub(r"[^a-z0-9_-]", "", (said or os.path.basename(folder)).lower()).lstrip("_-") or "default"
 
 
-def _dotenv(folder: str) -> dict[str, str]:
+def dotenv(folder: str) -> dict[str, str]:
+    """The variables of the `.env` beside a Compose file."""
     try:
         with open(os.path.join(folder, ".env"), encoding="utf-8", errors="replace") as text:
             return parse(text.read(1 << 20))

@@ -72,6 +72,19 @@ class Docker:
         found = {name: full.get(name) or full.get(f"{name}:latest") for name in names}
         return {name: id for name, id in found.items() if id is not None}
 
+    def has_digest(self, name: str) -> bool:
+        """It came from a registry, or went to one."""
+        done = self.run("image", "inspect", "--format", "{{len .RepoDigests}}", name, ok=(0, 1))
+        return done.code == 0 and done.stdout.strip() != b"0"
+
+    def images_of(self, containers: Sequence[str]) -> dict[str, tuple[str, str]]:
+        """By container of this machine: the name and the id of the image that it was made from."""
+        if not containers:
+            return {}
+        done = self.run("container", "inspect", *containers, ok=(0, 1))
+        rows = msgspec.json.decode(done.stdout or b"[]")
+        return {row["Id"]: (row["Config"].get("Image", ""), row["Image"]) for row in rows}
+
     def tag(self, image: str, name: str) -> None:
         self.run("image", "tag", image, name)
 

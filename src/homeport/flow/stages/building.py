@@ -12,9 +12,13 @@ from homeport.flow.images import runtime_of
 from homeport.flow.stages.building_scopes import build_together
 from homeport.flow.stages.syncing import mark_changed
 from homeport.flow.work import ServiceWork, Tools, Work
+from homeport.model.config import Command, Migrate
 from homeport.model.envfile import parse
 from homeport.model.errors import Failed, Refused
 from homeport.model.ports import Job
+
+MIGRATED = "migrated:"
+"""Before a deploy's id, where it is written down that its migrations began, and of which commit."""
 
 
 def prepare_folders(work: Work, tools: Tools) -> Work:
@@ -51,6 +55,9 @@ def _build(service: ServiceWork, work: Work, tools: Tools) -> None:
     tools.site.targets.make(place)
     folder = tools.site.builds.prepare(place, service.build_tree, inherit, service.service.user)
     inside = place_in_target(service, "").rstrip("/")
+    if build is not None and build.git and service.goal.sha is not None:
+        tools.site.builds.lend_history(folder, service.goal.sha, place.source.strip("/").removeprefix("."),
+                                       tools.site.env.branch, service.service.user)  # fmt: skip
     if build is not None and build.run is not None:
         run_command(service.service, build.run, f"{folder}/{inside}" if inside else folder, float(build.timeout),
                     f"build of {service.name}", work, tools, extra=build.env, name=service.name,
@@ -148,6 +155,15 @@ def migrating_alone(work: Work, tools: Tools) -> ServiceWork:
 def _migrate(service: ServiceWork, work: Work, tools: Tools) -> Work:
     plan = work.config.migrate
     assert plan is not None
+    tools.site.store.cache(MIGRATED + work.deploy.id, work.sha or "")
+    run_migration(plan, plan.run, "migration", service, work, tools, {})
+    tools.site.store.audit(work.deploy.requested_by, "migrate", f"{work.deploy.id} {service.name} {work.sha}")
+    return work
+
+
+def run_migration(plan: Migrate, command: Command, label: str, service: ServiceWork, work: Work, tools: Tools,
+                  extra: dict[str, str]) -> None:  # fmt: skip
+    """Runs a command in a build folder that holds the service's `build_tree`, under the project's lock."""
     assert service.build_tree is not None
     place = build_target(service)
     raw = env_file_of(service, tools)
@@ -159,10 +175,8 @@ def _migrate(service: ServiceWork, work: Work, tools: Tools) -> Work:
     if plan.lock is not None:
         held = site.migration_lock(plan.lock, float(plan.timeout), lambda: bool(site.store.cancel_asked(work.deploy.id)))
     with held:
-        run_command(plan, plan.run, f"{folder}/{inside}" if inside else folder, float(plan.timeout), "migration", work,
-                    tools, extra={**env, **service.service.env}, name=service.name)  # fmt: skip
-    site.store.audit(work.deploy.requested_by, "migrate", f"{work.deploy.id} {service.name} {work.sha}")
-    return work
+        run_command(plan, command, f"{folder}/{inside}" if inside else folder, float(plan.timeout), label, work, tools,
+                    extra={**env, **service.service.env, **extra}, name=service.name)  # fmt: skip
 
 
 def _as_it_was(service: ServiceWork, work: Work) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from homeport.flow.goals import with_own_key
 from homeport.flow.work import Tools, Work
 from homeport.model.config import Action
 from homeport.model.deploys import ServiceRecord
@@ -39,5 +40,6 @@ def with_rebuilds(work: Work, tools: Tools) -> Work:
     for name, service in work.services.items():
         wanted = name in asked or (service.build_needed and service.service.on_change == "rebuild")
         if wanted and service.service.runtime is not None and service.target is not None:
-            work = work.with_service(replace(service, build_needed=True, fresh=True, forced=True, affected=True))
+            asked_for = replace(service, build_needed=True, fresh=True, forced=True, affected=True)
+            work = work.with_service(with_own_key(asked_for, work.deploy.id))
     return work

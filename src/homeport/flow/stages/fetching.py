@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from homeport.decide import checking, layout
+from homeport.decide import checking, converging, layout
 from homeport.flow import tries
 from homeport.flow.goals import service_now, with_environment
 from homeport.flow.guarding import refuse_onlooker
@@ -115,7 +115,10 @@ def in_scope(work: Work, tools: Tools) -> Work:
 
 def _refuse_held(work: Work, tools: Tools) -> None:
     """A trigger's deploy that was asked for before the hold began waits it out too; the next tick asks again."""
-    holds = tools.site.store.holds() if work.deploy.request.actor == "trigger" else []
+    request = work.deploy.request
+    holds = tools.site.store.holds() if request.actor == "trigger" else []
+    if request.requested_by == "webhook":
+        holds = [hold for hold in holds if not converging.passes(hold)]
     if holds and work.deploy.attempts <= 1:
         hold = max(holds, key=lambda one: one.until)
         raise Refused(f"triggers are on hold until {hold.until}: {hold.because}", where=f"by {hold.by}, {hold.at}",

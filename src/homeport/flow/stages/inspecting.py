@@ -35,7 +35,9 @@ def read_live(work: Work, tools: Tools) -> Work:
     services = {}
     for name, service in work.services.items():
         tree = targets[service.target.name].wanted if service.target else None
-        services[name] = _at_goal(with_goal(service, _sha_of(work, name), tree, work.config, tools), work, tools)
+        state = work.deploy.after.get(name) if request.kind == "rollback" else None
+        goal = with_goal(service, _sha_of(work, name), tree, work.config, tools, then=state.outputs if state else None)
+        services[name] = _at_goal(goal, work, tools)
     return with_rebuilds(with_stale(work.having(services=services), tools), tools)
 
 

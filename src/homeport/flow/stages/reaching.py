@@ -14,13 +14,13 @@ EVERY = 0.05
 def refuse_unreachable(work: Work, tools: Tools) -> None:
     """Raises InfrastructureFault (code `no-supervisor`) when a service is to be started and nobody can do it now.
 
-    A supervisor that was killed is waited for.
+    Only the supervisor's absence can be told for sure, and is cheap to ask. One that was killed is waited for.
     """
     clock = tools.site.clock
     ends = clock.monotonic() + RETURN
     for name, service in work.services.items():
         runtime = tools.runtimes.get(service.service.runtime or "")
-        if runtime is None or not (service.restart_needed or forced(work, service)):
+        if runtime is None or runtime.name != "supervisor" or not (service.restart_needed or forced(work, service)):
             continue
         unit = unit_of(service, tools, service.goal.sha, work.deploy.id)
         state = runtime.inspect(unit)

@@ -13,7 +13,7 @@ from homeport.flow.work import ServiceWork, Tools, Work
 from homeport.model.config import Check
 from homeport.model.errors import Cancelled, Failed
 from homeport.model.events import CheckEvent
-from homeport.model.running import Probe, UnitState
+from homeport.model.running import Container, ImageRuntime, Probe, Unit, UnitState
 
 
 def verify_services(work: Work, tools: Tools) -> Work:
@@ -75,7 +75,7 @@ def _probing(check: Check, service: ServiceWork | None, work: Work, tools: Tools
         unit = unit_of(service, tools, service.goal.sha, work.deploy.id)
         cwd, user, env, sha = unit.cwd, unit.user, unit.env, service.goal.sha or sha
         runtime = tools.runtimes.get(service.service.runtime or "")
-        if runtime is not None:
+        if runtime is not None and (check.process or check.containers is not None):
             inspect, first = runtime.inspect, runtime.inspect(unit)
             state = _steady(lambda: inspect(unit), first)
     elif check.containers is not None:
@@ -87,10 +87,16 @@ def _probing(check: Check, service: ServiceWork | None, work: Work, tools: Tools
 def _all_containers(work: Work, tools: Tools) -> Callable[[], UnitState] | None:
     """Of every Compose project that the services of this environment belong to."""
     own = [s for s in work.services.values() if runtime_of(s, tools) is not None]
-    units = [(tools.runtimes[s.service.runtime or ""], unit_of(s, tools, s.goal.sha, work.deploy.id)) for s in own]
+    units: dict[str, list[Unit]] = {}
+    for each in own:
+        units.setdefault(each.service.runtime or "", []).append(unit_of(each, tools, each.goal.sha, work.deploy.id))
 
     def state() -> UnitState:
-        found = {c.id: c for runtime, unit in units for c in runtime.inspect(unit).containers}
+        found: dict[str, Container] = {}
+        for name, those in units.items():
+            runtime = tools.runtimes[name]
+            assert isinstance(runtime, ImageRuntime)
+            found.update({c.id: c for c in runtime.containers(those)})
         return UnitState(state="running" if found else "missing", containers=tuple(found.values()))
 
     return state if units else None
