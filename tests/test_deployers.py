@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from homeport.decide.deployers import in_ecosystem, in_schedule, in_workflow, scripts_in
+from homeport.decide.deployers import in_ecosystem, in_schedule, in_workflow, scripts_in, scripts_of
 from homeport.doors.schedules import scheduled
 
 WORKFLOW = """\
@@ -67,3 +67,8 @@ def test_tables_timers_and_the_scripts_they_name_are_read(tmp_path: Path) -> Non
     found = dict(scheduled(str(tmp_path)))
     assert [path.removeprefix(str(tmp_path)) for path in found] == ["/etc/crontab", "/etc/systemd/system/pull.service"]
     assert scripts_in(next(iter(found.values()))) == ["/usr/local/bin/pull.sh", "/var/log/x"]
+
+
+def test_the_scripts_that_a_workflow_runs_are_named() -> None:
+    text = "- run: sh ops/deploy.sh /srv\n- run: ./ship.bash && bash -eu a/b/c.sh\n# sh not/this.sh\n- run: x.shop /up.sh\n"
+    assert scripts_of(text) == ["ops/deploy.sh", "ship.bash", "a/b/c.sh"]

@@ -30,6 +30,9 @@ AT_TERMINAL = frozenset({"shell", "run"})
 """Verbs that are a conversation of the person with a program there."""
 DEPLOYING = frozenset({"deploy", "try", "rollback", "rebuild", "restart", "cancel", "migrate", "converge"})
 """Verbs that show a deploy, which goes on without us."""
+LOOK_AFTER = {"adopt": "edits", "accept": "edits", "discard": "drift", "record": "drift", "rescue": "drift",
+              "hostfile": "hostfile list", "setup": "setup"}  # fmt: skip
+"""How to see what came of a verb whose connection broke; setup is its own."""
 SIGNING = frozenset({"adopt", "try", "hostfile"})
 """Verbs that make a commit of the person's."""
 
@@ -341,7 +344,7 @@ def _broken(why: Callable[[str], HomeportError], place: Place, heard: Heard, ver
     elif verb in DEPLOYING:
         what, next = f"the connection broke before {place.host} said whether it took the request", f"{base} history"
     else:
-        after = {"adopt": "edits", "discard": "drift", "record": "drift", "accept": "edits"}.get(verb, "status")
+        after = LOOK_AFTER.get(verb, "status")
         what, next = f"the connection broke; {place.host} ends what it began with {verb}", f"{base} {after}"
     return InfrastructureFault(what, where=place.destination, next=next, code="connection")
 

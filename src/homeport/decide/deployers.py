@@ -13,6 +13,7 @@ _PULLS = re.compile(r"\bgit\b[^#;&|]*\b(?:pull|reset\s+--hard|checkout\s+-f)\b|\
 _ACTIONS = re.compile(r"uses:\s*['\"]?([\w.-]+/[\w.-]*(?:ssh|scp|rsync|sftp|ftp)[\w.-]*)", re.I)
 _DEPLOY_SECTION = re.compile(r"(?:^|[{,\s])['\"]?deploy['\"]?\s*:\s*\{", re.M)
 _ABSOLUTE = re.compile(r"(?:^|[\s='\";&|(])(/[\w./@+-]+)")
+_SCRIPT = re.compile(r"(?:^|[\s='\";&|(])(?:\./)?((?:[\w@+-][\w.@+-]*/)*[\w@+-][\w.@+-]*\.(?:sh|bash))\b")
 SHOWN = 100
 """Characters of a line that are shown."""
 
@@ -48,6 +49,12 @@ def scripts_in(text: str) -> list[str]:
     """Absolute paths that commands of a cron table or a unit name; each may be a script that deploys."""
     lines = (line for line in text.splitlines() if not _is_remark(line))
     return list(dict.fromkeys(path for line in lines for path in _ABSOLUTE.findall(line)))
+
+
+def scripts_of(text: str) -> list[str]:
+    """Shell scripts of the repository that a workflow runs, by their paths in it; a step may copy by one of them."""
+    lines = (line for line in text.splitlines() if not _is_remark(line))
+    return list(dict.fromkeys(path for line in lines for path in _SCRIPT.findall(line)))
 
 
 def _lines(path: str, text: str, tells: Callable[[str], bool]) -> list[OtherDeployer]:

@@ -65,14 +65,23 @@ def _in_repository(site: Site) -> list[OtherDeployer]:
         tree = site.git.tree_of(sha, folder)
         for name in sorted(site.git.listing(tree)) if tree is not None else ():
             if name.endswith((".yml", ".yaml")):
-                found += deployers.in_workflow(f"{folder}/{name}", _text(site, sha, f"{folder}/{name}"))
+                found += _in_workflow(site, sha, f"{folder}/{name}")
     for path in CI_FILES:
-        found += deployers.in_workflow(path, _text(site, sha, path))
+        found += _in_workflow(site, sha, path)
     folders = {layout.folder_of(service) for service in site.config.services.values()} | {""}
     for folder in sorted(folders):
         for name in ECOSYSTEMS:
             path = f"{folder}/{name}" if folder else name
             found += deployers.in_ecosystem(path, _text(site, sha, path))
+    return found
+
+
+def _in_workflow(site: Site, sha: str, path: str) -> list[OtherDeployer]:
+    """Of the workflow itself, and of the scripts of the repository that it runs."""
+    text = _text(site, sha, path)
+    found = deployers.in_workflow(path, text)
+    for script in deployers.scripts_of(text):
+        found += deployers.in_workflow(script, _text(site, sha, script))
     return found
 
 
