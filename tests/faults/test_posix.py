@@ -36,7 +36,6 @@ POINTS = {
     "posix/io/dir/rename": errno.EACCES,
     "posix/io/net/poll": errno.ENOMEM,
     "posix/mm/mmap": errno.ENOMEM,
-    "posix/proc/fork": errno.EAGAIN,
     "posix/proc/waitpid": errno.ECHILD,
     "posix/proc/kill": errno.EPERM,
 }
