@@ -173,7 +173,7 @@ class Rig:
 
 def _gone_soon(pid: int) -> bool:
     with contextlib.suppress(AssertionError):
-        eventually(lambda: not alive(pid), "gone", 5.0)
+        eventually(lambda: not alive(pid), "gone", 20.0)
         return True
     return False
 
