@@ -80,6 +80,11 @@ class Systemd:
         verb = self._verb(unit, at, found, on_line)
         done = self._ctl(unit, at, verb, at.name, ok=None, timeout=LONGEST)
         after = self._show(unit, at)
+        if after["Result"] == "start-limit-hit" or "attempted too often" in _said(done):
+            # earlier restarts, or a loop that had not ended when we looked, used up the starts that are allowed
+            self._ctl(unit, at, "reset-failed", at.name)
+            done = self._ctl(unit, at, "restart", at.name, ok=None, timeout=LONGEST)
+            after = self._show(unit, at)
         if done.code != 0 or after["ActiveState"] == "failed":
             for line in self._journal(unit, at, TAIL):
                 on_line("stderr", line)
