@@ -114,6 +114,8 @@ def test_a_configuration_that_fits_its_files() -> None:
          ("services.web.target", "/opt/api/web lies inside /opt/api, the target of api", True)),
         (API.replace('name = "shop"', 'name = "shop"\ntarget = "/opt"'),
          ("services.api.target", "/opt/api lies inside /opt, the target of the project", True)),
+        (API + '[services.web]\nsource = "web"\nruntime = "pm2"\n',
+         ("services.web.target", "no live folder is named, so none of its files is put live", False)),
         (API + "[[actions]]\npaths = ['nginx/']\nrun = 'x'\n",
          ("actions[0].paths[0]", "`nginx/` matches no file in the repository", False)),
     ],

@@ -81,7 +81,12 @@ def test_an_action_runs_for_its_paths_once_and_not_again(world: World) -> None:
     world.publish({"site/index.html": "2\n"})
     world.deploy()
     assert world.text("proxy.log") == "reloaded\n"
-    world.publish({"proxy/site.conf": "two\n"})
+    world.publish({"proxy/site.conf": "two\n", "api/README.md": "2\n"})
+    plan = world.json("plan")
+    assert (plan["deployable"], plan["quiet"]) == (True, False)
+    assert plan["actions"] == [{"paths": ["proxy/*.conf"], "runs": True, "service": None}]
+    assert plan["services"] == [{"service": "api", "reasons": ["api/README.md"], "actions": ["sync"]}]
+    assert "action  for proxy/*.conf" in world.homeport("plan").stdout
     assert world.deploy()["status"] == "deployed"
     assert world.text("proxy.log") == "reloaded\nreloaded\n"
 

@@ -46,7 +46,7 @@ def plan(options: Options, words: tuple[str, ...], ref: str | None, on_drift: st
     with options.site() as site:
         named, services = _split(site, words, ref)
         made = make_plan(site, _request("commit", named, services, on_drift, allow_mass_delete))
-    options.tell(msgspec.to_builtins(made), lambda color: results.plan(made, color=color))
+    options.tell(msgspec.to_builtins(made), lambda color: results.plan(made, color=color, words=options.words[1:]))
 
 
 @click.command()

@@ -4,7 +4,7 @@ that does not fit the files of its commit."""
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from fnmatch import fnmatchcase
 
 from msgspec import Struct
@@ -131,12 +131,22 @@ def check_tree(config: Config, environment: str, paths: Collection[str]) -> list
     notes = [*_overlaps(layout.targets(config, environment))]
     for name, service in services.items():
         notes += _against_tree(name, service, tree, config)
+    notes += _homeless(config, services)
     notes += tree.unmatched(config.project.mutable, ("project", "mutable"), "")
     for position, rule in enumerate(config.rules):
         notes += _guards_nothing(rule, config, tree, ("rules", position, "match"))
     for position, action in enumerate(config.actions):
         notes += tree.unmatched(action.paths, ("actions", position, "paths"), "")
     return sorted(notes, key=lambda note: not note.fatal)
+
+
+def _homeless(config: Config, services: Mapping[str, Service]) -> Iterator[Note]:
+    """Services whose files go nowhere, and that no other is made from."""
+    used = {name for service in config.services.values() for name in service.uses}
+    for name, service in services.items():
+        if service.source is not None and name not in used and layout.target_of(config, name) is None:
+            told = "no live folder is named, so none of its files is put live"
+            yield Note(where=dotted(("services", name, "target")), message=told)
 
 
 class _Tree:

@@ -41,6 +41,17 @@ class ServicePlan(Struct, frozen=True, kw_only=True):
     actions: tuple[ActionName, ...] = ()
 
 
+class DueAction(Struct, frozen=True, kw_only=True):
+    """One of `[[actions]]` that the changed paths ask for."""
+
+    paths: tuple[str, ...]
+    """Its patterns."""
+    runs: bool
+    """A command of its own."""
+    service: str | None = None
+    """The service it acts on."""
+
+
 class PathCounts(Struct, frozen=True, kw_only=True):
     added: int = 0
     modified: int = 0
@@ -55,5 +66,6 @@ class Plan(Struct, frozen=True, kw_only=True, rename={"from_sha": "from", "to_sh
     services: tuple[ServicePlan, ...] = ()
     paths: PathCounts = field(default_factory=PathCounts)
     refusals: tuple[Refusal, ...] = ()
+    actions: tuple[DueAction, ...] = ()
     quiet: bool = False
     """The commit is new but touches nothing deployable: it is recorded as seen."""

@@ -5,6 +5,7 @@ Every function returns whole lines. `color` adds colour and nothing else.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -61,8 +62,8 @@ def joined(lines: Sequence[str]) -> str:
     return "\n".join(line.rstrip() for line in lines) + "\n"
 
 
-def plan(plan: Plan, *, color: bool = False) -> str:
-    """What a deploy would do, and why it would not."""
+def plan(plan: Plan, *, color: bool = False, words: Sequence[str] = ()) -> str:
+    """What a deploy would do, and why it would not; `words` are what was said after `plan`."""
     ink = Ink(color)
     counts = plan.paths
     sides = [("added", counts.added), ("modified", counts.modified), ("deleted", counts.deleted)]
@@ -74,11 +75,13 @@ def plan(plan: Plan, *, color: bool = False) -> str:
              + (f"  {count(total, 'path')}: {changed}" if total else "")]  # fmt: skip
     if plan.services:
         lines += ["", *_plan_services(plan.services, ink)]
+    if plan.actions:
+        lines += ["", *(f"  {ink('strong', 'action')}  for {text(', '.join(one.paths))}" for one in plan.actions)]
     if plan.refusals:
         lines += ["", *_refusals(plan.refusals, ink)]
     elif plan.deployable:
-        lines += ["", *next_lines(ink, [("homeport deploy", "")])]
-    elif not plan.services:
+        lines += ["", *next_lines(ink, [(text(shlex.join(["homeport", "deploy", *words])), "")])]
+    elif not plan.services and not plan.actions:
         lines.append("nothing to do" if same else "nothing to do: no service is concerned")
     return joined(lines)
 

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-from homeport.decide import impact, planning
+from homeport.decide import impact, layout, planning
 from homeport.flow import guarding, tries
 from homeport.flow.goals import target_of
+from homeport.flow.stages.due import due_actions
 from homeport.flow.stages.reaching import refuse_unreachable
 from homeport.flow.work import ServiceWork, Tools, Work
 from homeport.model.errors import Refused
 from homeport.model.events import PlanEvent
 from homeport.model.live import Stat
-from homeport.model.plan import ActionName, PathCounts, Plan, Refusal, ServicePlan
+from homeport.model.plan import ActionName, DueAction, PathCounts, Plan, Refusal, ServicePlan
 
 
 def decide_plan(work: Work, tools: Tools) -> Work:
@@ -55,15 +56,17 @@ def make_plan(work: Work, tools: Tools) -> Work:
         services[name] = replace(service, affected=bool(actions) or service.affected)
         if actions:
             reasons = impacts[name].reasons if name in impacts else ()
-            rows.append(ServicePlan(service=name, reasons=reasons or ("differs from what it runs with",),
-                                    actions=tuple(actions)))  # fmt: skip
+            reasons = reasons or _moved(service, work) or ("differs from what it runs with",)
+            rows.append(ServicePlan(service=name, reasons=reasons, actions=tuple(actions)))
     work = work.having(services=services)
     refusals = all_refusals(work, tools)
     shas = {s.record.sha for s in work.services.values()}
+    due = [DueAction(paths=tuple(action.paths), runs=action.run is not None, service=action.service)
+           for action in due_actions(work, tools)]  # fmt: skip
     plan = Plan(
         from_sha=next(iter(shas)) if len(shas) == 1 else None, to_sha=work.sha or "",
-        deployable=bool(rows) and not refusals, services=tuple(rows), paths=paths,
-        refusals=tuple(refusals), quiet=not rows,
+        deployable=bool(rows or due) and not refusals, services=tuple(rows), paths=paths,
+        refusals=tuple(refusals), actions=tuple(due), quiet=not (rows or due),
     )  # fmt: skip
     return work.having(services=services, plan=plan)
 
@@ -100,6 +103,15 @@ def _actions(work: Work, service: ServiceWork) -> list[ActionName]:
     if actions and service.service.checks:
         actions.append("verify")
     return actions
+
+
+def _moved(service: ServiceWork, work: Work) -> tuple[str, ...]:
+    """The paths that come or go without concerning what runs, as the repository has them."""
+    target = target_of(work, service)
+    plan = target.plan if target is not None else None
+    steps = plan.steps if plan is not None and target is not None and target.target.name != "_project" else ()
+    folder = layout.folder_of(service.service)
+    return tuple(f"{folder}/{step.path}" if folder else step.path for step in steps)[: impact.REASONS]
 
 
 def _concerns(service: ServiceWork, steps: object) -> bool:
