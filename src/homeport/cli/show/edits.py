@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from homeport.cli.show.results import joined, next_lines, table
-from homeport.cli.show.words import Ink, ago, count, short, text, when
+from homeport.cli.show.words import Ink, ago, count, short, text, when, whose
 
 _STATES = {"open": "warn", "accepted": "dim", "adopted": "next", "merged": "good", "closed": "dim", "discarded": "dim"}
 
@@ -49,7 +49,7 @@ def edits(said: dict[str, Any], *, color: bool = False) -> str:
     shown = [[("dim", name) for name in ("edit", "path", "state", "since", "")]]
     for row in rows:
         since = ago(row["since"]) or text(row["since"])
-        shown.append([("sha", text(row["id"])), ("", f"{text(row['service'])}:{text(row['path'])}"),
+        shown.append([("sha", text(row["id"])), ("", f"{whose(row['service'])}:{text(row['path'])}"),
                       (_STATES.get(row["state"], ""), row["state"]), ("warn" if row.get("old") else "dim", since),
                       ("dim", _more(row))])  # fmt: skip
     states = {row["state"] for row in rows}

@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from homeport.cli.show import tries
+from homeport.cli.show import tries, words
 from homeport.cli.show.again import again
 from homeport.cli.show.words import Ink, ago, clock_time, compact_time, count, moment, several, short, text, took, when
 from homeport.model.deploys import Deploy
@@ -195,13 +195,13 @@ def drift(said: dict[str, Any], *, color: bool = False) -> str:
     ink = Ink(color)
     services = said.get("services", ())
     if said.get("equal"):
-        names = ", ".join(text(s["service"]) for s in services) or "there is no live folder"
+        names = ", ".join(words.whose(s["service"]) for s in services) or "there is no live folder"
         return joined([f"{ink('good', 'no drift')}: {names}"])
     lines: list[str] = []
     paths = [path for service in services for path in service["paths"]]
     for service in services:
         if service["paths"]:
-            lines += ["", f"{ink('strong', text(service['service']))}  {ink('dim', text(service['target']))}"]
+            lines += ["", f"{ink('strong', words.whose(service['service']))}  {ink('dim', text(service['target']))}"]
             lines += _drift_rows(service["paths"], ink)
     states = {path["state"] for path in paths}
     keys = "  ".join(f"{letter} {words}" for state, (letter, words) in _DRIFT.items() if state in states)
@@ -322,7 +322,7 @@ def rescues(rescues: list[Rescue], *, color: bool = False) -> str:
         return "no rescues: nothing was overwritten that git does not have\n"
     rows = [[("dim", name) for name in ("rescue", "path", "size", "because", "when", "")]]
     for row in rescues:
-        rows.append([("sha", text(row.id)), ("", f"{text(row.service)}:{text(row.path)}"), ("", size(row.bytes)),
+        rows.append([("sha", text(row.id)), ("", f"{words.whose(row.service)}:{text(row.path)}"), ("", size(row.bytes)),
                      ("", text(row.because)), ("dim", compact_time(row.at)), ("dim", ago(row.at))])  # fmt: skip
     return joined([*table(rows, ink), "", *next_lines(ink, [(f"homeport rescue restore {text(rescues[0].id)}", "")])])
 

@@ -41,6 +41,11 @@ def several(raw: str) -> str:
     return "\n    ".join(text(line.rstrip()) for line in raw.strip().split("\n") if line.strip())
 
 
+def whose(service: str) -> str:
+    """A service's name; files of a live checkout that no service holds are the project's."""
+    return "(project)" if service == "_project" else text(service)
+
+
 def short(sha: str | None, none: str = "-") -> str:
     """The first seven characters of a commit's name."""
     return text(sha)[:7] if sha else none

@@ -151,4 +151,5 @@ def _refuse(refusals: list[Refusal], tools: Tools) -> None:
     if refusals:
         first = refusals[0]
         rest = f" (and {len(refusals) - 1} more)" if len(refusals) > 1 else ""
-        raise Refused(first.message + rest, where=first.service or "", next=first.next, code=first.rule)
+        whose = "" if first.service == layout.PROJECT else first.service
+        raise Refused(first.message + rest, where=whose or "", next=first.next, code=first.rule)
