@@ -107,7 +107,8 @@ def test_ctrl_c_cancels_there_and_a_second_one_leaves_it_running(building: tuple
 
 
 def asked_to_cancel(machine: Machine) -> bool:
-    with contextlib.closing(sqlite3.connect(f"file:{machine.state}/shop/production/homeport.db?mode=ro", uri=True)) as database, database:
+    place = f"file:{machine.state}/shop/production/homeport.db?mode=ro"
+    with contextlib.closing(sqlite3.connect(place, uri=True)) as database, database:
         query = "SELECT count(*) FROM deploys WHERE state <> 'done' AND cancel_by IS NOT NULL"
         (asked,) = database.execute(query).fetchone()
     return bool(asked)
@@ -146,6 +147,76 @@ def test_an_adoption_that_is_cut_off_is_ended_by_the_host_and_found_again(fleet:
     (edit,) = fleet.homeport("--json", *fault["next"].split()[1:]).last["edits"]
     assert (edit["state"], edit["branch"]) == ("adopted", "mended")
     assert fleet.laptop.git("ls-remote", str(fleet.laptop.origin), "refs/heads/mended")
+
+
+def cut_in(fleet: Fleet, machine: Machine, gate: Gate, *words: str) -> dict[str, Any]:
+    """Runs a verb, cuts its connection in the middle, and lets the host go on; what the person was told."""
+    gate.reached.unlink(missing_ok=True)
+    gate.close()
+    running = fleet.start("--json", "-e", machine.environment, *words)
+    eventually(gate.reached.exists, f"{words[0]} is in the middle")
+    machine.cut()
+    fault, shown = said_after(running, 1)
+    assert fault["code"] == "connection" and fault["next"] in shown
+    gate.open()
+    eventually(lambda: not machine.working(), "the host ends what it began")
+    return fault
+
+
+def test_a_discard_a_restore_and_a_setup_that_are_cut_off_are_ended_by_the_host(fleet: Fleet) -> None:
+    fleet.homeport("-e", "production", "deploy")
+    (fleet.prod.live / "site/a.txt").write_text("edited\n")
+    gate, base = Gate(fleet.prod), "homeport -e production --host prod-1"
+    assert cut_in(fleet, fleet.prod, gate, "discard", "site/a.txt")["next"] == f"{base} drift"
+    assert fleet.prod.text("site/a.txt") == "one\n"
+    (saved,) = fleet.homeport("--json", "-e", "production", "rescue", "list").last["rescues"]
+    assert cut_in(fleet, fleet.prod, gate, "rescue", "restore", saved["id"])["next"] == f"{base} drift"
+    assert fleet.prod.text("site/a.txt") == "edited\n"
+    kept = fleet.homeport("--json", "-e", "production", "rescue", "list").last["rescues"]
+    assert saved["id"] in [row["id"] for row in kept]
+    host_file = fleet.prod.host_file.read_text()
+    assert cut_in(fleet, fleet.prod, gate, "setup", "--widen")["next"] == f"{base} setup"
+    said = fleet.homeport("--json", "-e", "production", "setup").last
+    assert said["ok"] and fleet.prod.host_file.read_text() == host_file
+    assert [edit["state"] for edit in fleet.homeport("--json", "-e", "production", "edits").last["edits"]] == ["open"]
+
+
+def test_a_try_that_is_cut_off_before_the_host_has_the_tree_never_runs_and_can_be_asked_again(fleet: Fleet) -> None:
+    text = (fleet.laptop.clone / "homeport.toml").read_text()
+    fleet.laptop.publish({"homeport.toml": text.replace('branch = "staging"', 'branch = "staging"\ntry = true')})
+    fleet.laptop.git("push", "-q", "origin", "HEAD:staging")
+    fleet.homeport("-e", "staging", "deploy")
+    fleet.laptop.write({"site/a.txt": "tried\n"})
+    fault = cut_in(fleet, fleet.stage, Gate(fleet.stage), "try")
+    assert fault["next"] == "homeport -e staging --host stage-1 history"
+    assert fleet.stage.text("site/a.txt") == "one\n" and fleet.laptop.git("diff", "--name-only") == "site/a.txt"
+    assert len(fleet.homeport("--json", *fault["next"].split()[1:]).last["deploys"]) == 1
+    assert fleet.homeport("--json", "-e", "staging", "try").last["status"] == "deployed"
+    assert fleet.stage.text("site/a.txt") == "tried\n"
+
+
+def test_an_edit_of_a_host_file_that_is_cut_off_is_the_old_file_or_the_new_one_reloaded(fleet: Fleet) -> None:
+    conf, place = fleet.prod.live / "proxy.conf", fleet.prod.root
+    conf.write_text("timeout 10\n")
+    waits = "touch {0}/begun-{1}; while [ ! -e {0}/go-{1} ]; do sleep 0.02; done; seq 1 20000; echo x >> {0}/{1}"
+    entry = f'\n[[hostfiles]]\npath = "{conf}"\npurpose = "proxy"\nhosts = ["prod-1"]\n'
+    entry += "".join(f'{key} = "{waits.format(place, key)}"\n' for key in ("validate", "reload"))
+    fleet.laptop.publish({"homeport.toml": (fleet.laptop.clone / "homeport.toml").read_text() + entry})
+    fleet.homeport("-e", "production", "deploy")
+    new = fleet.laptop.root / "new.conf"
+    new.write_text("timeout 20\n")
+    for middle, left in (("validate", "timeout 10\n"), ("reload", "timeout 20\n")):
+        running = fleet.start("--json", "-e", "production", "hostfile", "edit", str(conf), "--from", str(new), "--no-note")
+        eventually((place / f"begun-{middle}").exists, f"{middle} runs")
+        fleet.prod.cut()
+        fault, _ = said_after(running, 1)
+        assert fault["code"] == "connection" and fault["next"] == "homeport -e production --host prod-1 hostfile list"
+        (place / f"go-{middle}").touch()
+        eventually(lambda: not fleet.prod.working(), "the host ends it")
+        (row,) = fleet.homeport("--json", *fault["next"].split()[1:]).last["hostfiles"]
+        assert row["state"] == "recorded" and conf.read_text() == left
+        assert sorted(p.name for p in fleet.prod.live.glob(".proxy*")) == [], "no copy is left beside it"
+    assert (place / "reload").exists(), "what was put in place was reloaded, at the next look at the latest"
 
 
 def test_logs_that_are_followed_end_with_their_listener(building: tuple[Fleet, Path, Path]) -> None:
