@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from homeport.cli.show import edits, results
-from homeport.cli.show.words import several, text
+from homeport.cli.show.words import several, text, whose
 from homeport.model.deploys import Deploy
 from homeport.model.live import Rescue
 from homeport.model.plan import Plan
@@ -31,7 +31,7 @@ def recorded(said: Answer) -> str:
     lines = []
     for row in said["services"]:
         left = f"; still drift: {_list(row['left'])}" if row["left"] else ""
-        lines.append(f"{text(row['service'])}: {len(row['recorded'])} recorded{left}")
+        lines.append(f"{whose(row['service'])}: {len(row['recorded'])} recorded{left}")
     return "\n".join(lines)
 
 
