@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -164,6 +165,12 @@ class World:
             + services.replace("{live}", str(self.live))
         )
         return self.publish({"homeport.toml": text, **files}, "first version")
+
+    def patience(self, within: str) -> dict[str, str | None]:
+        """homeport.toml, for `publish`, with that time for every check: long for a version that will answer however
+        slow the machine is, short for one that never will."""
+        text = (self.clone / "homeport.toml").read_text()
+        return {"homeport.toml": re.sub(r'within = "[^"]*"', f'within = "{within}"', text)}
 
     # the program
 

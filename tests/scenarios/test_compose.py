@@ -17,11 +17,11 @@ runtime = "compose"
 env = { WEB_PORT = "%(web)d", PROXY_PORT = "%(proxy)d" }
   [[services.web.checks]]
   http = "http://127.0.0.1:%(web)d/version.txt"
-  within = "1s"
+  within = "20s"
   every = "50ms"
   [[services.web.checks]]
   containers = ["web"]
-  within = "1s"
+  within = "20s"
   every = "100ms"
 
 [services.proxy]
@@ -145,14 +145,14 @@ def test_the_older_docker_compose_does_the_same(world: World, engine: DockerHost
     assert world.deploy()["status"] == "deployed"
     assert stack.answers() == ("two", "site one")
     assert stack.containers()["proxy"] == first["proxy"]
-    world.publish({"web/version.txt": None, "proxy/site.conf": "site two\n"})
+    world.publish({"web/version.txt": None, "proxy/site.conf": "site two\n", **world.patience("1s")})
     assert world.deploy(ok=(1,))["status"] == "rolled_back"
     assert stack.answers() == ("two", "site one")
 
 
 def test_a_version_that_fails_its_checks_or_is_unhealthy_is_rolled_back_with_the_image_it_had(stack: Stack) -> None:
     world = stack.world
-    bad = world.publish({"web/version.txt": None, "web/other.txt": "x\n"})
+    bad = world.publish({"web/version.txt": None, "web/other.txt": "x\n", **world.patience("1s")})
     done = world.deploy(ok=(1,))
     assert (done["status"], stack.answers()) == ("rolled_back", ("one", "site one"))
     assert [b["sha"] for b in world.json("status")["blocked"]] == [bad]
@@ -163,7 +163,7 @@ def test_a_version_that_fails_its_checks_or_is_unhealthy_is_rolled_back_with_the
     done = world.deploy(ok=(1,))
     assert (done["status"], "not well: " in done["errorSummary"]) == ("rolled_back", True), done
     eventually(lambda: stack.answers()[0] == "one", "the old version answers")
-    world.publish({"web/well": "yes\n"})
+    world.publish({"web/well": "yes\n", **world.patience("20s")})
     assert (world.deploy()["status"], stack.answers()[0]) == ("deployed", "two")
 
 

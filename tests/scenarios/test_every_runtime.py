@@ -54,7 +54,7 @@ stop_timeout = "2s"
 %(command)s
   [[services.web.checks]]
   http = "http://127.0.0.1:%(port)d/"
-  within = "2500ms"
+  within = "30s"
   every = "50ms"
 """
 COMMANDS = {
@@ -155,13 +155,13 @@ def test_the_same_project_is_deployed_kept_changed_and_rolled_back(here: tuple[W
     second = world.publish({"web/version.txt": "two\n"})
     assert world.deploy()["services"] == ["web"]
     assert answer() == "good day two production"
-    bad = world.publish({"web/version.txt": "broken\n"})
+    bad = world.publish({"web/version.txt": "broken\n", **world.patience("500ms")})
     done = world.deploy(ok=(1,))
     assert (done["status"], answer()) == ("rolled_back", "good day two production"), done
     assert [block["sha"] for block in world.json("status")["blocked"]] == [bad]
     assert world.deploy(ok=(3,))["errorCode"] == "blocked"
     # the next good push goes through, and a person goes back by hand
-    world.publish({"web/version.txt": "three\n"})
+    world.publish({"web/version.txt": "three\n", **world.patience("30s")})
     assert (world.deploy()["status"], answer()) == ("deployed", "good day three production")
     assert (world.json("rollback", second)["status"], answer()) == ("deployed", "good day two production")
     assert world.homeport("run", "-s", "web", "--", "cat", "version.txt").stdout == "two\n"

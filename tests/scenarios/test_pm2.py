@@ -20,7 +20,8 @@ env_file = ".env"
 
   [[services.api.checks]]
   http = "http://127.0.0.1:%d/health"
-  within = "3s"
+  within = "30s"
+  every = "50ms"
   stable = "200ms"
 """
 
@@ -43,6 +44,7 @@ def running(shared: list[tuple[World, int]], tmp_path_factory: pytest.TempPathFa
         shared.append((world, world.free_port()))
         world.project(SERVICE % (shared[0][1], shared[0][1]), node_files)
     world, number = shared[0]
+    world.write(world.patience("30s"))
     (world.live / "mended").unlink(missing_ok=True)
     (world.live / "api/.env").unlink(missing_ok=True)
     world.write(node_files)
@@ -104,7 +106,7 @@ def test_a_restart_picks_up_a_changed_env_file(world: World, port: int) -> None:
 
 def test_a_commit_that_fails_its_health_check_is_rolled_back_and_blocked(world: World, port: int) -> None:
     good = world.git("rev-parse", "HEAD")
-    bad = world.publish({"api/version.txt": "broken\n"})
+    bad = world.publish({"api/version.txt": "broken\n", **world.patience("3s")})
     done = world.deploy(ok=(1,))
     assert (done["ok"], done["status"], done["exitCode"]) == (False, "rolled_back", 1)
     assert done["errorSummary"]
@@ -128,10 +130,10 @@ def test_a_commit_that_fails_its_health_check_is_rolled_back_and_blocked(world: 
 
 
 def test_a_service_that_crashes_at_start_is_rolled_back_and_the_next_commit_may_go(world: World, port: int) -> None:
-    world.publish({"api/server.js": "process.exit(3)\n"})
+    world.publish({"api/server.js": "process.exit(3)\n", **world.patience("500ms")})
     assert world.deploy(ok=(1,))["status"] == "rolled_back"
     assert world.get(port, "/health")[0] == 200
-    world.publish({"api/server.js": NODE_SERVER, "api/version.txt": "three\n"})
+    world.publish({"api/server.js": NODE_SERVER, "api/version.txt": "three\n", **world.patience("30s")})
     assert world.deploy()["status"] == "deployed"
     assert world.get(port)[1].split()[1] == "three"
 

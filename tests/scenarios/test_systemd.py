@@ -28,11 +28,11 @@ env_file = ".env"
   [[services.api.checks]]
   process = true
   stable = "300ms"
-  within = "2s"
+  within = "20s"
   every = "100ms"
   [[services.api.checks]]
   http = "http://127.0.0.1:%d/health"
-  within = "3s"
+  within = "20s"
   every = "50ms"
 """
 UNIT = """\
@@ -121,16 +121,17 @@ def test_a_bad_version_is_rolled_back_under_systemd_even_past_its_limit_of_start
     )
     assert world.homeport("restart", "api").code == 0, "the changed unit file is read before the restart"
     assert shown(systemd, name, "StartLimitBurst") == "2"
-    bad = world.publish({"api/server.js": "console.error('no such table: users'); process.exit(3)\n"})
+    dies = "console.error('no such table: users'); process.exit(3)\n"
+    bad = world.publish({"api/server.js": dies, **world.patience("1s")})
     done = world.deploy(ok=(1,))
     assert done["status"] == "rolled_back"
     assert world.get(port)[1].split()[:2] == ["unit", "one"]
     assert [b["sha"] for b in world.json("status")["blocked"]] == [bad]
     assert "no such table" in world.homeport("logs", "api").stdout
-
     for _ in range(3):
         world.homeport("restart", "api")
     assert world.get(port)[0] == 200, "a restart that was asked for is no crash"
+
 
 def test_a_service_that_dies_again_and_again_after_its_start_is_not_called_healthy(
     world: World, systemd: SystemdHost, port: int, name: str
@@ -139,7 +140,7 @@ def test_a_service_that_dies_again_and_again_after_its_start_is_not_called_healt
     systemd.write(f"{name}.service", UNIT.format(live=world.live, node=shutil.which("node")) + again)
     text = (world.clone / "api" / "server.js").read_text()
     # longer than a start and its end can take here: what runs for as long as `stable` asks is healthy
-    calm = (world.clone / "homeport.toml").read_text().replace('stable = "300ms"', 'stable = "1500ms"')
+    calm = str(world.patience("2s")["homeport.toml"]).replace('stable = "300ms"', 'stable = "1500ms"')
     world.publish({"api/server.js": text + "setTimeout(() => process.exit(0), 150);\n", "homeport.toml": calm})
     done = world.deploy(ok=(1,))
     assert (done["status"], "process" in done["errorSummary"]) == ("rolled_back", True), done
@@ -187,7 +188,7 @@ def find_outside(world: World, port: int) -> str:
 def test_a_unit_that_nobody_installed_is_told_and_one_the_host_does_not_list_is_never_touched(
     world: World, systemd: SystemdHost, name: str, node_files: dict[str, str | None]
 ) -> None:
-    world.project(SERVICE % (name, 1, "", 1), node_files)
+    world.project((SERVICE % (name, 1, "", 1)).replace('within = "20s"', 'within = "1s"'), node_files)
     lines = world.homeport("--json", "deploy", ok=(0, 1)).lines
     assert [e["code"] for e in lines if e.get("code") == "unregistered"] == ["unregistered"]
     world.host_file.write_text(world.host_file.read_text().replace('units = ["*"]', 'units = ["web-*"]'))
