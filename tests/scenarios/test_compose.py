@@ -221,7 +221,7 @@ def test_a_container_with_a_stale_image_is_made_anew_by_the_next_tick(stack: Sta
         engine.docker("build", "--quiet", "--tag", BOX, str(context))
 
 
-def test_actions_of_a_stack_run_in_their_order_and_wait_until_it_is_ready(stack: Stack) -> None:
+def test_actions_of_a_stack_run_in_order_and_a_rebuild_without_cache_leaves_what_was_kept(stack: Stack) -> None:
     world = stack.world
     actions = f"""
 [[actions]]
@@ -236,16 +236,29 @@ paths = ["compose.yaml"]
 run = "busybox wget -qO- http://127.0.0.1:{stack.proxy}/ > {world.root}/seen"
 
 [[actions]]
-paths = ["web/base"]
+paths = ["base"]
 service = "web"
 on_change = "rebuild"
 """
     before = stack.containers()
-    world.write({"homeport.toml": (world.clone / "homeport.toml").read_text() + actions})
-    world.publish({"compose.yaml": COMPOSE + "# said anew\n", "web/base": "1\n"})
+    told = (world.clone / "homeport.toml").read_text().replace("keep = 2", "keep = 5")
+    world.write({"homeport.toml": told + actions})
+    dockerfile = DOCKERFILE + 'RUN ["/bin/sh", "-c", "cat /proc/uptime > /www/built"]\n'
+    host = COMPOSE.replace("build: ./web", "build: {context: ./web, network: host}")
+    sha = world.publish({"compose.yaml": host, "base": "1\n", "web/Dockerfile": dockerfile})
     lines = world.homeport("--json", "deploy").lines
     assert lines[-1]["status"] == "deployed"
     after = stack.containers()
     assert (after["proxy"] != before["proxy"], (world.root / "seen").read_text()) == (True, "site one\n")
     restarts = [e["service"] for e in lines if e["type"] == "deploy.restart.done"]
     assert sorted(restarts) == ["proxy", "web"], "each of them once"
+    built = [world.get(stack.web, "/built")]
+    for base in ("2\n", "1\n"):
+        world.publish({"base": base})
+        assert world.deploy()["status"] == "deployed"
+        built.append(world.get(stack.web, "/built"))
+    assert len(set(built)) == 3, "each time without the cache"
+    world.publish({"README.md": "words\n"})
+    assert world.deploy()["services"] == []
+    world.homeport("rollback", sha)
+    assert world.get(stack.web, "/built") == built[0], "the image of then, though the same files were built anew"

@@ -135,7 +135,9 @@ def _rollback_goal(site: Site, deploy: Deploy) -> Deploy:
     """Pins what a rollback by hand goes back to: a deploy's outcome, a commit, or the success before this one."""
     wanted = deploy.request.from_deploy
     if deploy.request.sha is not None and wanted is None:
-        return replace(deploy, sha=deploy.request.sha, after=_as_it_went(site, deploy.request.sha))
+        pinned = replace(deploy, sha=deploy.request.sha, after=_as_it_went(site, deploy.request.sha))
+        site.store.update(pinned)
+        return pinned
     source = site.store.deploy(wanted) if wanted else None
     states: dict[str, ServiceState] = {}
     if source is not None and source.status == "deployed":
