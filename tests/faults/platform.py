@@ -21,6 +21,7 @@ from typing import Any
 
 import httpx
 
+from homeport.supervisor.forwarder import PORTS
 from tests.daemon.rig import Daemon
 from tests.scenarios.conftest import PROGRAM, World, eventually
 from tests.supervisor_rig import Client, alive
@@ -243,8 +244,15 @@ class Platform(World):
         for pid in self.processes():
             os.kill(pid, signal.SIGKILL)
         for pid in _all():
-            if b"supervisor/forwarder.py" in _words(pid) and f"{self.place}/".encode() in _environ(pid):
+            if b"supervisor/forwarder.py" in _words(pid) and self._is_ours(pid):
                 os.kill(pid, signal.SIGKILL)
+
+    def _is_ours(self, forwarder: int) -> bool:
+        """By the file that tells it the ports."""
+        try:
+            return os.readlink(f"/proc/{forwarder}/fd/{PORTS}").startswith(f"{self.place}/")
+        except OSError:
+            return False
 
 
 class Visitor:
@@ -293,12 +301,5 @@ def _all() -> Iterator[int]:
 def _words(pid: int) -> bytes:
     try:
         return Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:
-        return b""
-
-
-def _environ(pid: int) -> bytes:
-    try:
-        return Path(f"/proc/{pid}/environ").read_bytes()
     except OSError:
         return b""
