@@ -59,40 +59,39 @@ def test_host_files_are_seen_with_read_and_changed_with_try_and_deploy_and_rules
     entry = f'\n[[hostfiles]]\npath = "{conf}"\npurpose = "proxy"\nhosts = ["prod-1"]\n'
     fleet.laptop.publish({"homeport.toml": (fleet.laptop.clone / "homeport.toml").read_text() + entry})
     fleet.homeport("-e", "production", "deploy")
-    person = prod.authorized.read_text()
-    kinds = {"look": ["read"], "try": ["read", "try"], "deploy": ["read", "deploy:*"],
+    kinds = {"try": ["read", "try"], "deploy": ["read", "deploy:*"],
              "hands": ["read", "try", "deploy:*", "adopt"]}  # fmt: skip
     for name, rights in kinds.items():
         words = [word for right in rights for word in ("--right", right)]
         prod.homeport("token", "create", name, *words, "--kind", "agent")
 
     def as_token(name: str, command: str, given: str = "") -> tuple[int, str]:
-        forced = f"{PROGRAM} -p shop -e production ssh-entry --token {name}"
-        prod.authorized.write_text(f'restrict,command="{forced}" {person}')
-        prod.cut()
-        done = subprocess.run(["ssh", "prod.example.com", f"homeport --json {command}"], env=fleet.laptop.env, input=given,
+        """What sshd runs for a key that is bound to the token."""
+        argv = [str(PROGRAM), "-p", "shop", "-e", "production", "ssh-entry", "--token", name]
+        done = subprocess.run(argv, env={**prod.env, "SSH_ORIGINAL_COMMAND": f"homeport --json {command}"}, input=given,
                               capture_output=True, text=True, timeout=30)  # fmt: skip
         return done.returncode, str(json.loads(done.stdout.splitlines()[-1]).get("code", ""))
 
     edit = f"hostfile edit {conf} --no-note"
-    assert as_token("look", "hostfile list") == as_token("look", f"hostfile diff {conf}") == (0, "")
-    for name in ("look", "try", "deploy"):
+    assert as_token("try", "hostfile list") == (0, "")
+    for name in ("try", "deploy"):
         assert as_token(name, f"{edit} --from -", "timeout 20\n") == (3, "no-right")
-    for words in (f"{edit} --from /etc/passwd", edit):
-        assert as_token("hands", words) == (3, "entry"), "the content is the caller's, and so is the editor"
-    assert as_token("look", f"hostfile record {conf}") == (3, "no-right") and conf.read_text() == "timeout 10\n"
+    assert as_token("hands", f"{edit} --from /etc/passwd") == (3, "entry"), "the content is the caller's"
+    assert conf.read_text() == "timeout 10\n"
     assert as_token("hands", f"{edit} --from - --because x", "timeout 20\n") == (0, "")
     assert conf.read_text() == "timeout 20\n"
+    forced = f"{PROGRAM} -p shop -e production ssh-entry --token hands"
+    prod.authorized.write_text(f'restrict,command="{forced}" {prod.authorized.read_text()}')
+    prod.cut()
     new = fleet.laptop.root / "new.conf"
     new.write_text("timeout 30\n")
-    fleet.homeport("-e", "production", "hostfile", "edit", str(conf), "--from", str(new))
+    fleet.homeport("-e", "production", "hostfile", "edit", str(conf), "--from", str(new), "--no-note")
     assert conf.read_text() == "timeout 30\n", "through homeport it is the laptop's file"
-    assert json.loads(prod.homeport("--json", "audit", "-n", "1").stdout)["audit"][0]["who"] == "hands"
     conf.write_text("by hand\n")
     assert as_token("hands", f"hostfile record {conf} --because x") == (0, "")
+    assert {row["who"] for row in json.loads(prod.homeport("--json", "audit", "-n", "3").stdout)["audit"]} == {"hands"}
     prod.identify("prod-1", f'\n[[rules]]\nid = "proxy"\naction = "hostfile"\nmatch = "{conf}"\neffect = "confirm"\n')
-    for words in (edit, f"{edit} --confirm proxy --because x"):
-        assert as_token("hands", f"{words} --from -", "timeout 40\n")[0] == 3
+    assert as_token("hands", f"{edit} --confirm proxy --because x --from -", "timeout 40\n")[0] == 3
     assert conf.read_text() == "by hand\n"
 
 
