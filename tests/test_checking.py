@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from homeport.decide.checking import check_tree, unsupported, unsupported_host
-from homeport.decide.loading import load, load_host
+from homeport.decide.checking import check_tree, unsupported
+from homeport.decide.loading import load
 
 HEAD = '[project]\nname = "shop"\n[environments.production]\nbranch = "main"\n'
 API = HEAD + '[services.api]\nsource = "api"\ntarget = "/opt/api"\n'
@@ -23,6 +23,8 @@ FATAL = [
     ("[services.b]\nhandoff = 'fd'", "services.b.handoff", None),
     ("[services.b]\nreplicas = 2", "services.b.replicas", None),
     ("[services.b]\nready = { notify = true }", "services.b.ready", None),
+    ("[services.b]\nsource = 'b'\ntarget = '/b'\nbuild = { run = 'x', where = 'live', git = true }", "services.b.build.git",
+     '`git` is for builds beside the live folder; with `where = "live"` use `checkout`'),
     ("[services.b]\nchecks = [{ containers = 1 }]", "services.b.checks[0].containers", None),
 ]  # fmt: skip
 
@@ -59,11 +61,6 @@ def test_what_this_version_can_do_has_no_notes() -> None:
         "[environments.staging]\nbranch = 'next'\nobserve = true\non_drift = 'keep'\nurl = 'https://example.com'\n"
     )
     assert unsupported(load(text)) == []
-
-
-def test_the_host_file_is_looked_through_too() -> None:
-    host = load_host('name = "a"\n[keys.ci]\ntoken = "ci"\n[[rules]]\nid = "r"\naction = "deploy"\n')
-    assert [(note.where, note.fatal) for note in unsupported_host(host)] == [("keys", False)]
 
 
 def notes(text: str, files: list[str] = FILES) -> list[tuple[str, str, bool]]:

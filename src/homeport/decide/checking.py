@@ -12,7 +12,7 @@ from msgspec import Struct
 from homeport.decide import layout, together
 from homeport.decide.locate import Path, dotted
 from homeport.decide.policy import NAMED
-from homeport.model.config import IMAGES, Check, Config, Environment, HostConfig, Rule, Service
+from homeport.model.config import IMAGES, Check, Config, Environment, Rule, Service
 from homeport.model.live import Target
 from homeport.model.patterns import Matcher
 
@@ -49,14 +49,6 @@ def unsupported(config: Config) -> list[Note]:
         runtime = acted_on.runtime if acted_on is not None else None
         if action.on_change is not None and action.on_change not in _can(runtime):
             notes.append(_lacking((*path, "on_change"), _of_runtime(action.on_change, runtime)))
-    return sorted(notes, key=lambda note: not note.fatal)
-
-
-def unsupported_host(host: HostConfig) -> list[Note]:
-    """As `unsupported`, for host.toml."""
-    notes = []
-    if host.keys:
-        notes.append(_lacking(("keys",), "`keys`", fatal=False))
     return sorted(notes, key=lambda note: not note.fatal)
 
 
@@ -99,6 +91,9 @@ def _service(service: Service, path: Path) -> Iterator[Note]:
     if service.checkout and service.target is not None and layout.folder_of(service):
         told = '`checkout` is for a live folder of the whole repository: `source` must be "."'
         yield Note(where=dotted((*path, "checkout")), message=told, fatal=True)
+    if service.build is not None and service.build.git and service.build.where == "live":
+        told = '`git` is for builds beside the live folder; with `where = "live"` use `checkout`'
+        yield Note(where=dotted((*path, "build", "git")), message=told, fatal=True)
     if service.runtime not in IMAGES:
         yield from _checks(service.checks, (*path, "checks"), f'runtime "{service.runtime}"')
 

@@ -206,8 +206,6 @@ def _build(build: Build, path: Path) -> Iterator[Fault]:
         yield from spelling.inside(output, (*path, "outputs", position))
     for position, name in enumerate(build.inherit):
         yield from spelling.inside(name, (*path, "inherit", position))
-    if build.git and build.where == "live":
-        yield (*path, "git"), '`git` is for builds beside the live folder; with `where = "live"` use `checkout`'
     if build.git and build.run is None:
         yield (*path, "git"), "`git` is for a service's own `run`, not for a build of its scope"
     yield from spelling.variables(build.env, (*path, "env"))

@@ -31,7 +31,7 @@ def status_of(site: Site) -> dict[str, Any]:
         "sha": newest.sha if newest else None, "deployId": newest.id if newest else None, "services": services,
         "hold": {"because": hold.because, "by": hold.by, "until": hold.until} if hold else None,
         "blocked": [{"sha": b.sha, "because": b.because, "by": b.by, "at": b.at} for b in site.store.blocks()],
-        "edits": sum(s["drift"] for s in services), "tries": trying.live(records.values(), site.clock.now(),
+        "edits": sum(s["drift"] or 0 for s in services), "tries": trying.live(records.values(), site.clock.now(),
                                                                     float(site.env.edit_warning)),
         "oldEdits": editing.old_edits(site),
         "running": {"deployId": running.id, "stage": running.stage} if running else None,
@@ -71,7 +71,8 @@ def _service_status(site: Site, name: str, records: dict[str, ServiceRecord]) ->
     service = site.config.services[name]
     record = records.get(name, ServiceRecord(service=name))
     target = layout.target_of(site.config, name)
-    state, drift = "files" if service.runtime is None else "unknown", 0
+    state = "files" if service.runtime is None else "unknown"
+    drift: int | None = 0
     if service.runtime is not None:
         tools = tools_for(_silent(site), "status")
         runtime = tools.runtimes.get(service.runtime)
@@ -88,7 +89,9 @@ def _service_status(site: Site, name: str, records: dict[str, ServiceRecord]) ->
                 editing.note(site, target, scan)
             drift = len(_mine(site, name, target, scan))
         except HomeportError as fault:
-            state = f"{state}; {fault.what}"
+            if fault.code == "no-start":
+                raise  # without git nothing true can be said
+            state, drift = f"{state}; {fault.what}", None
     return {"service": name, "sha": record.sha, "runtime": service.runtime, "state": state, "drift": drift}
 
 

@@ -142,12 +142,12 @@ def status(said: dict[str, Any], *, color: bool = False) -> str:
 
 
 def _status_row(service: dict[str, Any]) -> list[tuple[str, str]]:
-    state, drift = text(str(service.get("state") or "unknown")), int(service.get("drift") or 0)
+    state, drift = text(str(service.get("state") or "unknown")), service.get("drift", 0)
     return [
         ("strong", text(service["service"])),
         ("sha", short(service.get("sha"))),
         ("dim", text(service.get("runtime") or "-")),
-        ("warn" if drift else "dim", count(drift, "path") if drift else "-"),
+        ("dim" if drift == 0 else "warn", "?" if drift is None else count(drift, "path") if drift else "-"),
         (_STATES.get(state, "bad" if state in ("errored", "stopped", "failed", "absent") else "warn"), state),
     ]
 
