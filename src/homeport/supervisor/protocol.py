@@ -10,6 +10,7 @@ import os
 import secrets
 import socket
 import struct
+import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -58,6 +59,9 @@ class Door:
 
     async def serve(self, listening: socket.socket) -> asyncio.Server:
         loop = asyncio.get_running_loop()
+        if sys.version_info >= (3, 13):
+            # it would look for the file by the address, which is one of /proc/self/fd where the path is long
+            return await loop.create_unix_server(lambda: Connection(self), sock=listening, cleanup_socket=False)
         return await loop.create_unix_server(lambda: Connection(self), sock=listening)
 
     def admit(self, connection: Connection) -> bool:
