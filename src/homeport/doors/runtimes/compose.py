@@ -20,7 +20,7 @@ from homeport.doors.runtimes.docker import OURS, Docker
 from homeport.doors.runtimes.surroundings import account, as_user
 from homeport.model.config import Command
 from homeport.model.errors import Failed, InfrastructureFault
-from homeport.model.ports import Job, OnLine, Shell
+from homeport.model.ports import OnLine, Shell
 from homeport.model.running import Container, Inside, Restarted, Unit, UnitState
 
 LONGEST_BUILD, LONGEST_START = 3600.0, 600.0
@@ -130,7 +130,7 @@ class Compose:
         stack = stack_of(unit, folder)
         there = folder + stack.folder[len(unit.target or unit.cwd) :]
         config = self._config(unit, stack, there)
-        self._check_services(unit, stack, config)
+        stack.must_be_in(config, unit.service)
         names = {name: f"{repository(stack, name)}:{unit.image}" for name in config["services"]}
         document = to_build(config, stack, there, names)
         docker = Docker(self._shell, unit)
@@ -146,8 +146,8 @@ class Compose:
             file.flush()
             os.fchown(file.fileno(), account(unit).pw_uid, -1)
             words = [*self._program(unit), "-p", stack.project, "-f", file.name, "build"]
-            self._job(unit, [*words, *(["--no-cache"] if fresh else [])], there, on_line, f"build of {unit.service}",
-                      "build", LONGEST_BUILD)  # fmt: skip
+            words += ["--no-cache"] if fresh else []
+            docker.job(words, there, on_line, f"build of {unit.service}", "build", LONGEST_BUILD)
 
     def validate(self, unit: Unit, command: Command, on_line: OnLine) -> None:
         stack = stack_of(unit)
@@ -175,7 +175,7 @@ class Compose:
     def _name_images(self, unit: Unit, stack: Stack, docker: Docker) -> None:
         """Keeps what the file's names stand for now, for a rollback, and gives them the wanted images."""
         config = self._config(unit, stack, stack.folder)
-        self._check_services(unit, stack, config)
+        stack.must_be_in(config, unit.service)
         for name, service in config["services"].items():
             if "build" not in service or (stack.services and name not in stack.services):
                 continue
@@ -233,34 +233,10 @@ class Compose:
                          next=f"docker compose -f {stack.files[0]} config", code="bad-compose")  # fmt: skip
         return {"services": {}, **(msgspec.json.decode(done.stdout) if v2 else read_yaml(done.stdout))}
 
-    def _check_services(self, unit: Unit, stack: Stack, config: dict[str, Any]) -> None:
-        unknown = sorted(set(stack.services) - set(config["services"]))
-        if unknown:
-            raise Failed(f"{stack.files[0]} has no service {', '.join(unknown)}", where=f"services.{unit.service}.unit",
-                         next=f"one of: {', '.join(sorted(config['services']))}", code="bad-compose")  # fmt: skip
-
     def _run(self, unit: Unit, stack: Stack, words: Sequence[str], on_line: OnLine, label: str, timeout: float,
              code: str = "restart") -> None:  # fmt: skip
         argv = [*self._program(unit), "-p", stack.project, "--project-directory", stack.folder, *stack.beside(stack.folder)]
-        self._job(unit, [*argv, *words], stack.folder, on_line, label, code, timeout)
-
-    def _job(self, unit: Unit, argv: Sequence[str], cwd: str, on_line: OnLine, label: str, code: str,
-             timeout: float) -> None:  # fmt: skip
-        docker = Docker(self._shell, unit)
-        last = ""
-
-        def line(stream: Literal["stdout", "stderr"], text: str) -> None:
-            nonlocal last
-            last = text.strip() or last
-            on_line(stream, text)
-
-        done = self._shell.job(Job(command=[*argv], cwd=cwd, env=docker.environment(), label=label, timeout=timeout,
-                                   user=unit.user), line)  # fmt: skip
-        if done.timed_out or done.code != 0:
-            docker.must_answer()
-            how = f"did not end within {timeout:g} s" if done.timed_out else f"ended with {done.code}"
-            raise Failed(f"{label} {how}" + (f": {last[:300]}" if last else ""), where=cwd,
-                         next=f"homeport logs {unit.service}", code=code)  # fmt: skip
+        Docker(self._shell, unit).job([*argv, *words], stack.folder, on_line, label, code, timeout)
 
     def _program(self, unit: Unit) -> list[str]:
         """Compose v2 where it is there, else the older program. Raises InfrastructureFault (code `no-docker`)."""

@@ -40,6 +40,13 @@ class Stack(Struct, frozen=True, kw_only=True):
         """The words that name the same files in another copy of the folder."""
         return tuple(word for name in self.files for word in ("-f", os.path.join(folder, name)))
 
+    def must_be_in(self, config: Mapping[str, Any], service: str) -> None:
+        """Raises Failed (code `bad-compose`) when the file, as Compose or Swarm reads it, lacks one of the services."""
+        unknown = sorted(set(self.services) - set(config["services"]))
+        if unknown:
+            raise Failed(f"{self.files[0]} has no service {', '.join(unknown)}", where=f"services.{service}.unit",
+                         next=f"one of: {', '.join(sorted(config['services']))}", code="bad-compose")  # fmt: skip
+
 
 def stack_of(unit: Unit, copy: str | None = None) -> Stack:
     """The stack as its file in the live folder says, or that of `copy`, another state of that whole folder.

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 
 from homeport.doors.runtimes.surroundings import as_user, home_of
-from homeport.model.errors import InfrastructureFault
-from homeport.model.ports import Completed, Shell
+from homeport.model.errors import Failed, InfrastructureFault
+from homeport.model.ports import Completed, Job, OnLine, Shell
 from homeport.model.running import Container, Unit
 
 OURS = "homeport"
@@ -40,6 +40,24 @@ class Docker:
         except InfrastructureFault as fault:
             self.must_answer(fault)
             raise
+
+    def job(self, argv: Sequence[str], cwd: str, on_line: OnLine, label: str, code: str, timeout: float) -> None:
+        """A docker command that takes its time, told line by line. Raises Failed with that code and its last line, and
+        InfrastructureFault (code `no-docker`) when it is the engine that does not answer."""
+        last = ""
+
+        def line(stream: Literal["stdout", "stderr"], text: str) -> None:
+            nonlocal last
+            last = text.strip() or last
+            on_line(stream, text)
+
+        done = self._shell.job(Job(command=[*argv], cwd=cwd, env=self.environment(), label=label, timeout=timeout,
+                                   user=self._unit.user), line)  # fmt: skip
+        if done.timed_out or done.code != 0:
+            self.must_answer()
+            how = f"did not end within {timeout:g} s" if done.timed_out else f"ended with {done.code}"
+            raise Failed(f"{label} {how}" + (f": {last[:300]}" if last else ""), where=cwd,
+                         next=f"homeport logs {self._unit.service}", code=code)  # fmt: skip
 
     def must_answer(self, cause: InfrastructureFault | None = None) -> None:
         """Raises InfrastructureFault (code `no-docker`) when there is no client or no engine."""

@@ -30,7 +30,7 @@ from homeport.doors.runtimes.swarm_tasks import (
 )
 from homeport.model.config import Command
 from homeport.model.errors import Failed, InfrastructureFault
-from homeport.model.ports import Job, OnLine, Shell
+from homeport.model.ports import OnLine, Shell
 from homeport.model.running import Container, Inside, Restarted, Unit, UnitState
 
 TRIES = 3
@@ -110,7 +110,7 @@ class Swarm:
             file.flush()
             words = ["docker", "stack", "deploy", "--with-registry-auth", "--resolve-image",
                      "never" if local else "changed", "--compose-file", file.name, stack.project]  # fmt: skip
-            self._job(unit, words, stack.folder, on_line, f"start of {unit.service}")
+            docker.job(words, stack.folder, on_line, f"start of {unit.service}", "restart", LONGEST_START)
         self._restart_same(unit, stack, docker, before, on_line)
         self._wait(unit, stack, docker, known, on_line)
         own = _own(stack, self._services(docker, stack))
@@ -156,7 +156,7 @@ class Swarm:
         image = self._image(unit, stack, docker, name, config["services"][name])
         first, *rest = ["/bin/sh", "-c", command] if isinstance(command, str) else command
         words = ["docker", "run", "--rm", *one_off(config, name), "--entrypoint", first, image or "", *rest]
-        self._job(unit, words, stack.folder, on_line, f"validation of {unit.service}", code="command")
+        docker.job(words, stack.folder, on_line, f"validation of {unit.service}", "command", LONGEST_START)
 
     def inside(self, unit: Unit, command: Sequence[str], terminal: bool) -> Inside:
         docker, stack = Docker(self._shell, unit), stack_of(unit)
@@ -195,7 +195,7 @@ class Swarm:
                 unit.on_change == "recreate" or sees(service.mounts, unit.changed)
             ):
                 words = ["docker", "service", "update", "--force", "--detach", "--quiet", service.id]
-                self._job(unit, words, stack.folder, on_line, f"restart of {unit.service}")
+                docker.job(words, stack.folder, on_line, f"restart of {unit.service}", "restart", LONGEST_START)
 
     def _wait(self, unit: Unit, stack: Stack, docker: Docker, known: set[str], on_line: OnLine) -> None:
         """`known` are the tasks from before. Raises Failed (code `not-ready`)."""
@@ -236,10 +236,7 @@ class Swarm:
             raise Failed(f"Swarm does not take {stack.files[0]}: {said}", where=f"services.{unit.service}",
                          next=f"docker stack config --compose-file {stack.files[0]}", code="bad-compose")  # fmt: skip
         config: dict[str, Any] = {"services": {}, **read_yaml(done.stdout)}
-        unknown = sorted(set(stack.services) - set(config["services"]))
-        if unknown:
-            raise Failed(f"{stack.files[0]} has no service {', '.join(unknown)}", where=f"services.{unit.service}.unit",
-                         next=f"one of: {', '.join(sorted(config['services']))}", code="bad-compose")  # fmt: skip
+        stack.must_be_in(config, unit.service)
         return config
 
     def _services(self, docker: Docker, stack: Stack) -> list[SwarmService]:
@@ -257,23 +254,6 @@ class Swarm:
             return []
         rows = docker.run("inspect", "--type", "task", *(each.decode() for each in ids), ok=(0, 1)).stdout
         return [task_row(row) for row in msgspec.json.decode(rows or b"[]")]
-
-    def _job(self, unit: Unit, words: Sequence[str], cwd: str, on_line: OnLine, label: str, code: str = "restart") -> None:
-        docker = Docker(self._shell, unit)
-        last = ""
-
-        def line(stream: Literal["stdout", "stderr"], text: str) -> None:
-            nonlocal last
-            last = text.strip() or last
-            on_line(stream, text)
-
-        job = Job(command=[*words], cwd=cwd, env=docker.environment(), label=label, timeout=LONGEST_START, user=unit.user)
-        done = self._shell.job(job, line)
-        if done.timed_out or done.code != 0:
-            docker.must_answer()
-            how = f"did not end within {LONGEST_START:g} s" if done.timed_out else f"ended with {done.code}"
-            raise Failed(f"{label} {how}" + (f": {last[:300]}" if last else ""), where=cwd,
-                         next=f"homeport logs {unit.service}", code=code)  # fmt: skip
 
 
 def _own(stack: Stack, services: Sequence[SwarmService]) -> list[SwarmService]:
