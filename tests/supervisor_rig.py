@@ -88,6 +88,41 @@ class Client:
         self.line.close()
 
 
+def status_at(path: Path) -> dict[str, Any] | None:
+    """What the supervisor behind a socket says of itself; None while none answers."""
+    try:
+        client = Client(path)
+    except OSError:
+        return None
+    try:
+        return client.ask("status")[-1]
+    except (AssertionError, OSError):
+        return None
+    finally:
+        client.close()
+
+
+def working_in(folder: Path) -> list[int]:
+    """Every process that runs and whose folder lies below this one."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and os.readlink(entry / "cwd").startswith(f"{folder}/"):
+                found.append(int(entry.name))
+        except OSError:
+            continue
+    return sorted(pid for pid in found if alive(pid))
+
+
+def started_again(argv: list[str], cwd: Path, env: dict[str, str], out: Path) -> subprocess.Popen[bytes]:
+    """Starts a program whenever it ends, in a session of its own; its output goes behind what is in `out`."""
+    with out.open("ab") as output:
+        return subprocess.Popen(
+            ["sh", "-c", 'while :; do "$@"; done', "keeper", *argv], cwd=cwd, env=env, stdin=subprocess.DEVNULL,
+            stdout=output, stderr=output, start_new_session=True,
+        )  # fmt: skip
+
+
 class Rig:
     def __init__(self, folder: Path) -> None:
         self.folder = folder

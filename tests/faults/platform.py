@@ -10,7 +10,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 import threading
 import time
 import urllib.request
@@ -24,7 +23,7 @@ import httpx
 from homeport.supervisor.forwarder import PORTS
 from tests.daemon.rig import Daemon
 from tests.scenarios.conftest import PROGRAM, World, eventually
-from tests.supervisor_rig import Client, alive
+from tests.supervisor_rig import Client, alive, started_again, status_at, working_in
 
 HOOK = """\
 import sys
@@ -116,11 +115,7 @@ class Platform(World):
         self.project(text, files, "converge = 0  # nobody but the test asks for deploys")
         self.homeport("history")
         self.number = 1
-        with open(self.root / "supervisor.out", "ab") as out:
-            self.keeper_of_it = subprocess.Popen(
-                ["sh", "-c", 'while :; do "$@"; done', "keeper", str(PROGRAM), "supervise"], cwd=self.clone, env=self.env,
-                stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
-            )  # fmt: skip
+        self.keeper_of_it = started_again([str(PROGRAM), "supervise"], self.clone, self.env, self.root / "supervisor.out")
         self.daemon = Daemon(self).start()
         eventually(lambda: self.supervisor() > 0, "the supervisor answers")
         said = self.daemon.deploy().json()
@@ -132,16 +127,8 @@ class Platform(World):
 
     def supervisor(self) -> int:
         """Its process id, while it answers; else 0."""
-        try:
-            client = Client(self.place / "supervisor.sock")
-        except OSError:
-            return 0
-        try:
-            return int(client.ask("status")[-1]["pid"])
-        except (AssertionError, OSError):
-            return 0
-        finally:
-            client.close()
+        said = status_at(self.place / "supervisor.sock")
+        return int(said["pid"]) if said is not None else 0
 
     def units(self) -> list[dict[str, Any]]:
         client = Client(self.place / "supervisor.sock")
@@ -193,14 +180,7 @@ class Platform(World):
 
     def processes(self) -> list[int]:
         """Every process that was started as one of the services, or by one of their builds."""
-        found = []
-        for folder in Path("/proc").iterdir():
-            try:
-                if folder.name.isdigit() and os.readlink(folder / "cwd").startswith(f"{self.live}/"):
-                    found.append(int(folder.name))
-            except OSError:
-                continue
-        return sorted(pid for pid in found if alive(pid))
+        return working_in(self.live)
 
     def journal(self, deploy: str) -> bytes:
         return (self.place / "journal" / f"{deploy}.jsonl").read_bytes()

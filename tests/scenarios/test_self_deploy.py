@@ -6,8 +6,8 @@ import json
 import os
 import shutil
 import signal
-import subprocess
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -16,7 +16,7 @@ import pytest
 from tests.conftest import find_pnpm
 from tests.daemon.rig import Daemon
 from tests.scenarios.conftest import PROGRAM, World, eventually
-from tests.supervisor_rig import Client
+from tests.supervisor_rig import started_again, status_at, working_in
 
 NAMES = ("edge", "back", "front", "worker")
 TOGETHER = ("back", "front")
@@ -105,11 +105,7 @@ class Platform(World):
         self.port = self.free_port()
         with open(self.host_file, "a") as host:
             host.write(f'[listen]\naddress = "127.0.0.1:{self.port}"\n')
-        with open(self.root / "supervisor.out", "ab") as out:
-            self.keeper = subprocess.Popen(
-                ["sh", "-c", 'while :; do "$@"; done', "keeper", str(PROGRAM), "supervise"], cwd=self.clone, env=self.env,
-                stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True,
-            )  # fmt: skip
+        self.keeper = started_again([str(PROGRAM), "supervise"], self.clone, self.env, self.root / "supervisor.out")
         self.daemon = Daemon(self).start()
         eventually(lambda: self.get(self.port, "/healthz")[0] == 200, "the platform's API answers")
         eventually(lambda: self.supervisor() > 0, "the supervisor runs")
@@ -120,16 +116,8 @@ class Platform(World):
 
     def supervisor(self) -> int:
         """Its process id as it says itself (its keeper has its name too); 0 while it does not answer."""
-        try:
-            client = Client(self.state / "shop/production/supervisor.sock")
-        except OSError:
-            return 0
-        try:
-            return int(client.ask("status")[-1]["pid"])
-        except (AssertionError, OSError):
-            return 0
-        finally:
-            client.close()
+        said = status_at(self.state / "shop/production/supervisor.sock")
+        return int(said["pid"]) if said is not None else 0
 
     def versions(self) -> list[str]:
         return [self.get(port)[1].split(" ")[0] for port in self.ports.values()]
@@ -148,12 +136,9 @@ class Platform(World):
         os.killpg(self.keeper.pid, signal.SIGKILL)
         self.keeper.wait()
         self.close()
-        for folder in Path("/proc").iterdir():
-            try:
-                if folder.name.isdigit() and os.readlink(folder / "cwd").startswith(f"{self.live}/"):
-                    os.kill(int(folder.name), signal.SIGKILL)
-            except OSError:
-                continue
+        for pid in working_in(self.live):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 @pytest.fixture

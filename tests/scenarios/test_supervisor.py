@@ -19,7 +19,7 @@ import pytest
 from tests import supervisor_servers as servers
 from tests.daemon.rig import Daemon
 from tests.scenarios.conftest import PROGRAM, World, eventually
-from tests.supervisor_rig import Client, Load, alive
+from tests.supervisor_rig import Client, Load, status_at, working_in
 
 KEEPER = 'while :; do "$@"; [ $? = 75 ] || exit; done'
 """Starts it again when it leaves to be started again, as systemd or a container engine would."""
@@ -76,16 +76,8 @@ class Supervised:
 
     def run(self) -> str | None:
         """Names the supervisor process that answers."""
-        try:
-            client = Client(self.socket)
-        except OSError:
-            return None
-        try:
-            return str(client.ask("status")[-1]["run"])
-        except (AssertionError, OSError):
-            return None
-        finally:
-            client.close()
+        said = status_at(self.socket)
+        return str(said["run"]) if said is not None else None
 
     def pid(self) -> int:
         client = Client(self.socket)
@@ -96,14 +88,7 @@ class Supervised:
 
     def processes(self) -> list[int]:
         """Every process that was started as one of the services."""
-        found = []
-        for folder in Path("/proc").iterdir():
-            try:
-                if folder.name.isdigit() and os.readlink(folder / "cwd").startswith(f"{self.world.live}/"):
-                    found.append(int(folder.name))
-            except OSError:
-                continue
-        return sorted(pid for pid in found if alive(pid))
+        return working_in(self.world.live)
 
     def answers(self, version: str) -> None:
         for port in self.ports.values():
