@@ -133,12 +133,14 @@ def test_caddy_judges_the_copy_and_has_the_old_file_back_when_it_cannot_load_the
     edit(world, conf, first.replace("respond", "repsond"), code="validate")
     assert conf.read_text() == first and world.get(port) == (200, "one")
     second = first.replace('"one"', '"two"')
-    assert edit(world, conf, second)["reloaded"] and world.get(port) == (200, "two")
+    assert edit(world, conf, second)["reloaded"]
+    eventually(lambda: world.get(port) == (200, "two"), "Caddy has the new file")
 
     with socket.socket() as holder:
         holder.bind(("127.0.0.1", taken))
         holder.listen()
         third = second.replace('"two"', '"three"') + f'http://127.0.0.1:{taken} {{\n  respond "no"\n}}\n'
         said = edit(world, conf, third, code="reload")
-    assert conf.read_text() == second and world.get(port) == (200, "two"), "what is valid may still not load"
+    assert conf.read_text() == second, "what is valid may still not load"
+    eventually(lambda: world.get(port) == (200, "two"), "Caddy let go of what it had begun to load")
     assert Path(said["where"]).read_text() == third

@@ -7,13 +7,16 @@ import os
 import stat
 import struct
 import subprocess
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from homeport.doors import swap
+from homeport.doors.beside import make_live
 from homeport.model.errors import InfrastructureFault, Refused
 from tests.targets.conftest import Host, executable, link, needs_root, refused
 
@@ -40,6 +43,20 @@ def test_new_files_have_plain_modes_whatever_the_umask_is(host: Host) -> None:
     assert [host.mode(p) for p in ("a.txt", "run", "deep/er/b.txt")] == [0o644, 0o755, 0o644]
     assert [host.mode(p) for p in ("deep", "deep/er", ".")] == [0o755, 0o755, 0o755]
     assert stat.S_IMODE(os.stat(host.live.parent / ".homeport-api/stage").st_mode) == 0o700
+
+
+def test_a_live_folder_that_several_make_at_once_is_made_once_and_nobody_fails(tmp_path: Path) -> None:
+    """Two services of one checkout build side by side at first contact, and each finds no live folder yet."""
+    for turn in range(50):
+        live, together = tmp_path / f"srv-{turn}/live/all", threading.Barrier(8)
+
+        def permitted(_above: int, _below: str, together: threading.Barrier = together) -> None:
+            together.wait(10)
+
+        with ThreadPoolExecutor(8) as pool:
+            for made in [pool.submit(make_live, str(live), permitted, None) for _ in range(8)]:
+                made.result()
+        assert [stat.S_IMODE(folder.stat().st_mode) for folder in (live, live.parent)] == [0o755, 0o755]
 
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o664, 0o666, 0o400])

@@ -90,7 +90,8 @@ def make_live(path: str, permitted: Callable[[int, str], None], owner: Owner | N
     belongs to `owner`, or (as root) to whom the folder above belongs to.
 
     No link that comes into its path meanwhile is followed. `permitted` is asked with the deepest folder that is there,
-    and the path below it.
+    and the path below it. A folder that somebody else made meanwhile (two services of one checkout build side by side)
+    is taken as it is.
     """
     there = os.path.dirname(path)
     missing = [os.path.basename(path)]
@@ -101,15 +102,25 @@ def make_live(path: str, permitted: Callable[[int, str], None], owner: Owner | N
     try:
         permitted(fd, "/".join(reversed(missing)))
         for name in reversed(missing):
-            os.mkdir(name, 0o755, dir_fd=fd)
+            made = _mkdir(name, fd)
             above, fd = fd, os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=fd)
             found = os.fstat(above)
             os.close(above)
-            os.fchmod(fd, 0o755)
-        if os.geteuid() == 0:
+            if made:
+                os.fchmod(fd, 0o755)
+        if made and os.geteuid() == 0:
             os.fchown(fd, owner.uid if owner else found.st_uid, owner.gid if owner else found.st_gid)
     finally:
         os.close(fd)
+
+
+def _mkdir(name: str, above: int) -> bool:
+    """Whether the folder was made by this call."""
+    try:
+        os.mkdir(name, 0o755, dir_fd=above)
+    except FileExistsError:
+        return False
+    return True
 
 
 def _walked(real: str) -> int:
