@@ -19,7 +19,7 @@ from homeport.flow.site import Site
 from homeport.model.forge import Kind
 from homeport.model.tokens import EVERY_RIGHT
 from homeport.wiring import open_site, site_from_state, state_root
-from tests.scenarios.conftest import World
+from tests.world import World
 
 SERVICES = """
 [services.api]

@@ -13,7 +13,7 @@ from typing import Any
 
 import httpx
 
-from tests.scenarios.conftest import PROGRAM, World, eventually
+from tests.world import PROGRAM, World, eventually
 
 WAITS = """
 [services.web]

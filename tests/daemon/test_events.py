@@ -18,7 +18,7 @@ from homeport.daemon.events import Tails
 from homeport.daemon.served import Environment, Served
 from homeport.doors.journal import chunk_from
 from tests.daemon.rig import Daemon, Waiting
-from tests.scenarios.conftest import eventually
+from tests.world import eventually
 
 HOSTILE = r"""
 import os, sys

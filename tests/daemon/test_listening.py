@@ -22,7 +22,7 @@ from websockets.asyncio.client import connect
 from homeport.daemon.sockets import Claimed, listen_tcp
 from homeport.model.errors import Busy, HomeportError, InfrastructureFault, Refused, UsageFault
 from tests.daemon.rig import Daemon
-from tests.scenarios.conftest import PROGRAM, World, eventually
+from tests.world import PROGRAM, World, eventually
 
 SERVICES = '[services.api]\nsource = "api"\ntarget = "{live}/api"\n'
 

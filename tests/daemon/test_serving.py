@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from tests.daemon.rig import Daemon, Waiting
-from tests.scenarios.conftest import eventually
+from tests.world import eventually
 
 
 @pytest.fixture

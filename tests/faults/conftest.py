@@ -12,7 +12,8 @@ from collections.abc import Generator, Iterator
 import pytest
 
 from tests.faults.harness import Host
-from tests.scenarios.conftest import World, world
+from tests.scenarios.conftest import world
+from tests.world import World
 
 __all__ = ["world"]
 

@@ -21,7 +21,7 @@ from typing import Any
 from homeport.doors.clock import SystemClock
 from homeport.doors.store import SqliteStore
 from homeport.model.deploys import Deploy, Request
-from tests.scenarios.conftest import World, eventually
+from tests.world import World, eventually
 
 SERVICES = """
 [services.plain]

@@ -22,8 +22,8 @@ import httpx
 
 from homeport.supervisor.forwarder import PORTS
 from tests.daemon.rig import Daemon
-from tests.scenarios.conftest import PROGRAM, World, eventually
 from tests.supervisor_rig import Client, alive, started_again, status_at, working_in
+from tests.world import PROGRAM, World, eventually
 
 HOOK = """\
 import sys

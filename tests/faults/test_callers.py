@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.harness import BUILD, Host, Moment, read
-from tests.scenarios.conftest import PROGRAM, World, eventually
+from tests.world import PROGRAM, World, eventually
 
 pytestmark = pytest.mark.timeout(300)
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.faults.harness import Host, Moment, spread
-from tests.scenarios.conftest import World
+from tests.world import World
 
 pytestmark = pytest.mark.timeout(3600)
 

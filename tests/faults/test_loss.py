@@ -18,9 +18,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.remote.conftest import SSHD
-from tests.scenarios.conftest import World, eventually
+from tests.fleet import SSHD
 from tests.scenarios.telling import deployed, mended, picture
+from tests.world import World, eventually
 
 pytestmark = [
     pytest.mark.soak,

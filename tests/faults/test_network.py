@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.scenarios.conftest import World, eventually
 from tests.scenarios.telling import deployed, mended, picture
+from tests.world import World, eventually
 
 
 @pytest.fixture

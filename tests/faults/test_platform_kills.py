@@ -15,7 +15,7 @@ import pytest
 
 from tests.faults.conftest import FAILED
 from tests.faults.platform import ENDS, PARTS, SERVICES, Platform, Visitor, asked, events
-from tests.scenarios.conftest import eventually
+from tests.world import eventually
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.harness import Host
-from tests.scenarios.conftest import eventually
+from tests.world import eventually
 
 PRELOAD = next((p for p in map(Path, ("/usr/lib/fiu/fiu_posix_preload.so", "/usr/local/lib/fiu/fiu_posix_preload.so"))
                 if p.exists()), None)  # fmt: skip

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.harness import Host, Moment
-from tests.scenarios.conftest import World, eventually
+from tests.world import World, eventually
 
 pytestmark = [pytest.mark.timeout(3600), pytest.mark.root]
 

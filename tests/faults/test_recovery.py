@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.harness import BUILD, Host, Moment, outputs, read
-from tests.scenarios.conftest import eventually
+from tests.world import eventually
 
 pytestmark = pytest.mark.timeout(3600)
 TORN_AT_MOST = "plain/in-place.txt"

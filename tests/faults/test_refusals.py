@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.harness import Host, Moment
-from tests.scenarios.conftest import World
+from tests.world import World
 
 pytestmark = pytest.mark.timeout(3600)
 

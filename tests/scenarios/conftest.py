@@ -1,301 +1,17 @@
-"""A small world for one scenario: an origin, a clone to work in, a live root and the installed program.
-
-Everything lies in one temporary folder and no variable of the caller reaches it: scenarios run side by side.
-"""
+"""What scenarios start from: a small world, and real machines over a real sshd."""
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import signal
-import socket
-import sqlite3
+import shutil
 import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
-from dataclasses import dataclass, field
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.conftest import QUICK, find_pm2
-from tests.loaded import Loaded, loaded
-from tests.ports import claimed_port
-
-PROGRAM = Path(sys.executable).parent / "homeport"
-REAL = bool(os.environ.get("HOMEPORT_TEST_STARTS"))
-"""Every command is started from nothing."""
-
-NODE_SERVER = """\
-const http = require("http");
-const fs = require("fs");
-const version = fs.readFileSync(__dirname + "/version.txt", "utf8").trim();
-const answer = process.env.GREETING || "hello";
-http.createServer((request, response) => {
-  const broken = version === "broken" && request.url === "/health" && !fs.existsSync(__dirname + "/../mended");
-  response.writeHead(broken ? 500 : 200);
-  response.end(`${answer} ${version} ${process.pid}`);
-}).listen(Number(process.env.PORT), "127.0.0.1");
-"""
-"""Answers with its greeting, its version and its process id; version `broken` fails its health until a file `mended`
-stands beside its folder."""
-
-
-@dataclass(frozen=True)
-class Ran:
-    """What one command said."""
-
-    argv: list[str]
-    code: int
-    stdout: str
-    stderr: str
-
-    @property
-    def lines(self) -> list[dict[str, Any]]:
-        """The JSON lines it printed."""
-        return [json.loads(line) for line in self.stdout.splitlines()]
-
-    @property
-    def last(self) -> dict[str, Any]:
-        return self.lines[-1]
-
-
-@dataclass
-class World:
-    root: Path
-    enter: Callable[[Path], list[str]] = field(default=lambda cwd: [])
-    """The words before the program: into another world (tests/systemd_host.py), started in that folder."""
-    more: dict[str, str] = field(default_factory=dict)
-    """Further variables for the program."""
-    _pm2_used: bool = field(default=False)
-    _claims: list[socket.socket] = field(default_factory=list)
-    """One for each port, until the end."""
-    _started: bool = field(default=False)
-
-    def __post_init__(self) -> None:
-        self.origin, self.clone = self.root / "origin.git", self.root / "clone"
-        self.live, self.state = self.root / "live", self.root / "state"
-        self.home, self.pm2_home = self.root / "home", self.root / "pm2"
-        self.host_file = self.root / "host.toml"
-        for folder in (self.live, self.home):
-            folder.mkdir()
-        self.host_file.write_text(
-            f'name = "host-1"\nenvironments = ["production"]\nroots = ["{self.live}"]\nunits = ["*"]\n'
-        )
-        self._make_repositories()
-
-    def _make_repositories(self) -> None:
-        """An empty origin, and a clone of it whose person has a name: as `git clone` leaves them, in two commands."""
-        self.git("init", "-q", "--bare", "-b", "main", str(self.origin), cwd=self.root)
-        self.git("init", "-q", "-b", "main", str(self.clone), cwd=self.root)
-        with open(self.origin / "config", "a") as config:
-            config.write("\tfsync = none\n[receive]\n\tautogc = false\n")
-        with open(self.clone / ".git/config", "a") as config:
-            config.write(
-                f'[remote "origin"]\n\turl = {self.origin}\n\tfetch = +refs/heads/*:refs/remotes/origin/*\n'
-                '[branch "main"]\n\tremote = origin\n\tmerge = refs/heads/main\n'
-                "[user]\n\tname = Ada Example\n\temail = ada@example.com\n"
-            )
-
-    @property
-    def env(self) -> dict[str, str]:
-        pm2 = find_pm2()
-        folders = [
-            str(PROGRAM.parent),
-            *([str(Path(pm2).parent)] if pm2 else []),
-            "/usr/local/bin",
-            "/usr/bin",
-            "/bin",
-        ]
-        return {
-            "PATH": os.pathsep.join(folders),
-            "HOME": str(self.home),
-            "LANG": "C.UTF-8",
-            "PM2_HOME": str(self.pm2_home),
-            "HOMEPORT_STATE": str(self.state),
-            "HOMEPORT_HOST_FILE": str(self.host_file),
-            **self.more,
-        }
-
-    # the person's side: a clone
-
-    def git(self, *args: str, cwd: Path | None = None) -> str:
-        env = {"PATH": os.environ["PATH"], "HOME": str(self.home), "GIT_CONFIG_GLOBAL": "/dev/null",
-               "GIT_CONFIG_NOSYSTEM": "1", **QUICK}  # fmt: skip
-        done = subprocess.run(["git", *args], cwd=cwd or self.clone, env=env, capture_output=True, text=True)
-        assert done.returncode == 0, f"git {args}: {done.stderr}"
-        return done.stdout.strip()
-
-    def write(self, files: dict[str, str | None]) -> None:
-        """Writes (or with None removes) files of the clone."""
-        for name, text in files.items():
-            path = self.clone / name
-            if text is None:
-                path.unlink()
-                continue
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(text)
-
-    def commit(self, message: str = "change") -> str:
-        self.git("add", "-A")
-        self.git("commit", "-q", "-m", message)
-        return self.git("rev-parse", "HEAD")
-
-    def push(self) -> str:
-        self.git("push", "-q", "origin", "HEAD:main")
-        return self.git("rev-parse", "HEAD")
-
-    def publish(self, files: dict[str, str | None], message: str = "change") -> str:
-        """Writes, commits and pushes; returns the commit."""
-        self.write(files)
-        sha = self.commit(message)
-        self.git("push", "-q", "origin", "HEAD:main")
-        return sha
-
-    def project(self, services: str, files: dict[str, str | None], environment: str = "") -> str:
-        """Publishes a homeport.toml with these service tables (`{live}` is the live root) and these files."""
-        text = (
-            f'[project]\nname = "shop"\n\n[environments.production]\nbranch = "main"\n{environment}\n'
-            + services.replace("{live}", str(self.live))
-        )
-        return self.publish({"homeport.toml": text, **files}, "first version")
-
-    def patience(self, within: str) -> dict[str, str | None]:
-        """homeport.toml, for `publish`, with that time for every check: long for a version that will answer however
-        slow the machine is, short for one that never will."""
-        text = (self.clone / "homeport.toml").read_text()
-        return {"homeport.toml": re.sub(r'within = "[^"]*"', f'within = "{within}"', text)}
-
-    # the program
-
-    def homeport(
-        self, *args: str, ok: tuple[int, ...] | None = (0,), env: dict[str, str] | None = None
-    ) -> Ran:
-        """Runs the installed program in the clone; `ok=None` accepts every exit code."""
-        argv = [*self.enter(self.clone), str(PROGRAM), *args]
-        done = self.command(argv, self.clone, {**self.env, **(env or {})}, 100)
-        ran = Ran(argv, done.returncode, done.stdout, done.stderr)
-        assert ok is None or ran.code in ok, f"{args} ended with {ran.code}\n{ran.stdout}\n{ran.stderr}"
-        assert "Traceback" not in ran.stderr, ran.stderr
-        return ran
-
-    def command(
-        self, argv: list[str], cwd: Path, env: dict[str, str], timeout: float
-    ) -> subprocess.CompletedProcess[str]:
-        """The first command of a scenario is started as a shell starts it, the others by tests/loaded.py if it can."""
-        first, self._started = not self._started, True
-        if not (first or REAL) and argv[0] == str(PROGRAM) and Loaded.takes(argv, env):
-            return loaded().run(argv, cwd, env, timeout)
-        return subprocess.run(
-            argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=timeout
-        )
-
-    def json(self, *args: str, ok: tuple[int, ...] | None = (0,)) -> dict[str, Any]:
-        """The last (or only) JSON object that a verb prints."""
-        return self.homeport("--json", *args, ok=ok).last
-
-    def deploy(self, *args: str, ok: tuple[int, ...] | None = (0,)) -> dict[str, Any]:
-        return self.json("deploy", *args, ok=ok)
-
-    def start(self, *args: str) -> subprocess.Popen[str]:
-        """Starts the program and returns at once, its output in a pipe."""
-        return subprocess.Popen(
-            [*self.enter(self.clone), str(PROGRAM), *args], cwd=self.clone, env=self.env, text=True,
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-
-    def own_processes(self) -> list[int]:
-        """Processes of homeport itself that work on this world's state, found by their environment."""
-        mark = f"HOMEPORT_STATE={self.state}".encode()
-        found = []
-        for folder in Path("/proc").iterdir():
-            try:
-                if folder.name.isdigit() and mark in (folder / "environ").read_bytes().split(b"\0"):
-                    command = (folder / "cmdline").read_bytes()
-                    if b"homeport" in command and b"pm2" not in command:
-                        found.append(int(folder.name))
-            except OSError:
-                continue
-        return found
-
-    def kill_homeport(self) -> None:
-        """kill -9 for every process of homeport in this world, and waits until they are gone."""
-        for pid in self.own_processes():
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        eventually(lambda: not self.own_processes(), "homeport's processes are gone")
-
-    # what runs
-
-    def pm2(self, *args: str) -> str:
-        self._pm2_used = True
-        program = find_pm2()
-        assert program, "pm2 is not installed; ./dev setup installs it"
-        done = subprocess.run([program, *args], env=self.env, capture_output=True, text=True, timeout=60)
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout
-
-    def pm2_list(self) -> dict[str, dict[str, Any]]:
-        return {app["name"]: app for app in json.loads(self.pm2("jlist").splitlines()[-1])}
-
-    def free_port(self) -> int:
-        """A loopback port that is this world's until its end."""
-        port, claim = claimed_port()
-        self._claims.append(claim)
-        return port
-
-    def get(self, port: int, path: str = "/") -> tuple[int, str]:
-        """(status, body) over a new connection; (0, reason) when nobody answers."""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as fault:
-            with fault:
-                return fault.code, fault.read().decode()
-        except OSError as fault:
-            return 0, str(fault)
-
-    def sql(self, statement: str) -> None:
-        """Changes homeport's own database, as time or a fault would."""
-        with closing(sqlite3.connect(self.state / "shop" / "production" / "homeport.db")) as database, database:
-            database.execute(statement)
-
-    def text(self, name: str) -> str:
-        """A live file."""
-        return (self.live / name).read_text()
-
-    def end_keepers(self) -> None:
-        """Keepers outlive their supervisor, as they should; nothing of a scenario outlives it."""
-        for folder in Path("/proc").iterdir():
-            with suppress(OSError):
-                words = (folder / "cmdline").read_bytes() if folder.name.isdigit() else b""
-                if b"supervisor/keeper.py" in words and f"{self.state}/".encode() in words:
-                    os.kill(int(folder.name), signal.SIGKILL)
-
-    def close(self) -> None:
-        self.kill_homeport()
-        self.end_keepers()
-        pid_file = self.pm2_home / "pm2.pid"
-        if pid_file.exists():
-            self.pm2("kill")
-        for claim in self._claims:
-            claim.close()
-
-
-def eventually(condition: Callable[[], object], what: str, within: float = 20.0) -> None:
-    """Waits for a condition; fails with its name when it does not come true."""
-    deadline = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < deadline, f"not within {within} s: {what}"
-        time.sleep(0.02)
+from tests.fleet import PROJECT, Fleet, Laptop, introduce
+from tests.world import NODE_SERVER, World
 
 
 @pytest.fixture
@@ -311,3 +27,46 @@ def world(tmp_path: Path) -> Iterator[World]:
 def node_files() -> dict[str, str | None]:
     """A Node service under api/ that answers with its version."""
     return {"api/server.js": NODE_SERVER, "api/version.txt": "one\n"}
+
+
+@pytest.fixture(scope="session")
+def ssh_keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Keys of the person and of the machines, made once."""
+    folder = tmp_path_factory.mktemp("keys")
+    for name in ("person", "prod-1", "stage-1", "web-2"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", folder / name], check=True)
+    return folder
+
+
+@pytest.fixture
+def bare_fleet(tmp_path: Path, ssh_keys: Path) -> Iterator[Fleet]:
+    """Machines that nobody has set up: homeport is there, its state is not."""
+    runtime = Path(tempfile.mkdtemp(prefix="hp-", dir="/tmp"))
+    laptop = Laptop(tmp_path, runtime=runtime)
+    laptop.host_file.write_text('name = "laptop"\nenvironments = ["nothing"]\n')
+    (tmp_path / "bin").mkdir()
+    wrapper = tmp_path / "bin/ssh"
+    wrapper.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {tmp_path / "ssh_config"} "$@"\n')
+    wrapper.chmod(0o755)
+    (tmp_path / "ssh_config").write_text(
+        f"IdentityFile {ssh_keys / 'person'}\nIdentitiesOnly yes\nIdentityAgent none\n"
+        f"UserKnownHostsFile {tmp_path / 'known_hosts'}\nGlobalKnownHostsFile /dev/null\n"
+    )
+    fleet = Fleet(laptop, ssh_keys, runtime)
+    try:
+        yield fleet
+    finally:
+        fleet.close()
+
+
+@pytest.fixture
+def fleet(bare_fleet: Fleet) -> Fleet:
+    """Production and staging, both known to their hosts, nothing deployed yet."""
+    prod = bare_fleet.add("prod-1", "production", "prod.example.com")
+    stage = bare_fleet.add("stage-1", "staging", "stage.example.com")
+    text = PROJECT.format(prod=prod.live / "site", stage=stage.live / "site")
+    bare_fleet.laptop.publish({"homeport.toml": text, "site/a.txt": "one\n"}, "first version")
+    bare_fleet.laptop.git("push", "-q", "origin", "HEAD:staging")
+    for machine in (prod, stage):
+        introduce(bare_fleet, machine)
+    return bare_fleet

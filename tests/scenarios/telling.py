@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.scenarios.conftest import PROGRAM, Ran, World, eventually
+from tests.world import PROGRAM, Ran, World, eventually
 
 SITE = """
 [services.site]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.scenarios.conftest import World, eventually
+from tests.world import World, eventually
 
 SITE = """
 [services.site]

@@ -7,8 +7,8 @@ import json
 import pexpect
 import pytest
 
-from tests.scenarios.conftest import PROGRAM, World
 from tests.scenarios.test_adopt import SITE, branches
+from tests.world import PROGRAM, World
 
 OLD = "first\n" + "".join(f"line {n}\n" for n in range(20)) + "last\n"
 NEW = OLD.replace("first\n", "first by hand\n").replace("line 9\n", "line 9\r\n").replace("last\n", "last by hand")

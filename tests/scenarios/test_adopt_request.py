@@ -9,8 +9,8 @@ import pytest
 
 from tests.forges.fakes import TOKEN, GiteaFake, GitHubFake, GitLabFake, Pulls
 from tests.forges.server import Answer, serving
-from tests.scenarios.conftest import Ran, World
 from tests.scenarios.test_adopt import FILES, SITE, branches, touched
+from tests.world import Ran, World
 
 FORGE = """
 [forge]

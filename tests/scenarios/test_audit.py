@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from homeport.cli.main import VERBS
-from tests.scenarios.conftest import World
+from tests.world import World
 
 LOOKS = {"check", "schema", "completion", "plan", "status", "history", "show", "logs", "doctor", "drift", "diff", "edits",
          "rules", "audit"}  # fmt: skip

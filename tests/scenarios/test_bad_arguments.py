@@ -7,8 +7,8 @@ import subprocess
 import pytest
 
 from homeport.cli.main import VERBS
-from tests.scenarios.conftest import PROGRAM, World
 from tests.scenarios.telling import deployed, fault, picture, run
+from tests.world import PROGRAM, World
 
 LONG_RUNNING = {"demo", "serve", "supervise", "mcp", "watch"}
 """Verbs that do work of their own, or go on until they are stopped, when they are given nothing."""

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.scenarios.conftest import PROGRAM, World
 from tests.scenarios.telling import SITE, deployed, disk, fault, mended, picture, remount, run
+from tests.world import PROGRAM, World
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.scenarios.conftest import World
+from tests.world import World
 
 SITE = """
 [services.site]

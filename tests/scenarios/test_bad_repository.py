@@ -8,8 +8,8 @@ import subprocess
 
 import pytest
 
-from tests.scenarios.conftest import World
 from tests.scenarios.telling import FILES, SITE, deployed, fault, mended, picture, run
+from tests.world import World
 
 
 def config_of(world: World) -> bytes:

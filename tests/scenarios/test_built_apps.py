@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
-from tests.scenarios.conftest import World
+from tests.world import World
 
 pytestmark = [pytest.mark.soak, pytest.mark.timeout(900)]
 PASSED_ON = ("NODE_EXTRA_CA_CERTS", "https_proxy", "HTTPS_PROXY", "no_proxy", "npm_config_registry", "PIP_CERT")

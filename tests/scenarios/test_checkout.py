@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.scenarios.conftest import World
+from tests.world import World
 
 WHOLE = """
 [services.site]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.docker_host import BOX, DockerHost, find_old_compose, why_not
-from tests.scenarios.conftest import World, eventually
+from tests.world import World, eventually
 
 PROJECT = """
 [services.web]

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from tests.daemon.rig import Daemon, Waiting
-from tests.scenarios.conftest import World, eventually
+from tests.world import World, eventually
 
 SERVICES = '[services.api]\nsource = "api"\ntarget = "{live}/api"\n'
 SECRET = "It's a Secret to Everybody"

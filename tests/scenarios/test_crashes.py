@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.scenarios.conftest import World
+from tests.world import World
 
 STAGES = ("fetch", "gate", "inspect", "decide", "prepare", "build", "migrate", "inspect-again", "sync",
           "restart", "verify", "stamp")  # fmt: skip

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from tests.scenarios.conftest import World
+from tests.world import World
 
 SITE = """
 [services.site]

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.scenarios.conftest import World
 from tests.scenarios.test_adopt import FILES, SITE, squash
+from tests.world import World
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests import docker_host, systemd_host
-from tests.scenarios.conftest import PROGRAM, World, eventually
+from tests.world import PROGRAM, World, eventually
 
 SERVER = """\
 version=$(cat version.txt)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.scenarios.conftest import World
+from tests.world import World
 
 TWO = """
 [services.site]

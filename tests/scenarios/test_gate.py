@@ -15,7 +15,7 @@ from homeport.doors.store import SqliteStore
 from homeport.flow.stages.gating import WOKEN
 from tests.forges.fakes import TOKEN, GitHubFake
 from tests.forges.server import serving
-from tests.scenarios.conftest import World, eventually
+from tests.world import World, eventually
 
 CONFIG = """
 [project]

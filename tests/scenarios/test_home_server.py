@@ -25,8 +25,8 @@ from tests.daemon.rig import Daemon
 from tests.docker_host import BOX, CADDY, DockerHost, find_caddy, why_not
 from tests.forges.fakes import TOKEN, GitHubFake
 from tests.forges.server import serving
-from tests.scenarios.conftest import World, eventually
 from tests.scenarios.postgres import USER, _as_user, program
+from tests.world import World, eventually
 
 SLEEPERS = ("auth", "queue", "mail", "hooks", "metrics", "backup")
 COMPOSE = """\

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import REPOSITORY
-from tests.scenarios.conftest import World, eventually
+from tests.world import World, eventually
 
 NGINX = """\
 pid {root}/nginx.pid;

@@ -1,4 +1,4 @@
-"""Host files: listed, edited with validation and reload, put back when that fails, kept in a history, secrets kept out of
+"""B11: host files: listed, edited with validation and reload, put back when that fails, kept in a history, secrets kept out of
 it, changes made outside noticed, and nothing touched that the host does not allow (B11)."""
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.scenarios.conftest import World, eventually
+from tests.world import World, eventually
 
 SERVICE = '\n[services.api]\nsource = "api"\ntarget = "{live}/api"\n'
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from tests.scenarios.conftest import World
 from tests.scenarios.test_try import elsewhere, squash
+from tests.world import World
 
 API = """
 [services.api]

@@ -10,7 +10,7 @@ import pytest
 
 from homeport.doors.advisory import key_of
 from tests.scenarios import postgres
-from tests.scenarios.conftest import World
+from tests.world import World
 
 SERVICES = """
 [services.api]

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.channel import ChannelServer
-from tests.scenarios.conftest import World, eventually
+from tests.world import World, eventually
 
 SERVICE = """
 [services.job]

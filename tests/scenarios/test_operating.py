@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.scenarios.conftest import World
+from tests.world import World
 
 PROJECT = """
 [services.api]

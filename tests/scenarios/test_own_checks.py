@@ -14,7 +14,7 @@ import pytest
 from tests.daemon.rig import Daemon
 from tests.forges.fakes import TOKEN, GitHubFake
 from tests.forges.server import serving
-from tests.scenarios.conftest import World, eventually
+from tests.world import World, eventually
 
 CONFIG = """
 [services.site]

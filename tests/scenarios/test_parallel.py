@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from tests.scenarios.conftest import World, eventually
+from tests.world import World, eventually
 
 MEETING = (
     "touch {live}/{me}; n=0; while [ ! -e {live}/{other} ] && [ $n -lt 200 ]; do sleep 0.05; n=$((n+1)); done; "

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.scenarios.conftest import NODE_SERVER, World
+from tests.world import NODE_SERVER, World
 
 SERVICE = """
 [services.api]

@@ -8,7 +8,7 @@ import pytest
 
 from tests.forges.fakes import TOKEN, GitHubFake
 from tests.forges.server import serving
-from tests.scenarios.conftest import World
+from tests.world import World
 
 PROJECT = """
 [services.api]

@@ -1,8 +1,8 @@
-"""D13: what a failed deploy leads to: back to what ran, and when that fails too, the plain truth and no loop."""
+"""A11 D13: what a failed deploy leads to: back to what ran, and when that fails too, the plain truth and no loop."""
 
 from __future__ import annotations
 
-from tests.scenarios.conftest import World
+from tests.world import World
 
 SERVICES = """
 [services.api]
@@ -84,6 +84,28 @@ def test_a_rollback_names_the_services_that_it_leaves_running(world: World) -> N
     assert len(said) == 1 and "web" in said[0]["message"] and "api" not in said[0]["message"]
     world.publish({"api/version.txt": "two\n", "homeport.toml": text})
     assert not [e for e in world.homeport("--json", "deploy").lines if e.get("code") == "left-running"], "said once"
+
+
+def test_from_a_try_back_to_the_newest_pushed_commit_or_to_the_newest_deploy_that_went_well(world: World) -> None:
+    (world.live / "healthy").touch()
+    world.project(SERVICES, {"api/version.txt": "one\n", "web/page.txt": "one\n"}, "try = true")
+    world.deploy()
+    good = world.publish({"api/version.txt": "two\n"})
+    newest = world.deploy()["deployId"]
+    world.publish({"api/version.txt": "bad\n"})
+    assert world.deploy(ok=(1,))["status"] == "rolled_back"
+    world.write({"api/version.txt": "tried\n"})
+    assert world.json("try", "api")["status"] == "deployed" and world.text("running.txt") == "tried\n"
+    again = world.json("rollback", newest)
+    assert (again["status"], again["sha"], world.text("running.txt")) == ("deployed", good, "two\n")
+    world.json("try", "api", "--yes")
+    assert world.json("rollback")["sha"] == good, "without a name: the newest that went well"
+    world.json("try", "api", "--yes")
+    pushed = world.publish({"api/version.txt": "three\n"})
+    world.write({"api/version.txt": "edited\n"})  # what the checkout holds does not count
+    done = world.deploy("--over-try")
+    assert (done["status"], done["sha"], world.text("running.txt")) == ("deployed", pushed, "three\n")
+    assert world.json("status")["tries"] == [] and world.json("drift")["equal"]
 
 
 def test_going_back_to_a_named_deploy_and_forward_again(world: World) -> None:

@@ -1,4 +1,4 @@
-"""Guards: what rules refuse, who may allow an exception, which rules count, and that the audit keeps it (B9, B10)."""
+"""B9 B10: what rules refuse, who may allow an exception, which rules count, and that the audit keeps it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 import sys
 from typing import Any
 
-from tests.scenarios.conftest import PROGRAM, World, eventually
+from tests.world import PROGRAM, World, eventually
 
 AGENT = {"HOMEPORT_ACTOR": "agent"}
 

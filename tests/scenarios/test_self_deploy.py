@@ -15,8 +15,8 @@ import pytest
 
 from tests.conftest import find_pnpm
 from tests.daemon.rig import Daemon
-from tests.scenarios.conftest import PROGRAM, World, eventually
 from tests.supervisor_rig import started_again, status_at, working_in
+from tests.world import PROGRAM, World, eventually
 
 NAMES = ("edge", "back", "front", "worker")
 TOGETHER = ("back", "front")

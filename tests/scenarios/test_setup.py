@@ -1,4 +1,4 @@
-"""`homeport setup` of the machine one sits at: no ssh, the same steps."""
+"""A12: `homeport setup` of the machine one sits at: no ssh, the same steps."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import stat
 
 import pytest
 
-from tests.scenarios.conftest import World
+from tests.world import World
 
 
 def test_setup_of_this_very_machine_needs_no_ssh(world: World) -> None:

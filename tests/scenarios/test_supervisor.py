@@ -18,8 +18,8 @@ import pytest
 
 from tests import supervisor_servers as servers
 from tests.daemon.rig import Daemon
-from tests.scenarios.conftest import PROGRAM, World, eventually
 from tests.supervisor_rig import Client, Load, status_at, working_in
+from tests.world import PROGRAM, World, eventually
 
 KEEPER = 'while :; do "$@"; [ $? = 75 ] || exit; done'
 """Starts it again when it leaves to be started again, as systemd or a container engine would."""

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.docker_host import BOX, DockerHost, why_not
-from tests.scenarios.conftest import World
+from tests.world import World
 
 PROJECT = """
 [project]

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.daemon.rig import Daemon
-from tests.scenarios.conftest import World, eventually
 from tests.systemd_host import SystemdHost, why_not
+from tests.world import World, eventually
 
 SERVICE = """
 [services.api]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.scenarios.conftest import World
+from tests.world import World
 
 SITE = """
 [services.site]

@@ -8,7 +8,7 @@ import sqlite3
 
 import pytest
 
-from tests.scenarios.conftest import World, eventually
+from tests.world import World, eventually
 
 WEB = """
 [services.web]

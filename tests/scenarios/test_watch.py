@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from homeport.doors.inotify import Inotify
-from tests.scenarios.conftest import PROGRAM, World
+from tests.world import PROGRAM, World
 
 SITE = """
 [services.site]

@@ -1,4 +1,4 @@
-"""The connection dies in the middle of a verb, by killing the real sshd that serves it: both sides end in a clear state."""
+"""E5: the connection dies in the middle of a verb, by killing the real sshd that serves it: both sides end in a clear state."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.remote.conftest import Fleet, Machine
-from tests.scenarios.conftest import eventually
+from tests.fleet import Fleet, Machine
+from tests.world import eventually
 
 
 class Gate:

@@ -1,10 +1,10 @@
-"""`homeport doctor` from a laptop: the laptop, the connection, each machine, and who else deploys there."""
+"""A12: `homeport doctor` from a laptop: the laptop, the connection, each machine, and who else deploys there."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from tests.remote.conftest import Fleet
+from tests.fleet import Fleet
 
 
 def rows(fleet: Fleet, code: int) -> dict[str, dict[str, Any]]:

@@ -6,14 +6,10 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pytest
-
-from tests.scenarios.conftest import PROGRAM, Ran, World, eventually
+from tests.world import PROGRAM, Ran, World, eventually
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 PROJECT = """\
@@ -237,49 +233,6 @@ class Laptop(World):
     def env(self) -> dict[str, str]:
         told = super().env
         return {**told, "PATH": f"{self.root / 'bin'}:{told['PATH']}", "XDG_RUNTIME_DIR": str(self.runtime)}
-
-
-@pytest.fixture(scope="session")
-def ssh_keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Keys of the person and of the machines, made once."""
-    folder = tmp_path_factory.mktemp("keys")
-    for name in ("person", "prod-1", "stage-1", "web-2"):
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", folder / name], check=True)
-    return folder
-
-
-@pytest.fixture
-def bare_fleet(tmp_path: Path, ssh_keys: Path) -> Iterator[Fleet]:
-    """Machines that nobody has set up: homeport is there, its state is not."""
-    runtime = Path(tempfile.mkdtemp(prefix="hp-", dir="/tmp"))
-    laptop = Laptop(tmp_path, runtime=runtime)
-    laptop.host_file.write_text('name = "laptop"\nenvironments = ["nothing"]\n')
-    (tmp_path / "bin").mkdir()
-    wrapper = tmp_path / "bin/ssh"
-    wrapper.write_text(f'#!/bin/sh\nexec {shutil.which("ssh")} -F {tmp_path / "ssh_config"} "$@"\n')
-    wrapper.chmod(0o755)
-    (tmp_path / "ssh_config").write_text(
-        f"IdentityFile {ssh_keys / 'person'}\nIdentitiesOnly yes\nIdentityAgent none\n"
-        f"UserKnownHostsFile {tmp_path / 'known_hosts'}\nGlobalKnownHostsFile /dev/null\n"
-    )
-    fleet = Fleet(laptop, ssh_keys, runtime)
-    try:
-        yield fleet
-    finally:
-        fleet.close()
-
-
-@pytest.fixture
-def fleet(bare_fleet: Fleet) -> Fleet:
-    """Production and staging, both known to their hosts, nothing deployed yet."""
-    prod = bare_fleet.add("prod-1", "production", "prod.example.com")
-    stage = bare_fleet.add("stage-1", "staging", "stage.example.com")
-    text = PROJECT.format(prod=prod.live / "site", stage=stage.live / "site")
-    bare_fleet.laptop.publish({"homeport.toml": text, "site/a.txt": "one\n"}, "first version")
-    bare_fleet.laptop.git("push", "-q", "origin", "HEAD:staging")
-    for machine in (prod, stage):
-        introduce(bare_fleet, machine)
-    return bare_fleet
 
 
 def introduce(fleet: Fleet, machine: Machine) -> None:

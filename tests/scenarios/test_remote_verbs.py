@@ -1,4 +1,4 @@
-"""Every verb from a laptop, on the machine that the environment names: the same words, the same exit codes."""
+"""B3 B5: every verb from a laptop, on the machine that the environment names: the same words, the same exit codes."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import subprocess
 import pexpect
 import pytest
 
-from tests.remote.conftest import PROJECT, Fleet, introduce
-from tests.scenarios.conftest import PROGRAM, eventually
+from tests.fleet import PROJECT, Fleet, introduce
+from tests.world import PROGRAM, eventually
 
 AGO = r" +(now\b|\d+ (s|min|h|d) ago)"
 ODD = "it's \"odd\"; $(touch /tmp/no) `x` \\ back\nnext line --json *"

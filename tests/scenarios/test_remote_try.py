@@ -1,4 +1,4 @@
-"""`homeport try` over ssh: uncommitted work of the laptop is live on staging, and only what staging lacks travels."""
+"""A1 A2: `homeport try` over ssh: uncommitted work of the laptop is live on staging, and only what staging lacks travels."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import signal
 
 import pytest
 
-from tests.remote.conftest import Fleet
-from tests.scenarios.conftest import eventually
+from tests.fleet import Fleet
+from tests.world import eventually
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pexpect
 
-from tests.remote.conftest import Fleet
-from tests.scenarios.conftest import PROGRAM
+from tests.fleet import Fleet
+from tests.world import PROGRAM
 
 ODD = "it's \"odd\"; $(touch /tmp/no) `x` \\ back --json *"
 

@@ -1,11 +1,11 @@
-"""The wrong machine, an unknown one, one without homeport: refused before anything happens there."""
+"""A2 B1: three guards of a try; the wrong machine, an unknown one, one without homeport: refused before anything happens."""
 
 from __future__ import annotations
 
 import json
 
-from tests.remote.conftest import Fleet, introduce
-from tests.scenarios.conftest import PROGRAM
+from tests.fleet import Fleet, introduce
+from tests.world import PROGRAM
 
 
 def refused(fleet: Fleet, code: int, *args: str) -> dict[str, str]:
@@ -13,6 +13,35 @@ def refused(fleet: Fleet, code: int, *args: str) -> dict[str, str]:
     assert ran.stderr.count("homeport:") == 1
     said: dict[str, str] = json.loads(ran.stdout.splitlines()[-1])
     return said
+
+
+def test_three_guards_of_a_try_hold_each_without_the_others_and_no_option_lifts_them(fleet: Fleet) -> None:
+    laptop = fleet.laptop
+    staged = (laptop.clone / "homeport.toml").read_text().replace('branch = "staging"', 'branch = "staging"\ntry = true')
+    staged = staged.replace('"prod.example.com"', '"prod.example.com"\naddresses = ["192.0.2.7"]')
+    laptop.publish({"homeport.toml": staged})
+    laptop.git("push", "-q", "origin", "HEAD:staging")
+    fleet.prod.identify("prod-1", 'addresses = ["192.0.2.7"]\n')
+    staging = ("--json", "-e", "staging")
+    fleet.homeport(*staging, "deploy")
+    laptop.write({"site/a.txt": "tried\n"})
+    every = (("try",), ("try", "--yes"))
+
+    for words in every:  # the environment's own word
+        assert refused(fleet, 3, *words)["code"] == "no-try"
+    for name in ("prod-1", "stage-2"):  # the machine's own word
+        fleet.stage.identify(name)
+        for words in every:
+            said = fleet.homeport(*staging, *words, ok=(3,)).last
+            assert said["code"] == "identity" and f"this machine is {name}, not stage-1" in said["what"]
+    fleet.stage.identify("stage-1", 'addresses = ["192.0.2.7"]\n')  # the right name, at production's address
+    for words in (*every, ("deploy",), ("discard", "site/a.txt")):
+        said = fleet.homeport(*staging, *words, ok=(3,)).last
+        assert said["code"] == "identity" and "192.0.2.7 of prod-1, which serves production" in said["what"]
+    fleet.stage.identify("stage-1")
+    assert fleet.stage.text("site/a.txt") == "one\n"
+    assert fleet.homeport(*staging, "try").last["status"] == "deployed" and fleet.stage.text("site/a.txt") == "tried\n"
+    assert not (fleet.prod.live / "site").exists()
 
 
 def test_a_machine_that_is_another_one_refuses_whatever_is_asked(fleet: Fleet) -> None:

@@ -1,4 +1,4 @@
-"""Host files from a laptop (B11): the file and the editor are the laptop's, validation and reload are the host's."""
+"""B11: host files from a laptop: the file and the editor are the laptop's, validation and reload are the host's."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pexpect
 
-from tests.remote.conftest import Fleet
-from tests.scenarios.conftest import PROGRAM
+from tests.fleet import Fleet
+from tests.world import PROGRAM
 
 P = ("-e", "production")
 

@@ -1,4 +1,4 @@
-"""`homeport setup` makes bare machines ready, over ssh and here, says what each step did, and can be run again."""
+"""A12: `homeport setup` makes bare machines ready, over ssh and here, says what each step did, and can be run again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.remote.conftest import PROJECT, Fleet, Machine
+from tests.fleet import PROJECT, Fleet, Machine
 
 
 def steps(said: dict[str, Any]) -> dict[str, dict[str, Any]]:

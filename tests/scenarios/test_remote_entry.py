@@ -1,4 +1,4 @@
-"""A key that is bound to a token by a forced command: it does what the token may, over plain ssh and through homeport."""
+"""B10: a key that is bound to a token by a forced command: it does what the token may, over plain ssh and through homeport."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from tests.remote.conftest import Fleet
-from tests.scenarios.conftest import PROGRAM
+from tests.fleet import Fleet
+from tests.world import PROGRAM
 
 
 @pytest.fixture

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.remote.conftest import Fleet, Machine
-from tests.scenarios.conftest import NODE_SERVER, eventually
+from tests.fleet import Fleet, Machine
+from tests.world import NODE_SERVER, eventually
 
 APPS = ("api", "web", "flows", "hooks", "feed")
 P = ("-e", "production")
