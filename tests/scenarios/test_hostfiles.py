@@ -1,5 +1,5 @@
-"""B11: host files: listed, edited with validation and reload, put back when that fails, kept in a history, secrets kept out of
-it, changes made outside noticed, and nothing touched that the host does not allow (B11)."""
+"""B11: host files: listed, edited with validation and reload, put back when that fails, kept in a history, secrets kept out
+of it, changes made outside noticed, and nothing touched that the host does not allow."""
 
 from __future__ import annotations
 

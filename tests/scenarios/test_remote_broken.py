@@ -1,4 +1,4 @@
-"""E5: the connection dies in the middle of a verb, by killing the real sshd that serves it: both sides end in a clear state."""
+"""E5: the connection dies in the middle of a verb, by killing the real sshd of it: both sides end in a clear state."""
 
 from __future__ import annotations
 

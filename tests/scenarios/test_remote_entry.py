@@ -1,4 +1,4 @@
-"""B10: a key that is bound to a token by a forced command: it does what the token may, over plain ssh and through homeport."""
+"""B10: a key that is bound to a token by a forced command: it does what the token may, by plain ssh and by homeport."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A2 B1: three guards of a try; the wrong machine, an unknown one, one without homeport: refused before anything happens."""
+"""A2 B1: three guards of a try; the wrong machine, an unknown one, one without homeport: all refused before anything."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A1 A2: `homeport try` over ssh: uncommitted work of the laptop is live on staging, and only what staging lacks travels."""
+"""A1 A2: `homeport try` over ssh: uncommitted work of the laptop is live on staging; only what is lacking there travels."""
 
 from __future__ import annotations
 
