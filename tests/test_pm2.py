@@ -155,7 +155,19 @@ def test_a_missing_process_is_registered_saved_and_online(host: Host, runtime: P
     assert (told["cwd"], told["env"]["COLOUR"]) == (str(host.app), "red; touch /x $(id)")
     state = runtime.inspect(host.unit())
     assert (state.state, state.pid, state.restarts) == ("running", done.pid, 0)
-    assert [app["name"] for app in json.loads((host.home / "dump.pm2").read_text())] == ["api"]
+    (app,) = json.loads((host.home / "dump.pm2").read_text())
+    assert (app["name"], app["kill_retry_time"]) == ("api", pm2_runtime.LOOKS_EVERY)
+
+
+def test_pm2_looks_sooner_whether_the_old_process_ended_only_where_homeport_registered_it() -> None:
+    def conf(env: dict[str, str], **settings: object) -> object:
+        row = {"name": "api", "pm_id": 0, "pid": 1, "pm2_env": {"env": env, **settings}}
+        (app,) = named([row], "api")
+        return pm2_runtime._merged(app, {"NEW": "1"}).get("current_conf")
+
+    mine = {pm2_runtime.MARK: "x"}
+    assert conf(mine, kill_retry_time=100) == conf(mine) == {"kill_retry_time": pm2_runtime.LOOKS_EVERY}
+    assert conf(mine, kill_retry_time=500) is conf(mine, kill_retry_time=20) is conf({}, kill_retry_time=100) is None
 
 
 def test_a_text_command_runs_in_a_shell(host: Host, runtime: Pm2) -> None:

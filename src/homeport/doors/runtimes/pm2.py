@@ -28,6 +28,9 @@ from homeport.model.running import Restarted, Unit, UnitState
 SET, MARK = "HOMEPORT_VARIABLES", "HOMEPORT_REGISTERED"
 NO_DAEMON = {"PM2_LOG_FILE_PATH": "/dev/null/none"}
 """pm2 starts a daemon for every command when none runs, and cannot when its log is not to be opened."""
+LOOKS_EVERY = 20
+"""Milliseconds between pm2's looks at whether the old process has ended, where homeport registered it; pm2's own are
+100, and it waits for the first of them in any case."""
 ONLINE_WITHIN = 30.0
 """Seconds a restarted process has to be online, beside its time to stop."""
 
@@ -226,10 +229,12 @@ def _dropped(app: App, env: Mapping[str, str]) -> list[str]:
 def _merged(app: App, env: Mapping[str, str]) -> dict[str, Any]:
     """The `env` of a restart over the socket; in `current_conf` the text "null" removes one of pm2's settings."""
     gone = [name for name in _dropped(app, env) if app.settings.get(name) == app.env[name]]
-    if not gone:
-        return dict(env)
-    whole = {**{k: v for k, v in app.env.items() if k not in gone}, **env}
-    return {**env, "current_conf": {"env": whole, **dict.fromkeys(gone, "null")}}
+    conf: dict[str, Any] = {}
+    if gone:
+        conf = {"env": {**{k: v for k, v in app.env.items() if k not in gone}, **env}, **dict.fromkeys(gone, "null")}
+    if MARK in app.env and app.settings.get("kill_retry_time") in (None, 100):
+        conf["kill_retry_time"] = LOOKS_EVERY
+    return {**env, "current_conf": conf} if conf else dict(env)
 
 
 def _argv(unit: Unit) -> list[str]:
@@ -254,5 +259,6 @@ def _registration(unit: Unit, env: Mapping[str, str]) -> dict[str, Any]:
     return {
         "name": unit.name, "script": found, "args": args, "cwd": unit.cwd, "interpreter": "none",
         "exec_mode": "fork", "vizion": False, "kill_timeout": int(unit.stop_timeout * 1000),
+        "kill_retry_time": LOOKS_EVERY,
         "env": {**env, MARK: _mark(unit)},
     }  # fmt: skip
