@@ -54,6 +54,7 @@ class Supervised:
                 f'[services.{name}]\nsource = "{name}"\ntarget = "{{live}}/{name}"\nruntime = "supervisor"\n'
                 f'command = {command}\nlisten = "127.0.0.1:{self.ports[name]}"\nhandoff = "{handoff}"\n'
                 f'env = {{ PORT = "{self.ports[name]}" }}\n'
+                + ('ready = { http = "/", timeout = "20s" }\n' if handoff in ("shim", "port") else "")
             )
             for file in (self.world.clone / command[1], self.world.clone / "version"):
                 files[f"{name}/{file.name}"] = file.read_text()

@@ -35,7 +35,7 @@ def environment(service: Service, env_file: bytes | None) -> str:
     ]  # fmt: skip
     if service.runtime == "supervisor":
         said += [service.handoff, service.signal, float(service.stop_timeout), float(service.drain),
-                 msgspec.to_builtins(service.ready)]  # fmt: skip
+                 service.ready and msgspec.structs.asdict(service.ready)]  # fmt: skip
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
