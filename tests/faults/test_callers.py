@@ -105,6 +105,10 @@ def test_a_newer_request_supersedes_the_waiting_one_and_both_are_answered(host: 
     reads_until(iter(first.stdout), "waiting")
     second = host.world.start("--json", "deploy", "web")
     eventually(lambda: store_waits(host), "the second one waits")
+    waits = host.world.json("status")["waiting"]
+    assert (waits["kind"], waits["services"], bool(waits["since"])) == ("commit", ["web"], True)
+    told = f"waiting its turn: {waits['deployId']}, commit web, asked for by {waits['requestedBy']}, "
+    assert all(told in host.world.homeport(verb).stdout for verb in ("status", "history"))
     third = host.world.start("--json", "deploy", "app")
     said, _ = second.communicate(timeout=60)
     assert (second.returncode, json.loads(said.splitlines()[-1])["status"]) == (6, "superseded")

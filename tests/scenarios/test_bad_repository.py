@@ -104,6 +104,9 @@ def test_a_commit_that_the_branch_does_not_reach_is_refused_by_every_name(world:
         assert "not on branch main" in fault(world, "plan", name, code=3)
     assert "not on branch main" in fault(world, "rollback", side, code=3)
     assert "no branch, tag or commit" in fault(world, "deploy", "f" * 40, code=3)
+    said = world.homeport("deploy", "sote", ok=(3,))
+    assert "did you mean the service site?" in said.stdout + said.stderr
+    assert "homeport plan site" in said.stdout + said.stderr
     assert picture(world.live) == before
     mended(world)
 
@@ -210,6 +213,8 @@ def test_a_branch_that_git_would_not_take_is_an_error_of_the_file(world: World) 
         (world.clone / "homeport.toml").write_bytes(good.replace(b'"main"', f'"{branch}"'.encode()))
         said = fault(world, "deploy", code=2)
         assert "homeport.toml" in said and "branch" in said, branch
+    (world.clone / "homeport.toml").write_bytes(good.replace(b'"main"', b'"not-pushed"'))
+    assert "git push origin HEAD:not-pushed" in fault(world, "plan", code=3)
     (world.clone / "homeport.toml").write_bytes(good)
     mended(world)
 

@@ -40,10 +40,12 @@ def history(options: Options, limit: int) -> None:
       homeport history -n 50
     """
     from homeport.cli.show import results
+    from homeport.flow.looking import waiting_of
 
     with options.site() as site:
-        rows = site.store.history(limit)
-    options.tell({"deploys": msgspec.to_builtins(rows)}, lambda color: results.history(rows, color=color))
+        rows, waiting = site.store.history(limit), waiting_of(site)
+    options.tell({"deploys": msgspec.to_builtins(rows), "waiting": waiting},
+                 lambda color: results.history(rows, waiting, color=color))  # fmt: skip
 
 
 @click.command()

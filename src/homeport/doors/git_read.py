@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
@@ -54,7 +55,7 @@ class MirrorReader:
             raise Refused(
                 f"the origin has no branch {printable(branch)}",
                 where=self.path,
-                next="homeport check",
+                next=f"git push origin HEAD:{shlex.quote(branch)}, or correct the environment's `branch` in homeport.toml",
                 code="no-branch",
             )
         return found

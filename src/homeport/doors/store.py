@@ -163,6 +163,10 @@ class SqliteStore:
     def waiting(self) -> Deploy | None:
         return self._deploy_where("state = 'waiting'")
 
+    def asked_at(self, deploy: str) -> str | None:
+        row = self._db.one("SELECT asked_at FROM deploys WHERE id = ?", deploy)
+        return row[0] if row else None
+
     def begin(self, deploy: str, pid: int) -> Deploy:
         """As `Store.begin`. Raises Busy when another one runs, StateFault when it has ended or is unknown."""
         with self._db.writing() as connection:

@@ -34,9 +34,19 @@ def status_of(site: Site) -> dict[str, Any]:
         "edits": sum(s["drift"] or 0 for s in services), "tries": trying.live(records.values(), site.clock.now(),
                                                                     float(site.env.edit_warning)),
         "oldEdits": editing.old_edits(site),
-        "running": {"deployId": running.id, "stage": running.stage} if running else None,
+        "running": {"deployId": running.id, "stage": running.stage} if running else None, "waiting": waiting_of(site),
         "hostfiles": _hostfiles(site), "idle": _idle(site, records, running),
     }  # fmt: skip
+
+
+def waiting_of(site: Site) -> dict[str, Any] | None:
+    """The deploy that waits for its turn: what, who asked for it, and since when."""
+    row = site.store.waiting()
+    if row is None:
+        return None
+    return {"deployId": row.id, "kind": row.kind, "ref": row.request.ref, "sha": row.sha,
+            "services": list(row.request.services), "requestedBy": row.requested_by,
+            "since": site.store.asked_at(row.id)}  # fmt: skip
 
 
 def _idle(site: Site, records: dict[str, ServiceRecord], running: Deploy | None) -> dict[str, str] | None:

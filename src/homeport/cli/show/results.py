@@ -9,7 +9,7 @@ import shlex
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from homeport.cli.show import tries, words
+from homeport.cli.show import queue, tries, words
 from homeport.cli.show.again import again
 from homeport.cli.show.words import Ink, ago, clock_time, compact_time, count, moment, several, short, text, took, when
 from homeport.model.deploys import Deploy
@@ -133,6 +133,7 @@ def status(said: dict[str, Any], *, color: bool = False) -> str:
     running = said.get("running")
     if running:
         lines.append(ink("next", f"deploying now: {text(running['deployId'])}, {text(running.get('stage') or 'waiting')}"))
+    lines += queue.lines(said.get("waiting"), ink)
     rows = [[("dim", name) for name in ("service", "commit", "runtime", "drift", "state")]]
     rows += [_status_row(service) for service in said.get("services", ())]
     if len(rows) > 1:
@@ -232,15 +233,17 @@ def _drift_rows(paths: Sequence[dict[str, Any]], ink: Ink) -> list[str]:
     return lines
 
 
-def history(deploys: list[Deploy], *, color: bool = False) -> str:
-    """One line for each deploy, newest first as given."""
+def history(deploys: list[Deploy], waiting: dict[str, Any] | None = None, *, color: bool = False) -> str:
+    """What waits, then one line for each deploy, newest first as given."""
     ink = Ink(color)
+    if not deploys and waiting is not None:
+        return joined(queue.lines(waiting, ink))
     if not deploys:
         return joined(["no deploys yet", *next_lines(ink, [("homeport deploy", "")])])
     rows = [[("dim", name) for name in ("deploy", "outcome", "commit", "when", "", "took", "services")]]
     rows += [_history_row(row) for row in deploys]
     head, *lines = table(rows, ink)
-    told = [head]
+    told = [*queue.lines(waiting, ink), head]
     for row, line in zip(deploys, lines, strict=True):
         told.append(line)
         if row.error_summary:

@@ -31,7 +31,7 @@ def fetch_commit(work: Work, tools: Tools) -> Work:
         sha = work.deploy.sha
     else:
         site.git.fetch(tools.shell)
-        sha = site.git.resolve(request.ref) if request.ref else site.git.tip(site.env.branch)
+        sha = _named(request.ref, tools) if request.ref else site.git.tip(site.env.branch)
     if request.kind != "try" and not site.git.reaches(site.env.branch, sha):
         raise Refused(
             f"commit {sha[:12]} is not on branch {site.env.branch}",
@@ -43,6 +43,21 @@ def fetch_commit(work: Work, tools: Tools) -> Work:
     site.store.update(deploy)
     _take_over_renamed(config, work, tools)
     return in_scope(work.having(deploy=deploy, sha=sha, config=config), tools)
+
+
+def _named(ref: str, tools: Tools) -> str:
+    """The commit of a name. Raises Refused (`no-commit`), and says so when a service is called nearly like that."""
+    import difflib
+
+    site = tools.site
+    try:
+        return site.git.resolve(ref)
+    except Refused as fault:
+        near = difflib.get_close_matches(ref, layout.services_of(site.config, site.environment), 1)
+        if fault.code != "no-commit" or not near:
+            raise
+        raise Refused(f"{fault.what}; did you mean the service {near[0]}?", where=fault.where,
+                      next=f"homeport plan {near[0]}", code=fault.code) from fault  # fmt: skip
 
 
 def _take_over_renamed(config: Config, work: Work, tools: Tools) -> None:
