@@ -20,6 +20,7 @@ WITHOUT_RECORD = {
     "serve": "listens; what is asked of it has rows of its own",
     "supervise": "runs what is deployed",
     "notify": "sends a message to try a channel",
+    "mcp": "runs other verbs for an agent, and each leaves its row",
     "ssh-entry": "runs another verb for whoever holds a key, and that one leaves its row",
 }
 

@@ -25,7 +25,7 @@ VERBS = {
     "notify": "notifying",
     "block": "guarding", "unblock": "guarding", "hold": "guarding", "unhold": "guarding", "db": "guarding",
     "token": "tokens", "ssh-entry": "entering", "serve": "serving", "supervise": "supervising",
-    "converge": "serving",
+    "converge": "serving", "mcp": "agents",
 }  # fmt: skip
 """Each verb and the module that has it."""
 HELP_OF = {
@@ -71,6 +71,7 @@ HELP_OF = {
     "serve": "Listen: API, events, webhooks, timer.",
     "converge": "Deploy what is new, once.",
     "supervise": "Run the services of the built-in supervisor.",
+    "mcp": "Serve the verbs to an agent as tools.",
     "db": "Check or copy the state database.",
 }
 """For the list of verbs, so that listing loads none of them; each verb says more itself."""
