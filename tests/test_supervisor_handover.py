@@ -100,8 +100,8 @@ def test_the_old_version_keeps_serving_when_the_new_one_does_not_get_ready(rig: 
     port = web(rig, ["node", "web.js"], "shim")
     old = rig.status("web")["pid"]
     bad: dict[str, tuple[list[str], str]] = {
-        "never listens": ([servers.node(), "-e", "console.log('here'); setInterval(() => {}, 1000)"], "does not listen"),
-        "ends": ([servers.node(), "-e", "console.log('here'); process.exit(3)"], "status 3"),
+        "never listens": (["sh", "-c", "echo here; exec sleep 1000"], "does not listen"),
+        "ends": (["sh", "-c", "echo here; exit 3"], "status 3"),
         "no such program": (["/no/such/program"], "No such file"),
         "no such folder": (command(["node", "web.js"]), "enter /no/such"),
     }

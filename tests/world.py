@@ -223,13 +223,17 @@ class World:
         return found
 
     def kill_homeport(self) -> None:
-        """kill -9 for every process of homeport in this world, and waits until they are gone."""
-        for pid in self.own_processes():
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-        eventually(lambda: not self.own_processes(), "homeport's processes are gone")
+        """kill -9 for every process of homeport in this world, also for one that another has just started, until all
+        are gone."""
+
+        def gone() -> bool:
+            found = self.own_processes()
+            for pid in found:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            return not found
+
+        eventually(gone, "homeport's processes are gone")
 
     # what runs
 

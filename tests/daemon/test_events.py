@@ -138,9 +138,11 @@ def test_live_events_reach_the_clients_of_the_user_who_asked_and_of_whoever_join
                 connect(daemon, "user=dan") as dan, connect(daemon, "user=__self__") as nobody:  # fmt: skip
             silent = [asyncio.create_task(dan.recv()), asyncio.create_task(nobody.recv())]
             asked = daemon.deploying(scope="platform", requestedBy="bob", sessionId="s-2")
-            joined = daemon.deploying(scope="platform", requestedBy="cleo")
+            joined = daemon.deploying(scope="platform", requestedBy="cleo", requestId="joins")
             listening = [asyncio.create_task(heard(one, ended)) for one in (bob, cleo, all_)]
             await asyncio.to_thread(eventually, world.building, "the build runs")
+            here = "/api/v1/deploys?requestId=joins"
+            await asyncio.to_thread(eventually, lambda: daemon.ask("GET", here).json()["deploys"], "both have asked")
             world.hold.unlink()
             found = await asyncio.wait_for(asyncio.gather(*listening), 30)
             quiet = [not task.done() for task in silent]

@@ -274,9 +274,10 @@ MAKES = "mkdir -p dist; cp page.txt dist/\n"
 @pytest.mark.parametrize("does", HOSTILE)
 def test_a_build_that_will_not_end_is_ended_with_all_that_it_started(world: World, does: str) -> None:
     first: dict[str, str | None] = {"web/build.sh": MAKES, "web/page.txt": "one\n", ".gitignore": "dist/\n"}
-    world.project(BUILDING + '  timeout = "1s"\n', first)
+    world.project(BUILDING, first)
     world.deploy()
-    world.publish({"web/build.sh": HOSTILE[does] + "\n", "web/page.txt": "two\n"})
+    limited = (world.clone / "homeport.toml").read_text() + '  timeout = "1s"\n'
+    world.publish({"web/build.sh": HOSTILE[does] + "\n", "web/page.txt": "two\n", "homeport.toml": limited})
     done = world.deploy(ok=(1,))
     assert done["status"] == "failed"
     assert world.text("web/dist/page.txt") == "one\n"

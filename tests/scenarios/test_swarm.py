@@ -19,7 +19,7 @@ target = "{live}/stack"
 
 [environments.production]
 branch = "main"
-checks = [{{ containers = 2, within = "5s", every = "100ms" }}]
+checks = [{{ containers = 2, within = "20s", every = "100ms" }}]
 
 [services.web]
 source = "web"
@@ -29,7 +29,7 @@ validate = ["test", "-e", "/etc/site/here"]
   [[services.web.checks]]
   http = "http://127.0.0.1:8080/version"
   contains = "fine"
-  within = "1s"
+  within = "20s"
   every = "100ms"
 
 [services.idle]
@@ -106,7 +106,7 @@ def test_a_stack_is_deployed_undone_and_gone_back_to_and_its_secrets_stay(world:
     assert (page(), tasks()["stack_idle"]) == ("fine two hello s3cret", before["stack_idle"])
 
     now = tasks()
-    bad = world.publish({"web/run.sh": RUN.replace("fine", "ill")})
+    bad = world.publish({"web/run.sh": RUN.replace("fine", "ill"), **world.patience("1s")})
     assert world.deploy(ok=(1,))["status"] == "rolled_back"
     assert (page(), [b["sha"] for b in world.json("status")["blocked"]]) == ("fine two hello s3cret", [bad])
     world.publish({"web/run.sh": "echo no such table; exit 3\n"})
