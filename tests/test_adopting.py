@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -204,8 +205,10 @@ def test_how_the_end_of_an_acceptance_is_written(said: str, end: str | None) -> 
 
 
 @pytest.fixture
-def ledger(tmp_path: Path) -> EditLedger:
-    return EditLedger(SqliteStore(str(tmp_path / "homeport.db"), SystemClock()).database)
+def ledger(tmp_path: Path) -> Iterator[EditLedger]:
+    store = SqliteStore(str(tmp_path / "homeport.db"), SystemClock())
+    yield EditLedger(store.database)
+    store.close()
 
 
 def test_a_path_has_one_living_edit(ledger: EditLedger) -> None:

@@ -60,10 +60,9 @@ class Database:
         fresh = f"{self.path}.new-{os.getpid()}-{os.urandom(4).hex()}"
         os.close(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
         try:
-            connection = _connect(fresh, readonly=False)
-            connection.execute("PRAGMA journal_mode = WAL")
-            self._migrate(connection)
-            connection.close()
+            with contextlib.closing(_connect(fresh, readonly=False)) as connection:
+                connection.execute("PRAGMA journal_mode = WAL")
+                self._migrate(connection)
             with contextlib.suppress(FileExistsError):
                 os.link(fresh, self.path)
         finally:
