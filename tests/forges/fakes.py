@@ -46,6 +46,10 @@ class Pulls(Fake):
             self.branches.add(head)
         return number
 
+    def opened(self) -> list[dict[str, Any]]:
+        """The open ones, the newest first."""
+        return [one for one in reversed(self.pulls) if one["state"] == "open"]
+
     def pull(self, number: str) -> dict[str, Any]:
         return self.pulls[int(number) - 1]
 
@@ -127,11 +131,16 @@ class GitHubFake(Pulls):
         return self.paged(seen, found, lambda page: self.answered(self.operation(name)["response"], page))
 
     def list_pulls(self, seen: Seen) -> Answer:
-        assert seen.query["head"].startswith("octo:")
-        wanted = (seen.query["head"].removeprefix("octo:"), seen.query["base"], "open")
-        fitting = [one for one in self.pulls if (one["head"], one["base"], one["state"]) == wanted]
-        schema = self.operation("GET /repos/{owner}/{repo}/pulls")["response"]
-        return Answer(200, self.answered(schema, [self.full(one, listed=True) for one in fitting]))
+        operation = self.operation("GET /repos/{owner}/{repo}/pulls")
+        for name, value in seen.query.items():
+            fitting = int(value) if operation["query"][name].get("type") == "integer" else value
+            self.asked({"properties": {name: operation["query"][name]}}, {name: fitting})
+        head = seen.query.get("head", "")
+        assert head.startswith("octo:") or not head
+        found = [one for one in self.opened() if one["base"] == seen.query["base"]
+                 and head.removeprefix("octo:") in (one["head"], "")]  # fmt: skip
+        wrap = lambda page: self.answered(operation["response"], page)  # noqa: E731
+        return self.paged(seen, [self.full(one, listed=True) for one in found], wrap)
 
     def new_pull(self, seen: Seen) -> Answer:
         operation = self.operation("POST /repos/{owner}/{repo}/pulls")
@@ -258,8 +267,9 @@ class GiteaFake(Pulls):
         }) for said in self.reviews.get(int(number), [])])  # fmt: skip
 
     def list_pulls(self, seen: Seen) -> Answer:
-        assert seen.query["state"] == "open"
-        return self.paged(seen, [self.full(one) for one in self.pulls if one["state"] == "open"])
+        assert seen.query["state"] == "open" and seen.query["sort"] == "recentupdate"
+        assert set(seen.query) <= {"state", "sort", "limit", "page"}
+        return self.paged(seen, [self.full(one) for one in self.opened()])
 
     def new_pull(self, seen: Seen) -> Answer:
         self.asked(self.book["new_pull"], seen.body)
@@ -352,10 +362,12 @@ class GitLabFake(Pulls):
         return Answer(200, filled("gitlab", self.book["approvals"], {"iid": int(number), "approved_by": standing}))
 
     def list_requests(self, seen: Seen) -> Answer:
-        wanted = (seen.query["source_branch"], seen.query["target_branch"], "open")
-        assert seen.query["state"] == "opened"
-        fitting = [one for one in self.pulls if (one["head"], one["base"], one["state"]) == wanted]
-        return Answer(200, [self.full(one, "listed_merge_request") for one in fitting])
+        documented = {"state", "source_branch", "target_branch", "order_by", "sort", "per_page", "page"}
+        assert seen.query["state"] == "opened" and set(seen.query) <= documented
+        assert seen.query.get("order_by", "updated_at") in ("created_at", "title", "updated_at")
+        found = [one for one in self.opened() if one["base"] == seen.query["target_branch"]
+                 and one["head"] == seen.query.get("source_branch", one["head"])]  # fmt: skip
+        return self.paged(seen, [self.full(one, "listed_merge_request") for one in found])
 
     def new_request(self, seen: Seen) -> Answer:
         documented = {"source_branch", "target_branch", "title", "description", "squash", "remove_source_branch"}

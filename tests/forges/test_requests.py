@@ -197,3 +197,22 @@ def test_an_unknown_request_is_an_infrastructure_fault(world: World) -> None:
     with pytest.raises(ForgeFault) as caught:
         world.client().request(7)
     assert caught.value.code == "forge-missing" and isinstance(caught.value, InfrastructureFault)
+
+
+def test_the_open_requests_into_a_branch_are_listed_the_newest_first_and_not_without_end(world: World) -> None:
+    for number in range(65):
+        world.fake.add_pull(f"feature-{number}", "main", f"{number:02}" + "a" * 38, fork=number == 63)
+    world.fake.add_pull("elsewhere", "release")
+    world.fake.add_pull("over", "main", state="merged")
+    found = world.client().open_requests("main")
+    first = [(one.head, one.head_sha[:2], one.same_repository) for one in found[:3]]
+    assert first == [("feature-64", "64", True), ("feature-63", "63", False), ("feature-62", "62", True)]
+    assert {(one.state, one.base) for one in found} == {("open", "main")} and len(found) in (59, 60)
+    assert world.client().open_requests("main") == found
+    assert ["if-none-match" in seen.headers for seen in world.fake.seen] == [False] * 3 + [True] * 3
+
+
+def test_a_forge_without_requests_is_asked_once(world: World) -> None:
+    assert world.client().open_requests("main") == [] and len(world.fake.seen) == 1
+    with pytest.raises(UsageFault):
+        world.client().open_requests("--upload-pack=x")

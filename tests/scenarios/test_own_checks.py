@@ -131,9 +131,32 @@ def test_a_request_of_the_same_repository_and_the_clock_are_checked_and_a_fork_n
     finally:
         daemon.close()
     assert (said(theirs), len(world.json("history")["deploys"])) == ([], 1)
+
+    # the webhook is dead: the timer's tick finds the request in the forge's list; what was checked already is left alone
+    world.git("checkout", "-q", "-b", "late", "main")
+    world.write({"site/a": "well\n"})
+    late = world.commit()
+    world.git("push", "-q", "origin", "late")
+    world.git("checkout", "-q", "main")
+    forge.add_pull("feature", "main", ours)
+    forge.add_pull("late", "main", late)
+    forge.add_pull("feature", "main", theirs, fork=True)
+    forge.add_pull("feature", "release", "c" * 40)
+    listings = lambda: [seen.headers for seen in forge.seen if seen.path.endswith("/pulls")]  # noqa: E731
+    a_minute_later = "UPDATE cached SET value = '2020-01-01T00:00:00+00:00' WHERE key = 'checks-looked'"
+    before = len(listings())
+    world.sql(a_minute_later)
     world.homeport("converge")
+    eventually(lambda: said(late) == [("words", "pending"), ("words", "success")], "the listed request is checked")
+    world.homeport("converge")
+    assert len(listings()) == before + 1, "once a minute, however often something ticks"
+    world.sql(a_minute_later)
+    world.homeport("converge")
+    eventually(lambda: len(listings()) == before + 2, "the list is looked at again")
+    assert "if-none-match" in listings()[-1]
     assert said(main)[-1] != ("audit", "failure"), "one seen for the first time waits"
     world.sql("UPDATE cached SET value = '2020-01-01T00:00:00+00:00' WHERE key = 'cron:audit'")
     assert world.json("converge")["code"] == "equal"
     eventually(lambda: said(main)[-2:] == [("audit", "pending"), ("audit", "failure")], "the clock's check is told")
     assert "audit ended with 9" in world.homeport("--json", "audit").stdout
+    assert (len(said(late)), len(said(ours)), said(theirs)) == (2, 2, []), "each commit once, a fork's never"

@@ -1,7 +1,8 @@
 """homeport's own checks outside of a deploy (D3): of requests from branches of the same repository, and by the clock.
 
-Which checks there are, and as whom they run, says the environment's branch: a request cannot change that. They run in
-a process of their own that no deploy waits for.
+A webhook tells of a request at once; where none comes, the ticks of the timer find it in the forge's list. Which checks
+there are, and as whom they run, says the environment's branch: a request cannot change that. They run in a process of
+their own that no deploy waits for.
 """
 
 from __future__ import annotations
@@ -16,25 +17,37 @@ from homeport.flow.stages.proving import report, run_checks
 from homeport.flow.work import Work, tools_for
 from homeport.model.config import Config
 from homeport.model.deploys import Deploy, Request
-from homeport.model.errors import Busy
-from homeport.model.forge import CHECK_STATUS, Status
+from homeport.model.errors import Busy, HomeportError
+from homeport.model.forge import CHECK_STATUS, Status, is_commit, is_ref_name
 from homeport.model.notices import Letter, Message
 
 ASKED = "checks-asked"
 """Where the requests stand that are still to be checked, `SHA BRANCH` a line."""
 SEEN = "cron:"
 """Before a check's name, when it was last begun by the clock."""
+CHECKED, NOW, LOOKED = "checks-done", "checks-now", "checks-looked"
+"""The newest commits of requests that were checked, the one whose checks run, and when the forge's list was read."""
+REMEMBERED = 500
+"""Commits in CHECKED."""
+AT_ONCE = 10
+"""Requests that one look takes from the forge's list; the next one takes more."""
+GAP = 60.0
+"""Seconds between two looks at the list, however often a webhook makes the timer tick."""
 
 
 def ask_for(site: Site, sha: str, branch: str) -> bool:
     """Remembers that a request's newest commit is to be checked, and starts the process; whether there are checks."""
     if not site.config.checks or branch == site.env.branch:
         return False
+    _remember(site, sha, branch)
+    site.start_checking()
+    return True
+
+
+def _remember(site: Site, sha: str, branch: str) -> None:
     asked = (site.store.cached(ASKED) or "").splitlines()
     if f"{sha} {branch}" not in asked:
         site.store.cache(ASKED, "\n".join([*(row for row in asked if row.split(" ", 1)[1] != branch), f"{sha} {branch}"]))
-    site.start_checking()
-    return True
 
 
 def due_by_clock(site: Site) -> list[str]:
@@ -54,16 +67,53 @@ def due_by_clock(site: Site) -> list[str]:
 
 
 def start_due(site: Site) -> list[str]:
-    """Starts the process when a check's time has come; called by every tick of a trigger."""
+    """Starts the process when a check's time has come, or the forge's list of requests is to be looked at; called by
+    every tick of a trigger."""
     found = due_by_clock(site)
-    if found:
+    if found or looks_due(site):
         site.start_checking()
     return found
+
+
+def looks_due(site: Site) -> bool:
+    """Whether the forge is to be asked for open requests: where there are checks for them, once a minute at most."""
+    forge = site.config.forge
+    if forge is None or forge.token is None or not owncheck.due(site.config.checks, None):
+        return False
+    last = site.store.cached(LOOKED)
+    if last is None:
+        return True
+    passed = (datetime.fromisoformat(site.clock.now()) - datetime.fromisoformat(last)).total_seconds()
+    return not 0 <= passed < GAP
+
+
+def look_for_requests(site: Site) -> None:
+    """Asks for the checks of open requests whose newest commit has had none: what a lost webhook would have told.
+
+    A forge that does not answer is asked again at the next tick."""
+    if not looks_due(site):
+        return
+    site.store.cache(LOOKED, site.clock.now())
+    forge = None
+    try:
+        forge = site.forge(site.config)
+        found = forge.open_requests(site.env.branch) if forge is not None else []
+    except HomeportError:
+        return
+    finally:
+        if forge is not None:
+            forge.close()
+    known = {*(site.store.cached(CHECKED) or "").splitlines(), "" if site.checks_lock.free() else site.store.cached(NOW)}
+    fresh = [one for one in found if one.same_repository and one.head_sha not in known and one.head != site.env.branch
+             and is_commit(one.head_sha) and is_ref_name(one.head)]  # fmt: skip
+    for one in fresh[:AT_ONCE]:
+        _remember(site, one.head_sha, one.head)
 
 
 def carry_out(site: Site) -> int:
     """Checks what was asked for and what is due by the clock, until nothing is left; how many commits."""
     done = 0
+    look_for_requests(site)
     while site.store.cached(ASKED) or due_by_clock(site):
         try:
             with site.checks_lock.hold(wait=False):
@@ -91,9 +141,12 @@ def _next(site: Site) -> bool:
     site.git.fetch()
     left = [row for row in (site.store.cached(ASKED) or "").splitlines() if row != asked[0]]
     site.store.cache(ASKED, "\n".join(left))
+    site.store.cache(NOW, sha)
     if site.git.reaches(branch, sha):  # of this repository: the branches of a fork are never fetched
         changed = [change.path for change in site.git.changes(site.git.tip(site.env.branch), sha)]
         _prove(site, sha, owncheck.due(site.config.checks, changed), known=True)
+    before = [one for one in (site.store.cached(CHECKED) or "").splitlines() if one != sha]
+    site.store.cache(CHECKED, "\n".join([*before, sha][-REMEMBERED:]))  # after a crash in between it is found once more
     return True
 
 

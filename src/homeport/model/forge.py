@@ -161,6 +161,10 @@ class Forge(Protocol):
         """The open request from `head` into `base`."""
         ...
 
+    def open_requests(self, base: str) -> list[PullRequest]:
+        """The open requests into `base`, those that changed last; of more than some dozens only these."""
+        ...
+
     def open_request(self, asked: NewRequest) -> tuple[PullRequest, bool]:
         """The open request from head into base, and whether it was opened just now (else it was there).
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 from urllib.parse import quote
 
 from msgspec import Struct
@@ -93,6 +94,12 @@ class Gitea:
                 if request.head == head and request.base == base and request.same_repository:
                     return request
         return None
+
+    def open_requests(self, base: str) -> list[PullRequest]:
+        params: dict[str, str | int] = {"state": "open", "sort": "recentupdate", "limit": wire.LISTED}
+        wire.branch(base)
+        pages = islice(self._client.pages(f"{self._at}/pulls", params, keep="requests"), wire.LISTED_PAGES)
+        return [_request(one) for page in pages for one in self._client.read(page, list[_Pull]) if one.base.ref == base]
 
     def open_request(self, asked: NewRequest) -> tuple[PullRequest, bool]:
         wire.asked(asked)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 from urllib.parse import quote, urlencode
 
 from msgspec import Struct
@@ -159,6 +160,12 @@ class GitHub:
         pulls = self._client.read(self._client.get(f"{self._at}/pulls", params), list[_Pull])
         fitting = [pull for pull in pulls if pull.head.ref == head and pull.base.ref == base]
         return _request(fitting[0]) if fitting else None
+
+    def open_requests(self, base: str) -> list[PullRequest]:
+        params: dict[str, str | int] = {"state": "open", "base": wire.branch(base), "sort": "updated", "direction": "desc",
+                                        "per_page": wire.LISTED}  # fmt: skip
+        pages = islice(self._client.pages(f"{self._at}/pulls", params, keep="requests"), wire.LISTED_PAGES)
+        return [_request(one) for page in pages for one in self._client.read(page, list[_Pull]) if one.base.ref == base]
 
     def open_request(self, asked: NewRequest) -> tuple[PullRequest, bool]:
         wire.asked(asked)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import islice
 from urllib.parse import quote, urlencode
 
 from msgspec import Struct
@@ -129,6 +130,13 @@ class GitLab:
         reply = self._client.get(f"{self._at}/merge_requests", params)
         requests = map(_request, self._client.read(reply, list[_MergeRequest]))
         return next((one for one in requests if one.same_repository and (one.head, one.base) == (head, base)), None)
+
+    def open_requests(self, base: str) -> list[PullRequest]:
+        params: dict[str, str | int] = {"state": "opened", "target_branch": wire.branch(base), "order_by": "updated_at",
+                                        "sort": "desc", "per_page": wire.LISTED}  # fmt: skip
+        pages = islice(self._client.pages(f"{self._at}/merge_requests", params, keep="requests"), wire.LISTED_PAGES)
+        found = [_request(one) for page in pages for one in self._client.read(page, list[_MergeRequest])]
+        return [one for one in found if one.base == base]
 
     def open_request(self, asked: NewRequest) -> tuple[PullRequest, bool]:
         wire.asked(asked)

@@ -11,6 +11,8 @@ from homeport.model.forge import NewRequest, is_commit, is_ref_name
 
 STATUS_TEXT = 140
 """Characters of a status description; GitHub refuses more."""
+LISTED, LISTED_PAGES = 20, 3
+"""Open requests of one page, so that the page can be kept for its ETag, and pages that are read."""
 
 
 def moment(*texts: str | None) -> float:
