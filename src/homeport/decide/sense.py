@@ -6,7 +6,6 @@ whether this version can do what the file says: that is `checking`.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterator
 
 from homeport.decide import authorizing, cron, durations, sizes, spelling, together
@@ -173,6 +172,8 @@ def _runs(name: str, service: Service, path: Path, shared: bool) -> Iterator[Fau
     if service.runtime is None and service.unit is not None:
         yield at, "`unit` needs a `runtime`"
     if service.signal not in spelling.SIGNALS:
+        import difflib
+
         near = difflib.get_close_matches(service.signal.upper(), spelling.SIGNALS, n=1, cutoff=0.5)
         yield (*path, "signal"), "not the name of a signal" + (f"; did you mean `{near[0]}`?" if near else "")
     yield from _at_least(service.replicas, 1, (*path, "replicas"))
@@ -396,6 +397,8 @@ def _known(names: list[str], known: Collection[str], path: Path, noun: str, head
     for position, name in enumerate(names):
         if name in known and name != itself:
             continue
+        import difflib
+
         near = difflib.get_close_matches(name, [k for k in known if k != itself], n=1, cutoff=0.6)
         where = header.format("NAME")
         hint = f"did you mean `{near[0]}`?" if near else f"there is no {where} of that name"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Callable
 from typing import NoReturn
@@ -58,6 +57,8 @@ class _Shape:
 
 
 def _unknown(key: str, known: list[str]) -> str:
+    import difflib
+
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     if near:
         return f"unknown key `{key}`; did you mean `{near[0]}`?"
@@ -70,6 +71,8 @@ def _mismatch(value: object, kind: inspect.Type) -> str:
     if not isinstance(value, str | int | float) or isinstance(value, bool):
         return f"must be {expected}, not {_named(value)}"
     if words and isinstance(value, str):
+        import difflib
+
         near = difflib.get_close_matches(value, [str(w) for w in words[0]], n=1, cutoff=0.6)
         hint = f"; did you mean {json.dumps(near[0])}?" if near else ""
         return f"must be {expected}, not {json.dumps(value, ensure_ascii=False)}{hint}"
