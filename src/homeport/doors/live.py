@@ -93,7 +93,7 @@ class LiveTargets:
                 if held and (record.syncing is not None or not usable):
                     index.read_tree(record.tree)
                 found, stale = scanning.differences(target, root, index, self._book.ignored(target, record, branch),
-                                                    self._book.hidden(target))  # fmt: skip
+                                                    self._book.hidden(target), held=held)  # fmt: skip
                 if held and stale:
                     with suppress(InfrastructureFault):  # a full disk: the next look reads these files again
                         index.refresh(target.path)

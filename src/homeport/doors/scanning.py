@@ -11,6 +11,7 @@ from msgspec.structs import replace
 from homeport.doors.git import Mirror
 from homeport.doors.look import Seen, look_at, walk
 from homeport.doors.targetindex import TargetIndex
+from homeport.doors.untracked import Untracked
 from homeport.model.live import Difference, DriftState, Entry, Target
 from homeport.model.patterns import Matcher
 
@@ -45,13 +46,20 @@ def together(first: Callable[[], _A], second: Callable[[], _B]) -> tuple[_A, _B]
 
 
 def differences(target: Target, root: int, index: TargetIndex, ignored: Sequence[str],
-                hidden: Sequence[str]) -> tuple[list[Difference], bool]:  # fmt: skip
+                hidden: Sequence[str], *, held: bool) -> tuple[list[Difference], bool]:  # fmt: skip
     """(what differs, in path order; whether the index only needs to note new times).
 
-    Content decides, not times: whatever git's stat cache does not vouch for is read and hashed here.
+    Content decides, not times: whatever git's stat cache does not vouch for is read and hashed here. `held`: nobody
+    else writes the index.
     """
+    by_project, by_us = Matcher(ignored), Matcher(hidden, dir_only_matches_files=True)
+
+    def invisible(path: str, is_folder: bool) -> bool:
+        return by_us.match(path, is_folder) or by_project.match(path, is_folder)
+
+    untracked = Untracked(index, target.path, root, sure=held)
     touched, others = together(
-        lambda: index.touched(target.path), lambda: index.others(target.path, [*ignored, *hidden])
+        lambda: index.touched(target.path), lambda: untracked.others([*ignored, *hidden], invisible)
     )
     found, stale = [], False
     for path, recorded in touched:
@@ -62,7 +70,7 @@ def differences(target: Target, root: int, index: TargetIndex, ignored: Sequence
         found.append(difference(path, recorded, seen))
     known = {d.path for d in found}
     instead = [d.path for d in found if d.oddity == "directory"]
-    for path, seen in _untracked(root, others, ignored, hidden, instead):
+    for path, seen in _untracked(root, others, invisible, instead):
         if path not in known and not seen.absent:
             found.append(difference(path, None, seen))
     return sorted(found, key=lambda d: d.path), stale
@@ -84,14 +92,9 @@ def _is_link(entry: Entry | None) -> bool:
     return entry is not None and entry.mode == "120000"
 
 
-def _untracked(root: int, others: Sequence[str], ignored: Sequence[str], hidden: Sequence[str],
+def _untracked(root: int, others: Sequence[str], invisible: Callable[[str, bool], bool],
                instead: Sequence[str]) -> list[tuple[str, Seen]]:  # fmt: skip
     """Git does not look into folders that stand where it knows a file (`instead`): they are walked here."""
-    by_project, by_us = Matcher(ignored), Matcher(hidden, dir_only_matches_files=True)
-
-    def invisible(path: str, is_folder: bool) -> bool:
-        return by_us.match(path, is_folder) or by_project.match(path, is_folder)
-
     found: list[tuple[str, Seen]] = []
     for listed in [*others, *(f"{path}/" for path in instead)]:
         path = listed.rstrip("/")

@@ -73,6 +73,19 @@ class TargetIndex:
             return False
         return hashlib.sha1(raw[:-20], usedforsecurity=False).digest() == raw[-20:]
 
+    def size(self) -> int:
+        """Bytes; 0 without one."""
+        try:
+            return os.stat(self.path).st_size
+        except FileNotFoundError:
+            return 0
+
+    def digest(self) -> bytes:
+        """What git wrote at its end: another one for every other content of the index."""
+        with open(self.path, "rb") as file:
+            file.seek(-20, os.SEEK_END)
+            return file.read()
+
     def remove(self) -> None:
         with suppress(FileNotFoundError):
             os.unlink(self.path)
@@ -130,10 +143,17 @@ class TargetIndex:
 
     def others(self, work_tree: str, patterns: Sequence[str]) -> list[str]:
         """Untracked paths that no pattern takes; a folder without any recorded file is one path with `/` at its end."""
-        with self._rules(b"\n".join(to_bytes(p) for p in patterns) + b"\n") as rules:
-            raw = self._run("ls-files", "-z", "-o", "-X", rules, "--directory", "--no-empty-directory",
-                            work_tree=work_tree)  # fmt: skip
+        raw = self._list(work_tree, patterns)
         return [from_bytes(path) for path in raw.split(b"\0") if path]
+
+    def listed(self, work_tree: str, patterns: Sequence[str]) -> bytes:
+        """The same, each after `? `, then every recorded path after `H `, as git prints them with NUL after each."""
+        return self._list(work_tree, patterns, "-t", "-c")
+
+    def _list(self, work_tree: str, patterns: Sequence[str], *more: str) -> bytes:
+        with self._rules(b"\n".join(to_bytes(p) for p in patterns) + b"\n") as rules:
+            return self._run("ls-files", "-z", "-o", *more, "-X", rules, "--directory", "--no-empty-directory",
+                             work_tree=work_tree)  # fmt: skip
 
     @contextmanager
     def _rules(self, content: bytes) -> Iterator[str]:

@@ -1,0 +1,165 @@
+"""What lies untracked in a large live folder is asked of git again only when it may have changed."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from homeport.doors import untracked
+from homeport.doors.targetindex import TargetIndex
+from tests.targets.conftest import Host, git
+
+LOOKS = 200
+"""Within which a folder is at rest, by the clock of any file system."""
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Every time that git was asked; folders are at rest at once, and every folder is large."""
+    monkeypatch.setattr(untracked, "WORTH", 0)
+    monkeypatch.setattr(untracked, "AT_REST", 0)
+    monkeypatch.setattr(untracked, "KINDS", untracked.KINDS | {kind_of_here()})
+    told: list[str] = []
+    list_with = TargetIndex._list
+
+    def told_of(self: TargetIndex, *args: object) -> bytes:
+        told.append("asked")
+        return list_with(self, *args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(TargetIndex, "_list", told_of)
+    return told
+
+
+def kind_of_here() -> bytes:
+    return untracked._kind_of(os.stat(os.environ.get("TMPDIR", "/tmp")).st_dev)
+
+
+def kept(host: Host, asked: list[str], looks: int = LOOKS) -> bool:
+    """Looks until git is not asked any more; whether that came."""
+    for _ in range(looks):
+        asked.clear()
+        host.scan()
+        if not asked:
+            return True
+    return False
+
+
+def afresh(host: Host) -> dict[str, str]:
+    """What a look sees that was told nothing by earlier ones."""
+    (host.state / "targets/api.folders").unlink(missing_ok=True)
+    return host.states()
+
+
+FILES = {"a.txt": "one", "lib/b.txt": "two", "lib/deep/c.txt": "three", ".gitignore": "*.log\ncache/\n"}
+CHANGES: dict[str, tuple[Callable[[Path], object], dict[str, str]]] = {
+    "files": (lambda live: [(live / "lib/deep/new").write_text("x"), (live / "link").symlink_to("a.txt"),
+                            (live / "lib/x.log").write_text("ignored"), (live / "a.txt").rename(live / "lib/a.txt")],
+              {"lib/deep/new": "added", "link": "added", "a.txt": "deleted", "lib/a.txt": "added"}),
+    "a folder": (lambda live: (live / "lib/sub").mkdir() or (live / "lib/sub/d").write_text("x"), {"lib/sub/d": "added"}),
+    "a repository": (lambda live: git(live, "init", "-q", "nested") or (live / "nested/e").write_text("x"),
+                     {"nested": "added"}),
+    "a folder moved": (lambda live: (live / "lib/deep").rename(live / "lib/deeper"),
+                       {"lib/deep/c.txt": "deleted", "lib/deeper/c.txt": "added"}),
+    "a folder for a file": (lambda live: (live / "a.txt").unlink() or (live / "a.txt").mkdir()
+                            or (live / "a.txt/f").write_text("x"), {"a.txt": "type_changed", "a.txt/f": "added"}),
+    "a link for a folder": (lambda live: (live / "lib/deep").rename(live.parent / "deep")
+                            or (live / "lib/deep").symlink_to(live.parent / "deep"),
+                            {"lib/deep/c.txt": "deleted"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda name: name.replace(" ", "-"))
+def test_what_changes_in_a_folder_is_seen_by_the_next_look(host: Host, asked: list[str], change: str) -> None:
+    host.put(FILES)
+    assert kept(host, asked)
+    act, expected = CHANGES[change]
+    act(host.live)
+    assert host.states() == expected == afresh(host)
+    assert asked
+
+
+def test_an_untracked_file_is_told_at_every_look_and_not_when_it_is_gone(host: Host, asked: list[str]) -> None:
+    host.put(FILES)
+    host.write("left.txt", "by hand")
+    assert kept(host, asked)
+    host.write("left.txt", "edited in place")
+    assert host.states() == {"left.txt": "added"}
+    (host.live / "left.txt").unlink()
+    assert host.states() == {}
+
+
+def test_a_folder_that_just_changed_vouches_for_nothing(
+    host: Host, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.put(FILES)
+    monkeypatch.setattr(untracked, "AT_REST", 3600 * 10**9)
+    assert not kept(host, asked, 5)
+
+
+@pytest.mark.parametrize("made", ["empty/deep", "cachelike/only.log", "lib/.git"])
+def test_a_folder_of_nobodys_whose_depths_may_change_is_looked_into_each_time(
+    host: Host, asked: list[str], made: str
+) -> None:
+    """No answer names it today, and a file below it would not change the folder that it lies in."""
+    host.put(FILES)
+    folder = (host.live / made) if "." not in made[4:] or made.endswith(".git") else (host.live / made).parent
+    folder.mkdir(parents=True)
+    if made.endswith(".log"):
+        (host.live / made).write_text("x")
+    assert not kept(host, asked, 5)
+    if not made.endswith(".git"):
+        (folder / "new").write_text("x")
+        assert list(host.states().values()) == ["added"]
+
+
+def test_what_is_protected_or_ignored_may_grow_without_git_being_asked(host: Host, asked: list[str]) -> None:
+    host.target = host.make_target(protect=("uploads/",))
+    host.put(FILES)
+    for folder in ("uploads", "lib/cache"):
+        host.write(f"{folder}/one", "x")
+    assert kept(host, asked)
+    host.write("uploads/deep/two", "x")
+    host.write("lib/cache/two", "x")
+    asked.clear()
+    assert host.states() == {} and not asked
+    host.target = host.make_target()
+    assert host.states() == {"uploads/one": "added", "uploads/deep/two": "added"}
+
+
+def test_another_commit_and_other_rules_are_asked_about_anew(host: Host, asked: list[str]) -> None:
+    host.put(FILES)
+    host.write("x.log", "ignored until now")
+    assert kept(host, asked)
+    host.put({".gitignore": "cache/\n", "lib/deep/more/d.txt": "four"})
+    assert host.states() == {"x.log": "added"}
+    assert kept(host, asked)
+    shutil.rmtree(host.live / "lib/deep/more")
+    host.write("lib/deep/more", "a file")
+    assert host.states() == {"x.log": "added", "lib/deep/more/d.txt": "deleted", "lib/deep/more": "added"}
+
+
+def test_an_answer_that_a_power_cut_tore_is_not_believed(host: Host, asked: list[str]) -> None:
+    host.put(FILES)
+    host.write("left.txt", "by hand")
+    assert kept(host, asked)
+    answer = host.state / "targets/api.folders"
+    raw = answer.read_bytes()
+    assert b"left.txt" in raw
+    answer.write_bytes(raw.replace(b"left.txt", bytes(8)))
+    assert host.states() == {"left.txt": "added"}
+    answer.write_bytes(b"")
+    assert host.states() == {"left.txt": "added"}
+
+
+def test_nothing_is_kept_while_another_writes_the_index_or_on_other_file_systems(
+    host: Host, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.put(FILES)
+    with host.targets._book.index(host.target).hold():
+        assert not kept(host, asked, 4)
+    monkeypatch.setattr(untracked, "KINDS", frozenset({b"nfs"}))
+    assert not kept(host, asked, 4)
