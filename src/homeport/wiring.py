@@ -375,7 +375,7 @@ def site_of_checkout(folder: str, environment: str | None) -> tuple[Site, str]:
     return build_site(config, name, env, env.repo or config.project.repo or checkout_origin(root), None), root
 
 
-def become_supervisor(state: str, units: list[Unit], scopes: dict[str, list[str]], **how: Any) -> None:
+def become_supervisor(state: str, units: list[Unit], scopes: dict[str, tuple[str, ...]], **how: Any) -> None:
     """As `doors.supervising.become`: does not return."""
     from homeport.doors.supervising import become
 

@@ -1,4 +1,4 @@
-"""C1 to C8: a platform that deploys itself: four services of a package workspace under the supervisor, an agent's token."""
+"""C1 C2 C3 C4 C6 C8: a platform that deploys itself: four services of a package workspace, an agent's token."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ import os
 import shutil
 import signal
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from websockets.sync.client import ClientConnection, connect
 
 from tests.conftest import find_pnpm
 from tests.daemon.rig import Daemon
@@ -128,7 +130,7 @@ class Platform(World):
     def building(self) -> bool:
         journals = sorted((self.state / "shop/production/journal").glob("*.jsonl"))
         raw = journals[-1].read_bytes() if journals else b""
-        return b'"line":"building ' in raw and b'{"type":"deploy.done"' not in raw
+        return b"building " in raw and b'{"type":"deploy.done"' not in raw
 
     def end(self) -> None:
         self.hold.unlink(missing_ok=True)
@@ -141,6 +143,19 @@ class Platform(World):
                 os.kill(pid, signal.SIGKILL)
 
 
+def told(client: ClientConnection) -> list[dict[str, Any]]:
+    """Every event of one deploy, as a WebSocket client hears them, to its end."""
+    found: list[dict[str, Any]] = []
+    while not found or found[-1]["type"] != "deploy.done":
+        lines = [json.loads(line) for line in client.recv(30).splitlines()]
+        found += [event for event in lines if event["type"] != "events.offset"]
+    return found
+
+
+def named(events: list[dict[str, Any]], kind: str) -> list[dict[str, Any]]:
+    return [event for event in events if event["type"] == kind]
+
+
 @pytest.fixture
 def platform(tmp_path: Path) -> Iterator[Platform]:
     made = Platform(tmp_path)
@@ -149,11 +164,20 @@ def platform(tmp_path: Path) -> Iterator[Platform]:
     made.end()
 
 
-def test_the_platform_deploys_itself(platform: Platform) -> None:
+@pytest.fixture
+def ends() -> Iterator[ExitStack]:
+    """Closes what a scenario opened."""
+    with ExitStack() as stack:
+        yield stack
+
+
+def test_the_platform_deploys_itself(platform: Platform, ends: ExitStack) -> None:
     daemon = platform.daemon
     token = platform.json("token", "create", "agent", "--right", "read", "--right", "deploy:platform")["token"]
     shown = {"Authorization": f"Bearer {token}"}
-    agent = httpx.Client(base_url=f"http://127.0.0.1:{platform.port}", headers=shown, timeout=90)
+    agent = ends.enter_context(httpx.Client(base_url=f"http://127.0.0.1:{platform.port}", headers=shown, timeout=90))
+    events = f"ws://127.0.0.1:{platform.port}/api/v1/events"
+    ada, bob = (ends.enter_context(connect(f"{events}?user={user}", additional_headers=shown)) for user in ("ada", "bob"))
 
     # everything, asked for on the socket by the platform's own people
     said = daemon.deploy(scope="all", requestedBy="__self__").json()
@@ -166,15 +190,37 @@ def test_the_platform_deploys_itself(platform: Platform) -> None:
     word: dict[str, str | None] = {"shared/words/index.js": 'module.exports = "!";\n'}
     platform.publish({f"{name}/version.txt": "two\n" for name in NAMES if name != "front"} | word)
     platform.hold.touch()
-    calls = [daemon.pool.submit(agent.post, "/api/v1/self/deploy", json={"scope": "platform", "requestId": f"r{n}"})
-             for n in range(20)]  # fmt: skip
+    wanted = {"scope": "platform", "requestedBy": "ada", "sessionId": "s-1"}
+    calls = [daemon.pool.submit(agent.post, "/api/v1/self/deploy", json=wanted | {"requestId": f"r{n}"}) for n in range(20)]
     eventually(lambda: len(daemon.ask("GET", "/api/v1/deploys?requestId=r19").json()["deploys"]) == 1, "all have asked")
+    eventually(platform.building, "it builds")
+    waiting = daemon.deploying(scope="all", requestedBy="ada", requestId="later")
+    eventually(lambda: daemon.ask("GET", "/api/v1/deploys?requestId=later").json()["deploys"], "another one waits")
+    later = daemon.ask("GET", "/api/v1/deploys?requestId=later").json()["deploys"][0]["id"]
+    assert daemon.ask("POST", f"/api/v1/deploys/{later}/cancel").status_code == 202
+    assert waiting.result(30).json()["status"] == "cancelled"
     platform.hold.unlink()
     answers = [call.result(90) for call in calls]
-    assert {answer.status_code for answer in answers} == {200} and len({answer.text for answer in answers}) == 1
+    assert {answer.status_code for answer in answers} == {200}, answers[0].text
+    assert len({answer.text for answer in answers}) == 1
     assert platform.versions() == ["one", "two!", "one!", "one"], "both are made from the shared package"
     assert platform.pid_of("edge") == edge, "what is outside of the scope was not touched"
-    assert answers[0].json()["logTail"].count("building front one") == 1 and "building back two" in answers[0].text
+    said = answers[0].json()
+    assert said["logTail"].count("building front one") == 1 and "building back two" in said["logTail"]
+    heard = told(ada)
+    assert {event["deployId"] for event in heard} == {said["deployId"]} and heard[0]["type"] == "deploy.start"
+    assert [heard[0][key] for key in ("mode", "targets", "sessionId")] == ["commit", ["back", "front"], "s-1"]
+    lines = [event["line"] for event in named(heard, "deploy.log") if event["stream"] == "stdout"]
+    assert [line for line in said["logTail"].splitlines() if line in lines] == lines, "each line, in order, once"
+    ended = {event["service"]: event for event in named(heard, "deploy.restart.done")}
+    assert {event["service"] for event in named(heard, "deploy.restart.start")} == set(ended) == set(TOGETHER)
+    assert all(event["pid"] == platform.pid_of(name) and event["durationMs"] >= 0 for name, event in ended.items())
+    assert {key: heard[-1][key] for key in ("ok", "exitCode", "durationMs", "errorSummary")} == {
+        key: said[key] for key in ("ok", "exitCode", "durationMs", "errorSummary")
+    }  # fmt: skip
+    assert next((event["type"], event["deployId"]) for event in told(ada)) == ("deploy.cancelled", later)
+    with pytest.raises(TimeoutError):
+        bob.recv(0)  # what ada asked for is told to nobody else
 
     # one build for both, and only what it changed is put live and restarted
     front, back = platform.pid_of("front"), platform.pid_of("back")
@@ -199,7 +245,16 @@ def test_the_platform_deploys_itself(platform: Platform) -> None:
     live = agent.post("/api/v1/self/deploy", json={"scope": "platform", "mode": "live", "requestedBy": "__self__"})
     assert (live.status_code, live.json()["status"]) == (200, "deployed"), live.text
     assert platform.versions() == ["one", "three!", "edited!", "one"]
-    agent.close()
+
+    # the log and the last row of each are kept, for the command line and for the API
+    deploy = body["deployId"]
+    row = daemon.ask("GET", f"/api/v1/deploys/{deploy}").json()
+    shown_row = platform.json("show", deploy)
+    assert row["status"] == shown_row["status"] == "failed" and row["errorSummary"] == body["errorSummary"]
+    log = daemon.ask("GET", f"/api/v1/deploys/{deploy}/log").text
+    kept = [event["line"] for event in map(json.loads, log.splitlines()) if event["type"] == "deploy.log"]
+    printed = platform.homeport("logs", deploy).stdout
+    assert any("Cannot find name 'oops'" in line for line in kept) and all(line in printed for line in kept)
 
 
 def test_daemon_and_supervisor_end_in_the_middle_and_the_outcome_is_still_true(platform: Platform) -> None:

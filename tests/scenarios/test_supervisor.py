@@ -1,4 +1,4 @@
-"""Services under the built-in supervisor: no failed request through deploys, bad versions, kills and restarts of all."""
+"""C5 C6 C7 E4: services under the built-in supervisor: no failed request through deploys, bad versions, kills, restarts."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Supervised:
         self.socket = self.state / "supervisor.sock"
         self.keeper: subprocess.Popen[bytes] | None = None
 
-    def project(self, *names: str) -> None:
+    def project(self, *names: str, more: str = "") -> None:
         servers.write(self.world.clone)
         files: dict[str, str | None] = {}
         text = ""
@@ -53,11 +53,12 @@ class Supervised:
             text += (
                 f'[services.{name}]\nsource = "{name}"\ntarget = "{{live}}/{name}"\nruntime = "supervisor"\n'
                 f'command = {command}\nlisten = "127.0.0.1:{self.ports[name]}"\nhandoff = "{handoff}"\n'
-                f'env = {{ PORT = "{self.ports[name]}" }}\n'
+                f'env = {{ PORT = "{self.ports[name]}" }}\n{more}'
                 + ('ready = { http = "/", timeout = "20s" }\n' if handoff in ("shim", "port") else "")
             )
             for file in (self.world.clone / command[1], self.world.clone / "version"):
                 files[f"{name}/{file.name}"] = file.read_text()
+        text += f"[scopes.each]\nservices = {list(names)}\n"
         self.world.project(text, files, "converge = 0")
 
     def version(self, version: str) -> str:
@@ -159,6 +160,30 @@ def test_no_request_fails_while_versions_are_deployed_and_a_bad_one_is_rolled_ba
     eventually(lambda: len(supervised.processes()) == len(SERVERS), "one process of each service is left")
     assert "not this one" in world.homeport("logs", "web").stdout
     assert world.homeport("check").code == 0
+
+
+def test_asked_on_its_socket_it_restarts_a_scope_and_kills_what_does_not_go(supervised: Supervised) -> None:
+    """As any script may, in JSON lines: an answer at once, one for each service, and one at the end."""
+    world = supervised.world
+    supervised.project("job", "page", more='stop_timeout = "300ms"\ndrain = "100ms"\n')
+    supervised.start()
+    world.deploy()
+    client = Client(supervised.socket)
+    before = {row["service"]: row["pid"] for row in client.ask("status")[-1]["services"]}
+    os.kill(before["job"], signal.SIGSTOP)  # it hears no SIGTERM
+    said = client.ask("restart", scope="each")
+    assert [answer["type"] for answer in said] == ["restart.ack", "restart.done", "restart.done", "restart.end"]
+    assert sorted(said[0]["services"]) == ["job", "page"] and said[-1]["ok"] and {answer["id"] for answer in said} == {1}
+    after = {answer["service"]: answer["pid"] for answer in said[1:3]}
+    assert all(after[name] != pid for name, pid in before.items()) and all(a["durationMs"] >= 0 for a in said[1:3])
+    eventually(lambda: supervised.processes() == sorted(after.values()), "exactly the new processes are left")
+    supervised.answers("one")
+    assert [answer["type"] for answer in client.ask("restart", scope="page")][0::3] == ["restart.ack"]
+    assert client.ask("restart", scope="nobody")[-1]["code"] == "unknown-scope"
+
+    os.kill(after["job"], signal.SIGKILL)  # nobody asked for that: it is started again
+    eventually(lambda: world.get(supervised.ports["job"])[0] == 200, "what died is started again")
+    client.close()
 
 
 def test_all_is_restarted_with_the_supervisor_itself_and_a_killed_one_is_followed_by_the_next(

@@ -24,6 +24,7 @@ def supervise(options: Options, socket: str | None, dev: bool, ephemeral: bool) 
       homeport -e production supervise
       homeport supervise --dev
     """
+    from homeport.decide import layout
     from homeport.flow import supervising
     from homeport.wiring import become_supervisor, site_of_checkout, state_root
 
@@ -35,8 +36,7 @@ def supervise(options: Options, socket: str | None, dev: bool, ephemeral: bool) 
         site = options.site()
         state, runner = site.state, [state_root(), site.project, site.environment]
         units = supervising.deployed_units(site)
-    names = {unit.service: unit.name for unit in units}
-    scopes = {name: [names[one] for one in scope.services if one in names] for name, scope in site.config.scopes.items()}
+    scopes = layout.unit_scopes(site.config, site.environment)
     needed = runner if not dev and supervising.interrupted(site) else []
     site.close()
     become_supervisor(state, units, scopes, socket=socket, dev=dev, ephemeral=ephemeral, runner=needed)

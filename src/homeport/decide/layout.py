@@ -36,6 +36,13 @@ def services_of(config: Config, environment: str) -> dict[str, Service]:
     return {n: s for n, s in config.services.items() if not s.environments or environment in s.environments}
 
 
+def unit_scopes(config: Config, environment: str) -> dict[str, tuple[str, ...]]:
+    """The names under which each scope's services of this environment run."""
+    there = services_of(config, environment)
+    return {scope: tuple(there[name].unit or name for name in named.services if name in there)
+            for scope, named in config.scopes.items()}  # fmt: skip
+
+
 def order(config: Config, services: Iterable[str]) -> list[str]:
     """These services so that each comes after those it names in `after`, else as declared.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal, Protocol, runtime_checkable
 
-from msgspec import Struct
+from msgspec import Struct, field
 
 from homeport.model.config import Check, Command, Handoff, Ready
 from homeport.model.ports import OnLine
@@ -39,6 +39,8 @@ class Unit(Struct, frozen=True, kw_only=True):
     """Key under which the images it ran before are kept, for a rollback."""
     changed: tuple[str, ...] | None = None
     """Live paths that are not as they were when it was last started; None: not known."""
+    scopes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Unit names by scope, of the whole configuration: who keeps units restarts them by scope too."""
 
 
 class Container(Struct, frozen=True, kw_only=True):

@@ -92,7 +92,7 @@ class SupervisorRuntime:
 
     def _start(self, unit: Unit) -> tuple[dict[str, Any], dict[str, Any]]:
         with _Line(self._path, _patience(unit)) as line:
-            answer = line.ask({"op": "configure", "units": [spec_of(unit)]})
+            answer = line.ask({"op": "configure", "units": [spec_of(unit)], "scopes": unit.scopes})
             if answer.get("type") == "error":
                 raise Failed(f"the supervisor cannot run {unit.service}: {answer.get('message')}",
                              where=f"services.{unit.service}", next="homeport check", code="bad-unit")  # fmt: skip

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from msgspec.structs import replace
 
+from homeport.decide.layout import unit_scopes
 from homeport.decide.levels import levels
 from homeport.flow.goals import unit_of
 from homeport.flow.images import runtime_of, unit_to_start
@@ -48,7 +49,8 @@ def restart(service: ServiceWork, work: Work, tools: Tools) -> ServiceWork | Non
         site.store.save_service(replace(service.record, started=None))
     journal.write(RestartStart(deploy_id=deploy, at=site.clock.now(), service=service.name))
     try:
-        done = runtime.restart(unit_to_start(service, work, tools), tools.lines_of(service.name))
+        unit = replace(unit_to_start(service, work, tools), scopes=unit_scopes(work.config, site.environment))
+        done = runtime.restart(unit, tools.lines_of(service.name))
     except Refused:
         site.store.save_service(service.record)
         raise
