@@ -297,10 +297,11 @@ def test_development_runs_the_checkout_in_place_and_a_lost_state_starts_what_is_
         eventually(lambda: world.get(supervised.ports["web"])[1] == "mine", "the working tree is served")
         eventually(lambda: world.get(supervised.ports["page"])[1] == "one", "and the other service")
         eventually(lambda: "web  | listening" in out.read_text(), "what it prints stands behind its name")
+        eventually(lambda: "page * serves" in out.read_text(), "and it says who serves")
     finally:
         dev.send_signal(signal.SIGINT)
         assert dev.wait(20) == 0
-    assert "page * serves" in out.read_text() and "\x1b" not in out.read_text()
+    assert "\x1b" not in out.read_text()
     assert world.get(supervised.ports["web"])[0] == 0 and not (world.live / "web").exists()
 
     supervised.start()
