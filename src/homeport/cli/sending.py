@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import os
-import tempfile
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -68,17 +67,12 @@ class TreeAnswers:
 
     def _pack(self, given: dict[str, Any]) -> str:
         """Raises Refused (code `too-long`) for more than `MOST` bytes."""
-        with tempfile.TemporaryDirectory(prefix="homeport-pack-") as folder:
-            packs = os.path.join(folder, "objects", "pack")
-            os.makedirs(packs)
-            self.tree.pack(str(given.get("commit")), [str(sha) for sha in given.get("have", ())], folder)
-            (name,) = (name for name in os.listdir(packs) if name.endswith(".pack"))
-            path = os.path.join(packs, name)
-            if os.path.getsize(path) > MOST:
-                raise Refused("the working tree differs by more than can be sent", where=self.tree.top, code="too-long",
-                              next="commit and push, then deploy a branch")  # fmt: skip
-            with open(path, "rb") as file:
-                return base64.b64encode(file.read()).decode("ascii")
+        path = self.tree.packed(str(given.get("commit")), [str(sha) for sha in given.get("have", ())])
+        if os.path.getsize(path) > MOST:
+            raise Refused("the working tree differs by more than can be sent", where=self.tree.top, code="too-long",
+                          next="commit and push, then deploy a branch")  # fmt: skip
+        with open(path, "rb") as file:
+            return base64.b64encode(file.read()).decode("ascii")
 
 
 def watch_there(options: Options, places: tuple[Place, ...]) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from homeport.doors.git_read import EMPTY_TREE, MirrorReader
 from homeport.doors.gitcmd import GitCommand, network_environment
+from homeport.doors.refs import write_refs
 from homeport.model.errors import InfrastructureFault, Refused, StateFault, UsageFault
 from homeport.model.live import Entry
 from homeport.model.paths import printable, to_bytes
@@ -136,9 +137,13 @@ class Mirror(MirrorReader):
         self.keep_all({ref: oid})
 
     def keep_all(self, refs: Mapping[str, str | None]) -> None:
-        """As `keep` for several refs, with one git: all of them, or none."""
-        orders = [f"delete refs/homeport/{ref}\0\0" if oid is None
-                  else f"update refs/homeport/{ref}\0{self._object(oid)}\0\0" for ref, oid in refs.items()]  # fmt: skip
+        """As `keep` for several refs, all of them or none; without a git where that is sound."""
+        whole = {f"refs/homeport/{ref}": oid if oid is None else self._object(oid) for ref, oid in refs.items()}
+        if all(oid is None or self.has(oid) for oid in whole.values()):
+            with self._writing(), contextlib.suppress(OSError):
+                if write_refs(self.path, whole):
+                    return
+        orders = [f"delete {ref}\0\0" if oid is None else f"update {ref}\0{oid}\0\0" for ref, oid in whole.items()]
         said = to_bytes("".join(orders))
         with self._writing():
             done = self.cmd.code("update-ref", "--no-deref", "--stdin", "-z", input=said, ok=(0, 1, 128))

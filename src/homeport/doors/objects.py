@@ -7,8 +7,8 @@ import os
 import re
 import select
 import threading
+from typing import Protocol
 
-from homeport.doors.gitcmd import GitCommand
 from homeport.doors.shell import Standing
 from homeport.model.live import Entry
 
@@ -21,6 +21,17 @@ _STEPS = 20
 """Commits that are looked at one by one for an ancestor before git is asked."""
 
 
+class Command(Protocol):
+    """How a git is started on the repository."""
+
+    @property
+    def git_dir(self) -> str: ...
+
+    def placed(self, *args: str) -> tuple[tuple[str, ...], str, dict[str, str]]:
+        """The whole command line, the folder to run it in, and the whole environment."""
+        ...
+
+
 class Silent(Exception):
     """It cannot be asked, or not this: whoever asked takes a git of their own, and tells what that says."""
 
@@ -28,7 +39,7 @@ class Silent(Exception):
 class Objects:
     """Of one repository. It sees what others write to it meanwhile, as any git does. May be asked by several threads."""
 
-    def __init__(self, command: GitCommand) -> None:
+    def __init__(self, command: Command) -> None:
         self._command = command
         self._guard = threading.Lock()
         self._git: Standing | None = None

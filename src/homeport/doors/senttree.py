@@ -48,6 +48,9 @@ class SentTree:
         git = GitCommand(into, self._shell)
         git.run("index-pack", "--stdin", "--strict", input=raw, timeout=UNPACK_TIMEOUT)
 
+    def packed(self, commit: str, have: Sequence[str]) -> str:
+        raise UsageFault("the working tree is packed where it lies", next="homeport try", code="usage")
+
     def watch(self) -> FolderWatch:
         raise UsageFault("the working tree is watched where it lies", next="homeport try --watch", code="usage")
 

@@ -7,20 +7,25 @@ is a copy. The person's own attributes, filters and ignore rules hold here: what
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import re
 import shutil
 import stat
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
-from msgspec import Struct
 from msgspec.structs import replace
 
+from homeport.doors import loose
+from homeport.doors.fewentries import same_place
+from homeport.doors.handmade import Handmade
 from homeport.doors.inotify import Inotify
+from homeport.doors.objects import Objects, Silent
+from homeport.doors.unlike import staged, unlike_index
 from homeport.model.edits import Person
 from homeport.model.errors import InfrastructureFault, Refused, UsageFault
+from homeport.model.live import Entry
 from homeport.model.paths import from_bytes, printable, to_bytes
 from homeport.model.ports import Completed, Shell
 from homeport.model.trying import Snapshot
@@ -36,12 +41,25 @@ PUSH_TIMEOUT = 900.0
 """Seconds."""
 
 
-class _Look(Struct, frozen=True):
-    """What is not as the index says."""
+_RULES = (".gitignore", ".gitattributes")
+"""Files that say how others are taken: where one of them is saved, everything is looked at again."""
 
-    tracked: tuple[str, ...]
-    untracked: tuple[str, ...]
-    unmerged: tuple[str, ...]
+
+_MOVED = (b"No such file", b"unstable object", b"short read", b"changed", b"does not exist")
+
+
+class _Moved(Exception):
+    """Something changed so that git could not read it."""
+
+
+class _Asked:
+    """The checkout's repository, for a git that stands and answers about objects."""
+
+    def __init__(self, git_dir: str, environment: Mapping[str, str]) -> None:
+        self.git_dir, self._environment = git_dir, environment
+
+    def placed(self, *args: str) -> tuple[tuple[str, ...], str, dict[str, str]]:
+        return (*_PREFIX, *args), self.git_dir, dict(self._environment)
 
 
 class _Noting:
@@ -81,6 +99,9 @@ class Checkout:
         self.top, self._dir = lines[0], lines[1]
         self._index, self._objects = (os.path.abspath(os.path.join(folder, line)) for line in lines[2:4])
         self._own = tempfile.mkdtemp(prefix="homeport-try-")
+        common = os.path.dirname(self._objects)
+        self._asked = Objects(_Asked(common, {**_environment(), "GIT_DIR": self._dir}))
+        self._few = Handmade(self._git, self._own, self._asked)
         self._watched = False
         self._bases: set[str] = set()
         """Commits of the checkout that tries were made on."""
@@ -88,8 +109,11 @@ class Checkout:
         """What moved since the last commit; None: not known."""
         self._based: tuple[object, ...] | None = None
         """What the index of the last commit was made from; None: there is none to go on with."""
+        self._entries: dict[str, Entry | None] | None = None
+        """What the last commit has that its base has not; None: its index is kept instead."""
 
     def close(self) -> None:
+        self._asked.close()
         shutil.rmtree(self._own, ignore_errors=True)
 
     def take(self, person: Person, message: str, hidden: Callable[[str], bool]) -> Snapshot:
@@ -99,12 +123,11 @@ class Checkout:
         stirred, self._stirred = self._stirred, None
         for _ in range(TRIES):
             if stirred is not None and self._based == self._ground(base) and self._plain(stirred, hidden):
-                few = tuple(sorted(stirred - self._ignored(stirred)))
-                if (found := self._made(few, base, person, message)) is not None:
+                if (found := self._made(self._of_those(stirred, base), base, person, message)) is not None:
                     return found
                 continue
-            self._based = None
-            look = self._look()
+            self._based = self._entries = None
+            look = unlike_index(self._git, lambda: self._few.tree_of(base))
             if look.unmerged:
                 some = ", ".join(map(printable, look.unmerged[:5]))
                 raise Refused(f"there are conflicts that nobody has settled: {some}", where=self.top, code="unmerged",
@@ -113,7 +136,7 @@ class Checkout:
             new = [path for path in look.untracked if not path.endswith("/")]
             left_out = tuple(path for path in new if hidden(path))
             unwanted = set(left_out)
-            changed = tuple(dict.fromkeys([*look.tracked, *(path for path in new if path not in unwanted)]))
+            changed = {**look.tracked, **{path: None for path in new if path not in unwanted}}
             if (found := self._made(changed, base, person, message)) is not None:
                 return replace(found, left_out=left_out, nested=nested)
         raise Refused("files change again and again while they are read", where=self.top, code="changing",
@@ -121,6 +144,37 @@ class Checkout:
 
     def pack(self, commit: str, have: Sequence[str], into: str) -> None:
         """As `WorkingTree.pack`. Raises InfrastructureFault (code `pack`)."""
+        files = self._files(commit, have)
+        if files is not None:
+            try:
+                loose.write_lasting(os.path.join(into, "objects"), files)
+            except OSError as fault:
+                why = fault.strerror or str(fault)
+                raise InfrastructureFault(f"the try cannot be brought to the mirror: {why}", where=into, code="pack",
+                                          next=f"df -h {into}") from fault  # fmt: skip
+            return
+        self._packed_by_git(commit, have, into)
+
+    def packed(self, commit: str, have: Sequence[str]) -> str:
+        """As `WorkingTree.packed`. Raises InfrastructureFault (code `pack`)."""
+        folder = tempfile.mkdtemp(prefix="pack-", dir=self._own)
+        files = self._files(commit, have)
+        if files is not None:
+            path = os.path.join(folder, "pack")
+            plain = [found for oid, raw in files.items() if (found := loose.decoded(oid, raw)) is not None]
+            with open(path, "wb") as file:
+                file.write(loose.pack_of(plain))
+            return path
+        os.makedirs(os.path.join(folder, "objects", "pack"))
+        self._packed_by_git(commit, have, folder)
+        (path,) = glob.glob(os.path.join(glob.escape(folder), "objects", "pack", "*.pack"))
+        return path
+
+    def _files(self, commit: str, have: Sequence[str]) -> dict[str, bytes] | None:
+        made = self._few.made.get(commit)
+        return self._few.files_of(commit, self._objects) if made is not None and made.base in have else None
+
+    def _packed_by_git(self, commit: str, have: Sequence[str], into: str) -> None:
         asked = "".join(f"{line}\n" for line in (commit, *(f"^{sha}" for sha in self._here(have))))
         done = self._git("-c", "core.fsync=all", "pack-objects", "--revs", "--quiet", "--delta-base-offset",
                          os.path.join(into, "objects", "pack", "pack"), input=asked.encode(), ok=range(256),
@@ -154,7 +208,8 @@ class Checkout:
     def concerns(self, paths: Iterable[str]) -> bool:
         """As `WorkingTree.concerns`."""
         asked = {path for path in paths if path.split("/")[0] != ".git"}
-        return bool(asked - self._ignored(asked))
+        tracked = self._known(asked)
+        return bool(tracked) or bool(asked - self._ignored(asked))
 
     def _ignored(self, paths: Collection[str]) -> set[str]:
         """Those that are untracked and ignored."""
@@ -164,17 +219,36 @@ class Checkout:
         done = self._git("check-ignore", "-z", "--stdin", input=lines, ok=(0, 1, 128))
         return {from_bytes(path) for path in done.stdout.split(b"\0") if path} if done.code == 0 else set()
 
+    def _known(self, paths: Collection[str]) -> dict[str, Entry]:
+        """Those that the last commit has, as long as it was written path by path."""
+        if self._entries is None or self._based is None:
+            return {}
+        base, found = str(self._based[0]), dict[str, Entry]()
+        with contextlib.suppress(Silent):
+            for path in paths:
+                entry = self._entries[path] if path in self._entries else self._few.entry(base, path)
+                if entry is not None:
+                    found[path] = entry
+        return found
+
+    def _of_those(self, stirred: Collection[str], base: str) -> dict[str, Entry | None]:
+        """What git would take of paths at which something moved, with what the last commit has there."""
+        if self._entries is None:
+            return dict.fromkeys(sorted(set(stirred) - self._ignored(stirred)))
+        known = self._known(stirred)
+        new = {path for path in stirred if path not in known and os.path.lexists(os.path.join(self.top, path))}
+        return {path: known.get(path) for path in sorted(known.keys() | (new - self._ignored(new)))}
+
     def _plain(self, stirred: Collection[str], hidden: Callable[[str], bool]) -> bool:
         """Whether these are files and links that git takes one by one, or nothing any more."""
-        return not any(hidden(path) or os.path.isdir(os.path.join(self.top, path)) for path in stirred)
+        folders = {folder for path in stirred for folder in _above(path)}
+        return not any(os.path.lexists(os.path.join(self.top, folder, ".git")) for folder in folders) and not any(
+            hidden(path) or path.rpartition("/")[2] in _RULES or os.path.isdir(os.path.join(self.top, path))
+            for path in stirred)  # fmt: skip
 
     def _ground(self, base: str) -> tuple[object, ...]:
         """What a kept index is made from."""
-        try:
-            found = os.stat(self._index)
-        except FileNotFoundError:
-            return (base,)
-        return (base, found.st_mtime_ns, found.st_size, found.st_ino)
+        return (base, same_place(self._index))
 
     def written(self, paths: Iterable[str]) -> float | None:
         """As `WorkingTree.written`."""
@@ -207,21 +281,6 @@ class Checkout:
             return None
         return tip[1].decode("ascii") if tip is not None else None
 
-    def _look(self) -> _Look:
-        with ThreadPoolExecutor(max_workers=1) as beside:
-            asked = beside.submit(self._git, "ls-files", "-z", "-o", "--exclude-standard", timeout=600)
-            raw = self._git("diff-files", "-z", "--raw", "--no-renames", "--ignore-submodules=all", timeout=600).stdout
-            others = asked.result().stdout
-        tracked, unmerged = [], []
-        fields = raw.split(b"\0")
-        for head, path in zip(fields[::2], fields[1::2], strict=False):
-            if head.endswith(b"U"):
-                unmerged.append(from_bytes(path))
-            elif not head.startswith(b":160000"):
-                tracked.append(from_bytes(path))
-        return _Look(tuple(tracked), tuple(from_bytes(path) for path in others.split(b"\0")[:-1]),
-                     tuple(dict.fromkeys(unmerged)))  # fmt: skip
-
     def _stats(self, paths: Sequence[str]) -> list[tuple[int, ...] | None]:
         """Raises Refused (code `oddity`) for what is neither file nor link."""
         found: list[tuple[int, ...] | None] = []
@@ -239,20 +298,40 @@ class Checkout:
 
     # The commit
 
-    def _made(self, changed: Sequence[str], base: str, person: Person, message: str) -> Snapshot | None:
-        """The commit; None when something changed while it was made."""
-        before, ground = self._stats(changed), self._ground(base)
-        tree = self._tree(changed, kept=self._based == ground)
-        self._based = None
-        if tree is None or self._stats(changed) != before:
+    def _made(self, changed: Mapping[str, Entry | None], base: str, person: Person, message: str) -> Snapshot | None:
+        """The commit; None when something changed while it was made. `changed`: with what git knows of each."""
+        paths, ground = tuple(changed), self._ground(base)
+        before, kept, known = self._stats(paths), self._based == ground, self._entries
+        self._based = self._entries = None
+        try:
+            sha, entries = (None, None) if kept and known is None else self._by_hand(changed, known, base, person, message)
+            if sha is None and known is not None:
+                return None
+            if sha is None:
+                sha = self._commit(self._tree(paths, kept=kept), base, person, message)
+        except _Moved:
             return None
-        sha = self._commit(tree, base, person, message)
+        if self._stats(paths) != before:
+            return None
         if self._watched:
-            self._based, self._stirred = ground, set()
-        return Snapshot(sha=sha, base=base, changed=tuple(changed))
+            self._based, self._stirred, self._entries = ground, set(), entries
+        return Snapshot(sha=sha, base=base, changed=paths)
 
-    def _tree(self, changed: Sequence[str], *, kept: bool) -> str | None:
-        """None when something changed so that git could not read it. `kept`: the index of the last commit serves on."""
+    def _by_hand(self, changed: Mapping[str, Entry | None], known: Mapping[str, Entry | None] | None, base: str,
+                 person: Person, message: str) -> tuple[str | None, dict[str, Entry | None] | None]:  # fmt: skip
+        """(commit, what it has that its base has not) without an index of everything; (None, None): not this time."""
+        tree = self._few.tree_of(base)
+        known = staged(self._git, self._dir, self._index, base, tree) if known is None else known
+        if tree is None or known is None or not self._few.can(person, [*known, *changed]):
+            return None, None
+        entries = self._few.read({**known, **changed}, tuple(changed))
+        if isinstance(entries, Completed):
+            raise self._unread(entries)
+        sha = self._few.commit(tree, base, entries, person, message) if entries is not None else None
+        return (sha, entries) if sha is not None else (None, None)
+
+    def _tree(self, changed: Sequence[str], *, kept: bool) -> str:
+        """By an index of everything. `kept`: that of the last commit serves on. Raises _Moved."""
         index = os.path.join(self._own, "index")
         if kept:
             pass
@@ -260,29 +339,27 @@ class Checkout:
             shutil.copy2(self._index, index)
         elif os.path.exists(index):
             os.unlink(index)
-        objects = self._store()
+        env = {"GIT_INDEX_FILE": index}
         if changed:
             done = self._git("update-index", "-z", "--add", "--remove", "--replace", "--stdin", ok=range(256),
                              input=b"".join(to_bytes(path) + b"\0" for path in changed), timeout=PUSH_TIMEOUT,
-                             env={**objects, "GIT_INDEX_FILE": index}, cwd=self.top)  # fmt: skip
-            if done.code and self._vanished(done):
-                return None
+                             env=env)  # fmt: skip
             if done.code:
-                raise _fault("the working tree cannot be read", done, self.top, "unreadable")
-        done = self._git("write-tree", env={**objects, "GIT_INDEX_FILE": index}, ok=range(256), timeout=600)
+                raise self._unread(done)
+        done = self._git("write-tree", env=env, ok=range(256), timeout=600)
         if done.code:
             raise _fault("the working tree cannot be written as a tree", done, self.top, "unreadable")
         return done.stdout.decode("ascii").strip()
 
-    @staticmethod
-    def _vanished(done: Completed) -> bool:
-        said = (b"No such file", b"unstable object", b"short read", b"changed", b"does not exist")
-        return any(words in done.stderr for words in said)
+    def _unread(self, done: Completed) -> Exception:
+        """Why git could not take the files: they changed meanwhile, or cannot be read."""
+        moved = any(words in done.stderr for words in _MOVED)
+        return _Moved() if moved else _fault("the working tree cannot be read", done, self.top, "unreadable")
 
     def _commit(self, tree: str, base: str, person: Person, message: str) -> str:
         env = {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER")
                for key, value in (("NAME", person.name), ("EMAIL", person.email))}  # fmt: skip
-        done = self._git("commit-tree", tree, "-p", base, "-F", "-", input=to_bytes(message), env={**env, **self._store()})
+        done = self._git("commit-tree", tree, "-p", base, "-F", "-", input=to_bytes(message), env=env)
         return done.stdout.decode("ascii").strip()
 
     def _here(self, have: Sequence[str]) -> list[str]:
@@ -304,8 +381,7 @@ class Checkout:
 
     def _git(self, *args: str, cwd: str | None = None, env: Mapping[str, str] | None = None, input: bytes | None = None,
              timeout: float = 60.0, ok: Sequence[int] = (0,)) -> Completed:  # fmt: skip
-        whole = {name: os.environ[name] for name in _OWN if name in os.environ}
-        whole |= {"LC_ALL": "C.UTF-8", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "GIT_NO_REPLACE_OBJECTS": "1"}
+        whole = _environment()
         if hasattr(self, "_own"):
             whole |= {**self._store(), "GIT_DIR": self._dir, "GIT_WORK_TREE": self.top}
         whole.update(env or {})
@@ -315,3 +391,14 @@ class Checkout:
 def _fault(what: str, done: Completed, where: str, code: str) -> InfrastructureFault:
     said = printable(done.stderr.decode("utf-8", "replace").strip()[-1000:]) or "git said nothing"
     return InfrastructureFault(f"{what}: {said}", where=where, next="homeport doctor", code=code)
+
+
+def _environment() -> dict[str, str]:
+    whole = {name: os.environ[name] for name in _OWN if name in os.environ}
+    return {**whole, "LC_ALL": "C.UTF-8", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0",
+            "GIT_NO_REPLACE_OBJECTS": "1"}  # fmt: skip
+
+
+def _above(path: str) -> Iterable[str]:
+    """The folders that a path lies in."""
+    return (path[:at] for at, char in enumerate(path) if char == "/")

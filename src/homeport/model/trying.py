@@ -58,6 +58,10 @@ class WorkingTree(Protocol):
         """Writes what a mirror that has the commits `have` lacks of `commit` straight into its object store, by path."""
         ...
 
+    def packed(self, commit: str, have: Sequence[str]) -> str:
+        """The path of a pack of what a mirror that has the commits `have` lacks of `commit`; there until `close`."""
+        ...
+
     def watch(self) -> FolderWatch:
         """Watches every folder that git does not ignore."""
         ...
