@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from homeport.doors.git import Mirror
-from homeport.doors.objects import Objects
+from homeport.doors.git_read import _raw_lines
+from homeport.doors.objects import Objects, compared
 from homeport.doors.shell import LocalShell
 from homeport.model.errors import HomeportError
-from homeport.model.live import Entry
+from homeport.model.live import Entry, TreeChange
 
 
 @pytest.fixture
@@ -51,6 +52,23 @@ def test_it_sees_what_others_write_and_outlives_its_own_death(mirror: Mirror) ->
     third = commit(mirror, second, a=b"three")
     assert mirror.file_at(third, "a") == b"three"
     assert mirror.is_ancestor(first, third)
+
+
+def test_trees_compared_folder_by_folder_differ_where_git_says_so(mirror: Mirror) -> None:
+    blobs = [mirror.write_blob(content) for content in (b"1", b"2")]
+    plain, other = (Entry("100644", oid) for oid in blobs)
+    first = {"a": plain, "a.b": plain, "b/c/d": plain, "b/c/e": other, "d\udcff": plain, "k/x": plain, "m": plain,
+             "z": plain}  # fmt: skip
+    second = {"a/one": plain, "a.b": other, "b/c/d": plain, "b-": plain, "k": plain, "m": Entry("120000", blobs[0]),
+              "z": Entry("100755", blobs[0])}  # fmt: skip
+    one, two = mirror.write_tree(first), mirror.write_tree(second)
+    for before, after in ((one, two), (two, one), (one, one)):
+        ours = compared(mirror._objects, before, after)
+        raw = mirror.cmd.run("diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", before, after)
+        assert ours == [TreeChange(p, old, new) for p, old, new in _raw_lines(raw.split(b"\0"))]
+    many = mirror.write_tree({f"{n}/file": plain for n in range(100)})
+    assert compared(mirror._objects, one, many) is None
+    assert len(mirror.changes(one, many)) == 108
 
 
 def test_names_that_are_odd_or_absent_are_answered_as_by_a_git_of_its_own(mirror: Mirror) -> None:

@@ -8,9 +8,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 
 from homeport.doors.gitcmd import GitCommand
-from homeport.doors.objects import Objects, Silent, author_of, entry_in, shortly_before
+from homeport.doors.objects import Objects, Silent, author_of, compared, entry_in, shortly_before
 from homeport.model.errors import InfrastructureFault, Refused, UsageFault
-from homeport.model.live import Entry, Stat, TreeChange
+from homeport.model.live import Entry, TreeChange
 from homeport.model.paths import from_bytes, printable, to_bytes
 
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
@@ -47,6 +47,10 @@ class MirrorReader:
     def close(self) -> None:
         """Ends what waits to be asked; the next question starts it again."""
         self._objects.close()
+
+    def at(self, ref: str) -> str | None:
+        """What a full reference name stands for."""
+        return self._first(ref) if ref.startswith("refs/") and not _CONTROL.search(ref) else None
 
     def tip(self, branch: str) -> str:
         """As `Git.tip`."""
@@ -144,30 +148,14 @@ class MirrorReader:
             self._differences[pair] = found
 
     def _compared(self, before: str, after: str) -> list[TreeChange]:
+        found = None if EMPTY_TREE in (before, after) else compared(self._objects, before, after)
+        if found is not None:
+            return found
         raw = self.cmd.run(
             "diff-tree", "-r", "-z", "--raw", "--no-renames", "--no-abbrev", "--no-ext-diff",
             before, after, timeout=600,
         )  # fmt: skip
         return [TreeChange(path, old, new) for path, old, new in _raw_lines(raw.split(b"\0"))]
-
-    def stats(self, before: str | None, after: str) -> list[Stat]:
-        """As `Git.stats`; whoever then asks for the `changes` of the same pair needs no other git."""
-        pair = (self._object(before or EMPTY_TREE), self._object(after))
-        raw = self.cmd.run(
-            "diff-tree", "-r", "-z", "--raw", "--numstat", "--no-renames", "--no-abbrev", "--no-ext-diff", "--no-textconv",
-            *pair, timeout=600,
-        )  # fmt: skip
-        lines = raw.split(b"\0")[:-1]
-        heads = 0
-        while heads < len(lines) and lines[heads].startswith(b":"):
-            heads += 2
-        self._keep_changes(pair, [TreeChange(path, old, new) for path, old, new in _raw_lines(lines[:heads])])
-        found = []
-        for line in lines[heads:]:
-            inserted, removed, path = line.split(b"\t", 2)
-            binary = inserted == b"-"
-            found.append(Stat(from_bytes(path), None if binary else int(inserted), None if binary else int(removed)))
-        return found
 
     def listing(self, tree: str) -> dict[str, Entry]:
         """Every file, link and submodule of a tree or commit by its path."""

@@ -10,7 +10,8 @@ import threading
 from typing import Protocol
 
 from homeport.doors.shell import Standing
-from homeport.model.live import Entry
+from homeport.model.live import Entry, TreeChange
+from homeport.model.paths import from_bytes
 
 PATIENCE = 120.0
 """Seconds without a byte after which it is given up."""
@@ -19,6 +20,8 @@ LARGEST = 1 << 20
 _CHUNK = 1 << 16
 _STEPS = 20
 """Commits that are looked at one by one for an ancestor before git is asked."""
+_TREES = 64
+"""Pairs of folders that are compared one by one before git is asked."""
 
 
 class Command(Protocol):
@@ -187,3 +190,49 @@ def shortly_before(objects: Objects, older: str, newer: str) -> bool:
     except (Silent, UnicodeEncodeError):
         pass
     return False
+
+
+def compared(objects: Objects, before: str, after: str) -> list[TreeChange] | None:
+    """What differs between two trees, folder by folder and as git lists it; None where git is to be asked: more folders
+    differ than a few, or nobody answers."""
+    found: list[TreeChange] = []
+    try:
+        if _compare(objects, before, after, b"", found, [_TREES]):
+            return found
+    except (Silent, ValueError):
+        pass
+    return None
+
+
+def _compare(objects: Objects, before: str | None, after: str | None, at: bytes, found: list[TreeChange],
+             left: list[int]) -> bool:  # fmt: skip
+    left[0] -= 1
+    if left[0] < 0:
+        return False
+    old, new = _entries(objects, before), _entries(objects, after)
+    names = {(name + b"/" if folder else name, name, folder) for (name, folder), _ in old.items() ^ new.items()}
+    for _, name, folder in sorted(names):
+        one, two = old.get((name, folder)), new.get((name, folder))
+        if folder:
+            pair = (one.oid if one is not None else None, two.oid if two is not None else None)
+            if not _compare(objects, *pair, at + name + b"/", found, left):
+                return False
+        else:
+            found.append(TreeChange(from_bytes(at + name), one, two))
+    return True
+
+
+def _entries(objects: Objects, tree: str | None) -> dict[tuple[bytes, bool], Entry]:
+    """By name and whether it is a folder."""
+    if tree is None:
+        return {}
+    content = objects.contents(tree.encode("ascii") + b"^{tree}")
+    if content is None:
+        raise Silent
+    found, at, raw = {}, 0, content[2]
+    while at < len(raw):
+        middle = raw.index(b"\0", at)
+        mode, _, name = raw[at:middle].partition(b" ")
+        at = middle + 21
+        found[name, mode == b"40000"] = Entry(mode.decode("ascii").zfill(6), raw[middle + 1 : at].hex())
+    return found

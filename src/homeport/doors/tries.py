@@ -13,8 +13,6 @@ from homeport.model.trying import Snapshot, WorkingTree
 KEPT = 60
 """Tries that keep a reference of their own; older ones share one."""
 ARCHIVE = "tried"
-PACKS = 40
-"""Packs in the mirror before they are put together."""
 
 
 class TryBox:
@@ -37,8 +35,9 @@ class TryBox:
         raw = self._git.cmd.run("for-each-ref", "--format=%(objectname)", "refs/heads", "refs/homeport/tries")
         return list(dict.fromkeys(raw.decode("ascii").split()))
 
-    def known(self) -> Mapping[str, str]:
-        return self._git.kept(f"{self._prefix}/")
+    def knows(self, sha: str) -> bool:
+        """As `Tries.knows`."""
+        return self._git.at(f"refs/homeport/{self._prefix}/{sha[:16]}") == sha
 
     def fork(self, sha: str, branch: str) -> str | None:
         done = self._git.cmd.code("merge-base", sha, f"refs/heads/{branch}", ok=(0, 1, 128))

@@ -21,7 +21,8 @@ MOST = 200
 
 def refuse_untried(site: Site) -> None:
     """Raises Refused (code `no-try`) unless the environment allows tries: in what is deployed, not in what is tried."""
-    at = next((r.sha for r in site.store.services().values() if r.sha and site.git.reaches(site.env.branch, r.sha)), None)
+    came = (r.sha for r in site.store.services().values() if r.sha and r.tried is None)
+    at = next((sha for sha in came if site.git.reaches(site.env.branch, sha)), None)
     if at is None and not site.git.has(f"refs/heads/{site.env.branch}"):
         site.git.fetch()
     sha = at or site.git.tip(site.env.branch)
@@ -38,7 +39,7 @@ def commit_of_try(work: Work, tools: Tools) -> str:
     """The commit that a request of kind `try` names. Raises Refused (code `no-try`, `unreachable`)."""
     site, sha = tools.site, work.deploy.request.sha
     refuse_untried(site)
-    if sha is None or sha not in site.tries.known().values():
+    if sha is None or not site.tries.knows(sha):
         raise Refused(f"{(sha or 'nothing')[:12]} is not a try that was brought here", next="homeport try",
                       where=f"environment {site.environment}", code="unreachable")  # fmt: skip
     return sha

@@ -84,8 +84,8 @@ class Tries(Protocol):
         """Brings the commit of a working tree on this machine here and keeps it."""
         ...
 
-    def known(self) -> Mapping[str, str]:
-        """Name of the reference to commit, of every try that is kept."""
+    def knows(self, sha: str) -> bool:
+        """Whether a commit, by its full id, is a try that was brought here and is kept by a reference of its own."""
         ...
 
     def fork(self, sha: str, branch: str) -> str | None:

@@ -81,8 +81,9 @@ def _changes(work: Work, tools: Tools) -> tuple[dict[str, list[Stat]], PathCount
         if since is not None and not tools.site.git.has(since):
             since = None
         if since not in by_pair:
-            by_pair[since] = tools.site.git.stats(since, work.sha) if work.sha and since != work.sha else []
-            for change in tools.site.git.changes(since, work.sha) if work.sha and since != work.sha else []:
+            changes = tools.site.git.changes(since, work.sha) if work.sha and since != work.sha else []
+            by_pair[since] = [Stat(change.path) for change in changes]
+            for change in changes:
                 kind = "added" if change.before is None else "deleted" if change.after is None else "modified"
                 kinds.setdefault(change.path, kind)
         result[name] = by_pair[since]
