@@ -18,6 +18,8 @@ from typing import Any
 from tests.ports import claimed_port
 
 PATIENCE = 20.0
+QUIET = 2.0
+"""Seconds without an answer, after which a connection is not used again; a process that leaves closes it after three."""
 CLAIMS: list[socket.socket] = []
 
 
@@ -229,7 +231,8 @@ class Load:
         self.port, self.rate, self.slow = port, rate, slow
         self.answers: list[str] = []
         self.failures: list[str] = []
-        self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
+        self._idle: list[tuple[float, tuple[asyncio.StreamReader, asyncio.StreamWriter]]] = []
+        """With the time of its last answer."""
 
     async def during(self, work: Callable[[], Any], before: float = 0.3, after: float = 0.3) -> Any:
         """Loads while `work` runs in a thread, a little before and after too."""
@@ -242,7 +245,7 @@ class Load:
             await asyncio.sleep(after)
             stop.set()
             await stream
-            for _, writer in self._idle:
+            for _, (_, writer) in self._idle:
                 writer.close()
             await asyncio.sleep(0.01)
 
@@ -267,16 +270,25 @@ class Load:
             self.failures.append(f"{path} keep={keep}: {type(fault).__name__} {fault}")
 
     async def _ask(self, path: str, keep: bool) -> str:
-        line = self._idle.pop() if keep and self._idle else await asyncio.open_connection("127.0.0.1", self.port)
+        line = self._kept() if keep else None
+        line = line or await asyncio.open_connection("127.0.0.1", self.port)
         again = False
         try:
             answer, again = await self._speak(line, path, keep)
             return answer
         finally:
             if again:
-                self._idle.append(line)
+                self._idle.append((time.monotonic(), line))
             else:
                 line[1].close()
+
+    def _kept(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
+        """A connection that was used lately; one that was silent for seconds may be closed by whoever serves it."""
+        now = time.monotonic()
+        for _, (_, writer) in (one for one in self._idle if now - one[0] > QUIET):
+            writer.close()
+        self._idle = [one for one in self._idle if now - one[0] <= QUIET]
+        return self._idle.pop()[1] if self._idle else None
 
     async def _speak(
         self, line: tuple[asyncio.StreamReader, asyncio.StreamWriter], path: str, keep: bool

@@ -16,9 +16,14 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
+from homeport.supervisor import instance
+from homeport.supervisor.messages import UnitSpec
+from homeport.supervisor.records import Child, Phase
 from tests import supervisor_servers as servers
 from tests.supervisor_rig import Client, Load, Rig, alive, eventually, free_port, rigged
 
@@ -298,3 +303,27 @@ def test_a_keeper_that_nobody_can_find_any_more_ends(tmp_path: Path) -> None:
     assert alive(keeper), "it waits for the next supervisor"
     shutil.rmtree(state)
     eventually(lambda: not alive(keeper), "the keeper of a removed state ended")
+
+
+@pytest.mark.parametrize(("phase", "drains"), [("leaving", True), ("ready", False)])
+def test_whom_an_earlier_supervisor_asked_to_leave_has_its_time_to_drain(
+    phase: Phase, drains: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its answer had gone with the one that asked; the next one took the silence for a refusal, and cut it off."""
+    monkeypatch.setattr(instance, "ACKNOWLEDGE", 0.05)
+
+    async def leaves() -> bool:
+        ours, theirs = socket.socketpair()
+        with theirs, subprocess.Popen(["sleep", "1000"]) as process:
+            child = Child(id="web-0-x", unit="web", slot=0, pid=process.pid, phase=phase)
+            line = instance.Control(ours)
+            line.ports = {"8080"}
+            reaper: Any = SimpleNamespace(take=lambda _: None)  # the real one takes every child of this process
+            one = instance.Instance(child, UnitSpec(name="web", command=["true"]), reaper, line)
+            answer = await one.leave()
+            process.kill()
+            await one.ended()
+            one.release()
+        return answer
+
+    assert asyncio.run(leaves()) is drains

@@ -15,8 +15,8 @@ from homeport.supervisor.reaping import Reaper
 from homeport.supervisor.records import Child, group_of, start_of
 from homeport.supervisor.sockets import connections_to
 
-ACKNOWLEDGE = 1.0
-"""Seconds a preload has to say that it closed the door."""
+ACKNOWLEDGE = 5.0
+"""Seconds a preload has to say that it closed the door: a busy process needs a while, and is cut off afterwards."""
 GROUP_LOOK = 0.02
 """Seconds between two looks whether a process group is empty."""
 LISTENER_LOOK = 0.5
@@ -97,6 +97,8 @@ class Instance:
         self.child = child
         self.spec = spec
         self.control = control
+        self._asked_before = child.phase == "leaving"
+        """An earlier supervisor asked it to leave, and may have taken its answer along."""
         self.notify: socket.socket | None = None
         self.line_seen = asyncio.Event()
         self.log_from = 0
@@ -162,7 +164,9 @@ class Instance:
             return self.alive
         if self.control is None or not self.control.ports or not self.alive or not self.control.drain():
             return False
-        await first(self.control.until("draining"), self.ended(), timeout=ACKNOWLEDGE)
+        if self._asked_before:
+            return True
+        await first(self.control.until("draining"), self.ended(), timeout=min(ACKNOWLEDGE, self.spec.drain))
         return self.control.has("draining")
 
     async def finish(self, drains: bool) -> None:

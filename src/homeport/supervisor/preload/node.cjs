@@ -110,7 +110,10 @@ if (words.length > 1) {
     const began = Date.now();
     const timer = setInterval(() => {
       if (Date.now() - began > IDLE_AFTER) {
-        for (const server of servers) if (server.closeIdleConnections) server.closeIdleConnections();
+        // After what has come in by now was read: a connection whose request waits in it is not idle.
+        setImmediate(() => {
+          for (const server of servers) if (server.closeIdleConnections) server.closeIdleConnections();
+        });
       }
       if ([...servers].some((server) => server._connections > 0)) return;
       clearInterval(timer);
