@@ -33,7 +33,7 @@ def node_files() -> dict[str, str | None]:
 def ssh_keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Keys of the person and of the machines, made once."""
     folder = tmp_path_factory.mktemp("keys")
-    for name in ("person", "prod-1", "stage-1", "web-2"):
+    for name in ("person", "prod-1", "stage-1", "web-1", "web-2", "web-3"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", name, "-f", folder / name], check=True)
     return folder
 

@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 from mcp import Client, StdioServerParameters
 
-from tests.scenarios.conftest import PROGRAM, World, eventually
+from tests.world import PROGRAM, World, eventually
 
 SERVICES = """
 [services.api]

@@ -29,7 +29,7 @@ def mcp(options: Options, name: str | None) -> None:
             raise
         raise InfrastructureFault("the library of the Model Context Protocol is not installed", where=fault.name,
                                   next='pip install "homeport[mcp]"', code="no-mcp") from fault  # fmt: skip
-    from homeport.wiring_agents import asked_for
+    from homeport.wiring_itself import asked_for
 
     given = {"--project": options.project, "--environment": options.environment, "--host": options.host}
     before = [f"{option}={value}" for option, value in given.items() if value is not None]

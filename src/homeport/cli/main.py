@@ -191,7 +191,7 @@ def run(argv: list[str], before: Callable[[list[str]], None] | None = None) -> i
         if os.environ.get("HOMEPORT_TRACEBACK") and not isinstance(fault, HomeportError | click.ClickException):
             raise
         known = _known(fault)
-        return _told(json, known, 130 if isinstance(fault, KeyboardInterrupt | click.Abort) else known.exit_code)
+        return told(json, known, 130 if isinstance(fault, KeyboardInterrupt | click.Abort) else known.exit_code)
 
 
 def _carried_out(argv: list[str]) -> int:
@@ -227,7 +227,8 @@ def _known(fault: BaseException) -> HomeportError:
                   next="run it again with HOMEPORT_TRACEBACK=1 and report what it prints")  # fmt: skip
 
 
-def _told(json: bool, fault: HomeportError, exit_code: int) -> int:
+def told(json: bool, fault: HomeportError, exit_code: int) -> int:
+    """Prints an error; its exit code."""
     from homeport.cli.show.again import again
     from homeport.cli.show.results import error
 

@@ -65,20 +65,47 @@ def run_there(options: Options, places: tuple[Place, ...]) -> int:
         from homeport.cli.sending import watch_there
 
         return watch_there(options, places)
-    words, worst = list(options.words), 0
-    for number, place in enumerate(places):
-        if len(places) > 1 and not options.json and not options.quiet:
-            click.echo(f"== {place.host}")
-        code, sha = _confirmed_on(options, place, words)
-        worst = worst or code
-        left = [other.host for other in places[number + 1 :]]
-        if code and left and verb not in LOOKING:
-            if not options.json:
-                click.echo(f"homeport: stopped at {place.host}; not done on {', '.join(left)}", err=True)
+    if len(places) == 1:
+        return _confirmed_on(options, places[0], list(options.words))[0]
+    return _by_turns(options, places)
+
+
+def _by_turns(options: Options, places: tuple[Place, ...]) -> int:
+    from homeport.cli import fleet
+
+    verb, words, codes = options.words[0], list(options.words), dict[str, int]()
+    for turn in fleet.turns(options, places):
+        if len(turn) > 1:
+            if verb == "deploy" and not codes:
+                words = _of_one_commit(words, fleet.tip(options, turn[0]), options)
+            codes.update(fleet.side_by_side(options, turn, words))
+        else:
+            if not options.json and not options.quiet:
+                click.echo(f"== {turn[0].host}")
+            codes[turn[0].host], words = _in_turn(options, turn[0], words)
+        if any(codes.values()) and verb not in LOOKING:
             break
-        if verb == "deploy" and sha and "--ref" not in words and not any(w.startswith("--ref=") for w in words):
-            words = _pinned(words, sha, options)
-    return worst
+    if verb not in LOOKING:
+        fleet.summed_up(options, verb, codes, [place for place in places if place.host not in codes])
+    return next((code for place in places if (code := codes.get(place.host, 0))), 0)
+
+
+def _in_turn(options: Options, place: Place, words: list[str]) -> tuple[int, list[str]]:
+    """(exit code, the words for the next host): one that cannot be reached is told, and is no reason to forget the
+    others."""
+    try:
+        code, sha = _confirmed_on(options, place, words)
+    except HomeportError as fault:
+        from homeport.cli.main import told
+
+        return told(options.json, fault, fault.exit_code), words
+    return code, _of_one_commit(words, sha if words[0] == "deploy" else None, options)
+
+
+def _of_one_commit(words: list[str], sha: str | None, options: Options) -> list[str]:
+    """The words of a deploy that say the commit, where they said none: all hosts get the same."""
+    said = "--ref" in words or any(word.startswith("--ref=") for word in words)
+    return words if sha is None or said else _pinned(words, sha, options)
 
 
 def _at_terminal(options: Options, places: tuple[Place, ...]) -> int:

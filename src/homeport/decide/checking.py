@@ -12,7 +12,7 @@ from msgspec import Struct
 from homeport.decide import layout, together
 from homeport.decide.locate import Path, dotted
 from homeport.decide.policy import NAMED
-from homeport.model.config import IMAGES, Check, Config, Environment, Rule, Service
+from homeport.model.config import IMAGES, Check, Config, Rule, Service
 from homeport.model.live import Target
 from homeport.model.patterns import Matcher
 
@@ -38,7 +38,6 @@ def unsupported(config: Config) -> list[Note]:
     notes = [*_top(config)]
     composed = any(service.runtime in IMAGES for service in config.services.values())
     for name, environment in config.environments.items():
-        notes += _environment(environment, ("environments", name))
         if not composed:
             notes += _checks(environment.checks, ("environments", name, "checks"), "environments without Compose")
     for name, service in config.services.items():
@@ -62,15 +61,6 @@ def _top(config: Config) -> Iterator[Note]:
         if together.unused(scope, config, name):
             told = "no service of the scope has a `build` with `outputs` and without `run`; it has no effect yet"
             yield Note(where=dotted(("scopes", name, "build")), message=told, fatal=False)
-
-
-def _environment(environment: Environment, path: Path) -> Iterator[Note]:
-    fresh = Environment(branch=environment.branch)
-    for key, what in (
-        ("strategy", "strategies for several hosts"),
-    ):  # fmt: skip
-        if getattr(environment, key) != getattr(fresh, key):
-            yield _lacking((*path, key.rstrip("_")), what, fatal=False)
 
 
 def _can(runtime: str | None) -> tuple[str, ...]:

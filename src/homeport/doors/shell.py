@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import pwd
 import selectors
@@ -13,24 +12,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import IO, Literal, cast
+from typing import IO, cast
 
 from homeport.doors import namespaces
 from homeport.doors.accounts import owner_of
+from homeport.doors.jobwatch import GRACE, LINGER, TICK, Watch, signal_group
 from homeport.doors.leftovers import MARK, kill_marked
-from homeport.doors.lines import LONGEST_LINE, Lines, Stream, printable
+from homeport.doors.lines import LONGEST_LINE, printable
 from homeport.doors.permits import Permits
 from homeport.model.errors import Cancelled, Failed, InfrastructureFault
 from homeport.model.ports import Completed, Job, OnLine
 
-PIPE = 256 * 1024
-"""Bytes of output that wait in the kernel, and that are taken at once."""
-GRACE = 5.0
-"""Seconds between SIGTERM and SIGKILL."""
-LINGER = 1.0
-"""Seconds that a child may hold the output after the command itself ended."""
-TICK = 0.1
-"""Seconds between two looks at the deadline and the cancel."""
 _TOOL = "tool:"
 """Before the deploy in the mark of its tools. Only a crash leaves one: else nobody looks for them, since an ssh that a
 fetch started may be kept for others (`ControlPersist`)."""
@@ -78,7 +70,7 @@ class LocalShell:
             except BaseException as fault:
                 if interruptible:
                     _end_politely(child.pid)
-                child.kill() if at_terminal else _signal_group(child.pid, signal.SIGKILL)
+                child.kill() if at_terminal else signal_group(child.pid, signal.SIGKILL)
                 child.wait()
                 if not isinstance(fault, subprocess.TimeoutExpired):
                     raise
@@ -129,12 +121,12 @@ class LocalShell:
         except (OSError, ValueError) as fault:
             on_line("stderr", printable(f"{job.label} cannot be started: {fault}".encode("utf-8", "replace")))
             return Completed(argv=tuple(argv), code=127)
-        watch = _Watch(child, job.timeout, self._cancelled, on_line)
+        watch = Watch(child, job.timeout, self._cancelled, on_line)
         try:
             why = watch.until_end()
         finally:
             if watch.leftovers and (watch.why or env[MARK]):
-                _signal_group(child.pid, signal.SIGKILL)
+                signal_group(child.pid, signal.SIGKILL)
             if watch.leftovers:
                 kill_marked(env[MARK], exact=True)
             watch.close()
@@ -196,6 +188,10 @@ class Conversation:
             cast("IO[bytes]", self._child.stdin).write(line + b"\n")
             cast("IO[bytes]", self._child.stdin).flush()
 
+    def interrupt(self) -> None:
+        """Ctrl-C, for it alone."""
+        self._child.send_signal(signal.SIGINT)
+
     def ended(self) -> tuple[int, str]:
         """(exit status, the end of its standard error), once it ended by itself."""
         code = self._child.wait()
@@ -214,77 +210,6 @@ class Conversation:
         self._listener.join(LINGER)
         if not self._listener.is_alive():
             cast("IO[bytes]", self._child.stderr).close()
-
-
-class _Watch:
-    """Reads one child until it has ended, its deadline has passed or the deploy is cancelled."""
-
-    def __init__(self, child: subprocess.Popen[bytes], timeout: float, cancelled: Callable[[], bool],
-                 on_line: OnLine) -> None:  # fmt: skip
-        self._child = child
-        self._cancelled = cancelled
-        self._deadline = time.monotonic() + timeout
-        self._selector = selectors.DefaultSelector()
-        self._ended = os.pidfd_open(child.pid)
-        self._selector.register(self._ended, selectors.EVENT_READ)
-        for stream, pipe in (("stdout", child.stdout), ("stderr", child.stderr)):
-            assert pipe is not None
-            with contextlib.suppress(OSError):
-                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE)
-            self._selector.register(pipe, selectors.EVENT_READ, Lines(cast("Stream", stream), on_line))
-        self.leftovers = True
-        """Something may still run: false only after a clean end."""
-        self.why: Literal["timeout", "cancelled"] | None = None
-
-    def until_end(self) -> Literal["timeout", "cancelled"] | None:
-        """Why it was stopped, None when it ended by itself. The child is not reaped yet, so that its process
-        group cannot become another's."""
-        next_look = 0.0
-        while open_ends := self._selector.get_map():
-            for key, _ in self._selector.select(max(0.0, min(TICK, self._deadline - time.monotonic()))):
-                self._take(key)
-            now = time.monotonic()
-            if self.why is None and self._ended in open_ends:
-                if now >= self._deadline:
-                    self._stop("timeout")
-                elif now >= next_look:
-                    next_look = now + TICK
-                    if self._cancelled():
-                        self._stop("cancelled")
-            elif now >= self._deadline:
-                break
-        self.leftovers = self.why is not None or bool(self._selector.get_map())
-        for key in list(self._selector.get_map().values()):
-            if isinstance(key.data, Lines):
-                key.data.end()
-        return self.why
-
-    def _take(self, key: selectors.SelectorKey) -> None:
-        if not isinstance(key.data, Lines):
-            self._selector.unregister(self._ended)
-            self._deadline = min(self._deadline, time.monotonic() + LINGER)
-            return
-        chunk = os.read(key.fd, PIPE)
-        if chunk:
-            key.data.feed(chunk)
-        else:
-            self._selector.unregister(key.fileobj)
-            key.data.end()
-
-    def _stop(self, why: Literal["timeout", "cancelled"]) -> None:
-        self.why = why
-        self._deadline = time.monotonic() + GRACE
-        _signal_group(self._child.pid, signal.SIGTERM)
-
-    def close(self) -> None:
-        """Reaps the child, which has ended or been killed by now."""
-        self._selector.close()
-        os.close(self._ended)
-        if self._child.poll() is None and self.leftovers:
-            _signal_group(self._child.pid, signal.SIGKILL)
-        self._child.wait()
-        for pipe in (self._child.stdout, self._child.stderr):
-            cast("IO[bytes]", pipe).close()
 
 
 def attached(argv: Sequence[str], cwd: str | None = None, env: Mapping[str, str] | None = None) -> int:
@@ -335,18 +260,13 @@ def _as_user(job: Job, argv: list[str]) -> list[str]:
     return [setpriv, "--pdeathsig", "KILL", *become, "--", *argv]
 
 
-def _signal_group(group: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(group, number)
-
-
 def _end_politely(pid: int) -> None:
     """SIGTERM to the group of a child, and up to `GRACE` for it to take its files away; it is not reaped yet."""
     with contextlib.suppress(OSError), contextlib.closing(selectors.DefaultSelector()) as selector:
         ended = os.pidfd_open(pid)
         try:
             selector.register(ended, selectors.EVENT_READ)
-            _signal_group(pid, signal.SIGTERM)
+            signal_group(pid, signal.SIGTERM)
             selector.select(GRACE)
         finally:
             os.close(ended)

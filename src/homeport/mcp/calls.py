@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any
 
 from msgspec import Struct
+
+from homeport.model.remote import Talk
 
 LONGEST_ANSWER = 256 * 1024
 """Characters of an answer that are given to an agent; the rest is cut, and that is said."""
@@ -15,14 +17,6 @@ TAIL = 8 * 1024
 """Characters of what a deploy's commands printed that go with its outcome, as in the API."""
 DIFFERENCE = 3
 """The exit code that is an answer to `drift` and `diff`."""
-
-
-class Talk(Protocol):
-    """A program that is talked with."""
-
-    def lines(self) -> Iterable[bytes]: ...
-
-    def ended(self) -> tuple[int, str]: ...
 
 
 class Outcome(Struct, frozen=True, kw_only=True):

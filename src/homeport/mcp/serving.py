@@ -15,9 +15,10 @@ from mcp.server.lowlevel import Server
 from mcp.server.stdio import stdio_server
 
 from homeport import __version__
-from homeport.mcp.calls import Outcome, Talk, carried_out
+from homeport.mcp.calls import Outcome, carried_out
 from homeport.mcp.tools import NAMED, TOOLS, Tool
 from homeport.model.errors import HomeportError, UsageFault
+from homeport.model.remote import Talk
 
 Start = Callable[[Sequence[str]], AbstractContextManager[Talk]]
 """Runs `homeport WORDS` for the agent."""

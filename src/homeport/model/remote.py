@@ -6,7 +6,8 @@ and between it lines of the types in `OWN_TYPES`. The near side may send lines t
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, Protocol
 
 from msgspec import Struct, field
 
@@ -91,3 +92,16 @@ class SetupStep(Struct, frozen=True, kw_only=True):
     next: str = ""
     lines: list[str] = field(default_factory=list)
     """What a person has to copy or look at, such as a public key."""
+
+
+class Talk(Protocol):
+    """A program that is listened to, line by line, while it runs."""
+
+    def lines(self) -> Iterable[bytes]:
+        """What it prints, each line with its end."""
+
+    def interrupt(self) -> None:
+        """Ctrl-C, for it alone."""
+
+    def ended(self) -> tuple[int, str]:
+        """(exit status, the end of its standard error), once it ended by itself."""
