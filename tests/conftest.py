@@ -17,8 +17,9 @@ QUICK = {"GIT_CONFIG_COUNT": "3", "GIT_CONFIG_KEY_0": "core.fsync", "GIT_CONFIG_
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`./dev test --soak`: the tests of faults try every moment, not a sample of them."""
+    """`./dev test --soak`: the tests of faults try every moment, not a sample of them; with `--piece`, one part of them."""
     parser.addoption("--soak", action="store_true", help="try every moment of a fault, not a sample")
+    parser.addoption("--piece", default="1/1", metavar="K/N", help="of a soak's moments the K-th of N equal shares")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -30,6 +30,8 @@ LONGEST = 20_000
 """Bytes of a command and its variables; a longer one is started from nothing."""
 STARTED_WITH = ("LANG", "LC_", "PYTHON", "LD_", "TZ")
 """Variables that decide how an interpreter starts; a command that has its own is started from nothing."""
+RUNNER = ["-m", "homeport.runner"]
+"""The one command besides the program's own; it stops before it begins."""
 LANGUAGE = {"LANG": "C.UTF-8"}
 ROOM = "-" * 20_000
 """Kept free in the command line and the variables of the process that forks, for those of each command."""
@@ -57,6 +59,25 @@ class Loaded:
         self, argv: Sequence[str], cwd: Path, env: Mapping[str, str], timeout: float
     ) -> subprocess.CompletedProcess[str]:
         """As `subprocess.run` with its output captured; raises TimeoutExpired, after it has killed the process."""
+        return self._end(argv, self._fork(argv, cwd, env), timeout)
+
+    def run_beside(
+        self, argv: Sequence[str], cwd: Path, env: Mapping[str, str], beside: Sequence[str], timeout: float
+    ) -> int:
+        """The same for a runner, which begins when the tracer that `beside` starts (with `-p PID`) looks on; its exit code.
+
+        `argv` is `-m homeport.runner …`; what the tracer counts begins after everything is loaded.
+        """
+        ours = self._fork(argv, cwd, env)
+        pid = _first_word(ours[2])
+        _until(pid, "State:\tT")
+        with subprocess.Popen([*beside, "-p", pid], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as tracer:
+            _until(pid, "State:\tT", "State:\tt", tracer=tracer.pid)
+            os.kill(int(pid), signal.SIGCONT)
+            return self._end(argv, ours, timeout, pid).returncode
+
+    def _fork(self, argv: Sequence[str], cwd: Path, env: Mapping[str, str]) -> tuple[int, ...]:
+        """Where it will write its output, its errors, and how it went."""
         request = json.dumps({"argv": list(argv), "cwd": str(cwd), "env": dict(env)}).encode()
         ours, inner = zip(*(os.pipe() for _ in range(3)), strict=True)
         try:
@@ -65,12 +86,17 @@ class Loaded:
         finally:
             for end in inner:
                 os.close(end)
+        return ours
+
+    def _end(
+        self, argv: Sequence[str], ours: tuple[int, ...], timeout: float, known: str = ""
+    ) -> subprocess.CompletedProcess[str]:
         try:
             out, err, told = _read_all(ours, time.monotonic() + timeout)
         finally:
             for end in ours:
                 os.close(end)
-        pid, *code = told.split()
+        pid, *code = known.encode().split() + told.split()
         if not code:
             with suppress(ProcessLookupError):
                 os.kill(int(pid), signal.SIGKILL)
@@ -108,6 +134,25 @@ def _read_all(ends: Sequence[int], deadline: float) -> list[bytes]:
                 poll.unregister(end)
                 left.discard(end)
     return [said[end] for end in ends]
+
+
+def _first_word(end: int) -> str:
+    """What is written there first, up to a space."""
+    said = b""
+    while not said.endswith(b" "):
+        said += os.read(end, 1)
+    return said.decode().strip()
+
+
+def _until(pid: str, *states: str, tracer: int = 0) -> None:
+    """Waits until that process has stopped, and until that tracer looks on."""
+    deadline = time.monotonic() + 20
+    while True:
+        said = Path(f"/proc/{pid}/status").read_text()
+        if any(state in said for state in states) and f"TracerPid:\t{tracer}\n" in said:
+            return
+        assert time.monotonic() < deadline, said
+        time.sleep(0.001)
 
 
 # the process itself
@@ -192,6 +237,11 @@ def main() -> int | None:
     if argv is None:
         return 0
     sys.argv = argv
+    if argv[:2] == RUNNER:
+        from homeport.runner import main as runner
+
+        os.kill(os.getpid(), signal.SIGSTOP)
+        os._exit(runner(argv[2:]))
     from homeport.cli.main import main as program
 
     return program()

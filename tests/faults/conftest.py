@@ -7,11 +7,12 @@ next one finds out. A test that failed leaves nothing; the next one gets a host 
 from __future__ import annotations
 
 import shutil
+import sys
 from collections.abc import Generator, Iterator
 
 import pytest
 
-from tests.faults.harness import Host
+from tests.faults.harness import Host, Share
 from tests.scenarios.conftest import world
 from tests.world import World
 
@@ -29,9 +30,12 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 @pytest.fixture
-def soak(request: pytest.FixtureRequest) -> bool:
-    """Whether every moment is tried, not a sample (`./dev test --soak`)."""
-    return bool(request.config.getoption("--soak"))
+def soak(request: pytest.FixtureRequest) -> Share | None:
+    """Which moments are tried: all or a share of them (`./dev test --soak --piece 1/4`), None for a sample."""
+    if not request.config.getoption("--soak"):
+        return None
+    number, _, of = str(request.config.getoption("--piece")).partition("/")
+    return Share(int(number), int(of), lambda text: print(f"{request.node.name}: {text}", file=sys.__stderr__, flush=True))
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,8 @@ from typing import Any
 from homeport.doors.clock import SystemClock
 from homeport.doors.store import SqliteStore
 from homeport.model.deploys import Deploy, Request
-from tests.world import World, eventually
+from tests.loaded import Loaded, loaded
+from tests.world import REAL, World, eventually
 
 SERVICES = """
 [services.plain]
@@ -107,6 +108,19 @@ class Moment:
         return f"{self.syscall} #{self.nth} in {self.stage}: {self.shown[:150]}"
 
 
+@dataclass(frozen=True)
+class Share:
+    """The `number`-th of `among` equal shares of the moments that a soak tries."""
+
+    number: int
+    among: int
+    tell: Callable[[str], None]
+    """Says how many there were."""
+
+    def of(self, found: Sequence[Moment]) -> list[Moment]:
+        return list(found[self.number - 1 :: self.among])
+
+
 class Host:
     """A world with three services, that goes from version to version."""
 
@@ -144,8 +158,9 @@ class Host:
                 self._traced[way] = self.trace()
         return self._traced[odd]
 
-    def each(self, wanted: Callable[[Moment], bool], most: int, *, soak: bool) -> Iterator[Moment]:
-        """So many of the wanted moments, evenly spread, first and last among them; all of both ways for a soak.
+    def each(self, wanted: Callable[[Moment], bool], most: int, *, soak: Share | None) -> Iterator[Moment]:
+        """So many of the wanted moments, evenly spread, first and last among them; all of both ways for a soak, or a
+        share of them.
 
         The caller publishes the next version each time.
         """
@@ -156,10 +171,14 @@ class Host:
             for n in range(most):
                 yield spread(found[self.next_is_odd], most)[n]
             return
-        for way, moments in found.items():
-            for moment in moments:
-                self.towards(odd=way)
-                yield moment
+        left = {way: soak.of(moments)[::-1] for way, moments in found.items()}
+        tried = 0
+        while any(left.values()):
+            if not left[self.next_is_odd]:
+                self.towards(odd=not self.next_is_odd)
+            yield left[self.next_is_odd].pop()
+            tried += 1
+        soak.tell(f"{tried} moments tried, of {sum(map(len, found.values()))}")
 
     def publish(self) -> None:
         """The next version is pushed."""
@@ -209,6 +228,14 @@ class Host:
         assert found is not None
         return found
 
+    def blocked(self) -> list[str]:
+        """The commits that are not to be deployed."""
+        store = self.store()
+        try:
+            return [block.sha for block in store.blocks()]
+        finally:
+            store.close()
+
     # the runner, by hand
 
     @property
@@ -217,8 +244,12 @@ class Host:
 
     def run(self, *strace: str, within: float = 60) -> int:
         """The runner under strace; its exit code (-9 when the fault killed it)."""
-        argv = ["strace", "-qq", "-e", "signal=none", *strace, *self.runner]
-        done = subprocess.run(argv, env=self.world.env, stdin=subprocess.DEVNULL, capture_output=True, timeout=within)
+        looks = ["strace", "-qq", "-e", "signal=none", *strace]
+        env, (python, *argv) = self.world.env, self.runner
+        if not REAL and Loaded.takes(argv, env):
+            return loaded().run_beside(argv, self.world.root, env, looks, within)
+        argv = [*looks, python, *argv]
+        done = subprocess.run(argv, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=within)
         return done.returncode
 
     def trace(self) -> list[Moment]:
@@ -226,7 +257,7 @@ class Host:
         self.publish()
         deploy = self.enqueue()
         log = self.world.root / "strace.log"
-        assert self.run("-o", str(log), "-s", "300", "-e", "trace=" + ",".join(CHANGING)) == 0
+        assert self.run("-y", "-o", str(log), "-s", "300", "-e", "trace=" + ",".join(CHANGING)) == 0
         assert self.row(deploy).status == "deployed"
         return list(moments(log.read_text(errors="replace").splitlines()))
 
@@ -270,14 +301,14 @@ class Host:
     def tidy(self) -> None:
         """One outcome for each request, no stage folder, no intent, no process."""
         eventually(lambda: not self.world.own_processes(), "every process of homeport has ended")
-        for row in self.world.json("history", "-n", "100")["deploys"]:
-            assert (row["state"], bool(row["status"])) == ("done", True), row
         live = self.world.live
         left = [*live.glob(".homeport-*/stage/*"), *live.glob(".homeport-*/swap.json*"),
                 *live.glob(".homeport-*/outputs/.*")]  # fmt: skip
         assert not left, left
         store = self.store()
         try:
+            for row in store.history(100):
+                assert (row.state, bool(row.status)) == ("done", True), row
             assert not [t.name for t in store.targets() if t.syncing is not None]
             assert store.check() == []
         finally:

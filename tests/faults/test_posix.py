@@ -35,6 +35,7 @@ POINTS = {
     "posix/io/dir/rename": errno.EACCES,
     "posix/io/net/poll": errno.ENOMEM,
     "posix/proc/waitpid": errno.ECHILD,
+    "posix/mm/mmap": errno.ENOMEM,
 }
 """What fails, and with which error; `reduce` does less than was asked for and says so."""
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import Host, Moment
+from tests.faults.harness import Host, Moment, Share
 from tests.world import World, eventually
 
 pytestmark = [pytest.mark.timeout(3600), pytest.mark.root]
@@ -113,7 +113,7 @@ def brings_to_disk(moment: Moment) -> bool:
         "fsync", "fdatasync", "syncfs", "renameat2", "renameat", "rename", "unlinkat", "pwrite64")  # fmt: skip
 
 
-def test_a_power_cut_in_the_middle_is_ended_by_one_command(host: Host, disk: Disk, soak: bool) -> None:
+def test_a_power_cut_in_the_middle_is_ended_by_one_command(host: Host, disk: Disk, soak: Share | None) -> None:
     disk.settle()
     for moment in host.each(brings_to_disk, 3, soak=soak):
         host.publish()

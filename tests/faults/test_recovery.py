@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import BUILD, Host, Moment, outputs, read
+from tests.faults.harness import BUILD, Host, Moment, Share, outputs, read
 from tests.world import eventually
 
 pytestmark = pytest.mark.timeout(3600)
@@ -88,7 +88,7 @@ def test_drift_ends_what_a_crash_left_before_it_looks(host: Host) -> None:
     host.ended(host.number)
 
 
-def test_an_edit_that_was_kept_outlives_every_crash(host: Host, soak: bool) -> None:
+def test_an_edit_that_was_kept_outlives_every_crash(host: Host, soak: Share | None) -> None:
     edit = host.world.live / "plain/same.txt"
     host.moments()
     edit.write_text("tuned by hand\n")
@@ -103,7 +103,7 @@ def test_an_edit_that_was_kept_outlives_every_crash(host: Host, soak: bool) -> N
 
 
 @pytest.mark.parametrize("path", ["plain/003.txt", "plain/same.txt", "plain/in-place.txt", "plain/mine.txt"])
-def test_an_edit_between_crash_and_recovery_is_kept_or_rescued(host: Host, path: str, soak: bool) -> None:
+def test_an_edit_between_crash_and_recovery_is_kept_or_rescued(host: Host, path: str, soak: Share | None) -> None:
     """Whatever the next command makes of it: the edited bytes are live, or can be had with `homeport rescue`."""
     early = path in ("plain/003.txt", "plain/mine.txt")
     host.towards(odd=early)

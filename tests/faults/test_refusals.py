@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import Host, Moment
+from tests.faults.harness import Host, Moment, Share
 from tests.world import World
 
 pytestmark = pytest.mark.timeout(3600)
@@ -27,15 +27,19 @@ MUST_BE_HEARD = ("renameat2", "fsync", "syncfs")
 
 
 def refusable(moment: Moment, error: str) -> bool:
-    """Whether a kernel may say so at that moment: reading finds no full disk."""
-    if moment.stage == "start" or moment.syscall not in REFUSALS[error] or '"/proc/' in moment.shown:
+    """Whether a kernel may say so at that moment: reading finds no full disk, and a pipe is on none."""
+    if moment.stage == "start" or moment.syscall not in REFUSALS[error] or "/proc/" in moment.shown:
+        return False
+    if "<pipe:" in moment.shown or "<socket:" in moment.shown:
         return False
     return moment.syscall != "openat" or error == "EMFILE" or "O_CREAT" in moment.shown
 
 
 @pytest.mark.parametrize("where", ["in the sync", "elsewhere"])
 @pytest.mark.parametrize("error", REFUSALS)
-def test_a_refused_call_leaves_old_or_new_and_the_next_deploy_works(host: Host, error: str, where: str, soak: bool) -> None:
+def test_a_refused_call_leaves_old_or_new_and_the_next_deploy_works(
+    host: Host, error: str, where: str, soak: Share | None
+) -> None:
     def wanted(moment: Moment) -> bool:
         return refusable(moment, error) and (moment.stage == "sync") == (where == "in the sync")
 
@@ -47,7 +51,7 @@ def test_a_refused_call_leaves_old_or_new_and_the_next_deploy_works(host: Host, 
             host.old_or_new(host.number - 1, host.number, "plain/in-place.txt")
             if fell and where == "in the sync" and moment.syscall in MUST_BE_HEARD and "homeport.db" not in moment.shown:
                 assert row.status != "deployed"
-            assert host.world.json("status")["blocked"] == [], "an infrastructure fault blocks no commit"
+            assert host.blocked() == [], "an infrastructure fault blocks no commit"
             assert host.deploy()["ok"]
             host.ended(host.number)
         except AssertionError as fault:
@@ -98,7 +102,7 @@ def test_a_live_disk_that_is_full_keeps_the_old_version(world: World, small_disk
 
 @pytest.mark.root
 def test_a_state_disk_that_is_full_fails_or_carries_on_but_mixes_nothing(
-    own_host: Host, small_disk: Path, soak: bool
+    own_host: Host, small_disk: Path, soak: Share | None
 ) -> None:
     """The whole state folder (database, journal, mirror, indexes) on a disk that fills up between two deploys."""
     host = own_host
@@ -119,7 +123,7 @@ def test_a_state_disk_that_is_full_fails_or_carries_on_but_mixes_nothing(
             filler.unlink()
             assert host.deploy()["ok"]
             host.ended(host.number)
-            assert host.world.json("status")["blocked"] == []
+            assert host.blocked() == []
     finally:
         host.world.kill_homeport()
         subprocess.run(["umount", "-l", str(state)], check=True)
@@ -141,12 +145,12 @@ def test_a_live_file_that_cannot_be_read_is_neither_deleted_nor_written_over(hos
     assert (row.state, row.status) in (("done", "failed"), ("done", "refused"), ("done", "deployed"))
     assert file.read_text() == "always the same\n"
     host.old_or_new(before, host.number, "plain/in-place.txt")
-    assert host.world.json("status")["blocked"] == []
+    assert host.blocked() == []
     assert host.deploy()["ok"]
     host.ended(host.number)
 
 
-def test_a_machine_without_room_for_a_process_blocks_nothing(host: Host, soak: bool) -> None:
+def test_a_machine_without_room_for_a_process_blocks_nothing(host: Host, soak: Share | None) -> None:
     """`fork` says EAGAIN from the Nth process on."""
     for nth in range(1, 60) if soak else (1, 4, 9):
         host.publish()
@@ -156,9 +160,33 @@ def test_a_machine_without_room_for_a_process_blocks_nothing(host: Host, soak: b
                  "-e", f"inject=clone,clone3,vfork,fork:error=EAGAIN:when={nth}+")  # fmt: skip
         row = host.row(deploy)
         host.old_or_new(host.number - 1, host.number, "plain/in-place.txt")
-        assert host.world.json("status")["blocked"] == [], (nth, row)
+        assert host.blocked() == [], (nth, row)
         assert host.deploy()["ok"], (nth, row)
         assert host.row(deploy).state == "done"
         host.ended(host.number)
         if "(INJECTED)" not in log.read_text(errors="replace"):
             break
+
+
+NO_THREADS = """\
+import sys
+if "homeport.runner" in sys.orig_argv:
+    import _thread
+    def start_new_thread(work, words, *more):
+        open({told!r}, "a").close()
+        {how}
+    _thread.start_new_thread = start_new_thread
+"""
+
+
+@pytest.mark.parametrize("how", ["raise RuntimeError('no room')", "return 0"], ids=["none starts", "each dies at once"])
+def test_a_runner_that_gets_no_thread_deploys_without(host: Host, tmp_path: Path, how: str) -> None:
+    told = tmp_path / "asked for a thread"
+    (tmp_path / "sitecustomize.py").write_text(NO_THREADS.format(told=str(told), how=how))
+    host.publish()
+    deploy = host.enqueue()
+    env = {**host.world.env, "PYTHONPATH": str(tmp_path)}
+    subprocess.run(host.runner, env=env, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=True)
+    assert told.exists()
+    assert host.row(deploy).status == "deployed"
+    host.ended(host.number)

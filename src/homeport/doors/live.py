@@ -16,6 +16,7 @@ from homeport.doors.look import look_at, open_root, read_at, shown
 from homeport.doors.permits import Permits
 from homeport.doors.targetbook import TargetBook, never_there, not_the_folder, refuse_unowned
 from homeport.doors.targetindex import TargetIndex
+from homeport.model.abreast import together
 from homeport.model.errors import InfrastructureFault, Refused
 from homeport.model.folders import Rescues
 from homeport.model.live import (
@@ -132,7 +133,7 @@ class LiveTargets:
             changes = self._git.changes(record.tree, plan.to_tree)
             index.set((c.path, c.after) for c in changes)
             there = [c.path for c in changes if c.after is not None]
-            _, right = scanning.together(lambda: index.refresh(target.path, there), lambda: index.holds(plan.to_tree))
+            _, right = together(lambda: index.refresh(target.path, there), lambda: index.holds(plan.to_tree))
             if not right:
                 index.read_tree(plan.to_tree)
                 index.refresh(target.path)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import http.client
 import re
 import socket
-import threading
 from collections.abc import Callable, Mapping
 from contextlib import closing, suppress
 from typing import Literal
@@ -13,6 +12,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from msgspec import Struct
 
+from homeport.model.abreast import Turn, begun
 from homeport.model.config import Check, Command
 from homeport.model.errors import Cancelled, HomeportError
 from homeport.model.paths import printable
@@ -202,10 +202,11 @@ def _within(ask: Callable[[], _Answer], cut: Callable[[], None], timeout: float)
         except (OSError, http.client.HTTPException, ValueError) as fault:
             answers.append(_trouble(fault))
 
-    thread = threading.Thread(target=work, daemon=True, name="homeport-probe")
-    thread.start()
-    thread.join(timeout)
-    if thread.is_alive():
+    turn = Turn(work)
+    if begun(turn.do):
+        turn.ended(timeout)
+    turn.do()  # where no thread has begun it: then the time counts for each byte only
+    if not turn.ended(0):
         cut()
         return _late(timeout)
     return answers[0] if answers else "gave no answer"

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
-from typing import TypeVar
 
 from msgspec.structs import replace
 
@@ -12,37 +10,14 @@ from homeport.doors.git import Mirror
 from homeport.doors.look import Seen, look_at, walk
 from homeport.doors.targetindex import TargetIndex
 from homeport.doors.untracked import Untracked
+from homeport.model.abreast import together
 from homeport.model.live import Difference, DriftState, Entry, Target
 from homeport.model.patterns import Matcher
 
-_A = TypeVar("_A")
-_B = TypeVar("_B")
 HISTORY = 200
 """Commits of the branch in which foreign content is looked for."""
 FOREIGN_AT_MOST = 2000
 """Paths whose history is asked for; a folder with more of them is no hand edit."""
-
-
-def together(first: Callable[[], _A], second: Callable[[], _B]) -> tuple[_A, _B]:
-    """Both answers, worked out at the same time; what either raises is raised here."""
-    told: list[_B] = []
-    raised: list[BaseException] = []
-
-    def beside() -> None:
-        try:
-            told.append(second())
-        except BaseException as fault:
-            raised.append(fault)
-
-    thread = threading.Thread(target=beside)
-    thread.start()
-    try:
-        answer = first()
-    finally:
-        thread.join()
-    if raised:
-        raise raised[0]
-    return answer, told[0]
 
 
 def differences(target: Target, root: int, index: TargetIndex, ignored: Sequence[str],

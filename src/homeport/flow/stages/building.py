@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from functools import partial
 
 from homeport.decide import together
 from homeport.flow.goals import build_target, env_file_of, place_in_target, standard_environment, unit_of
@@ -12,6 +12,7 @@ from homeport.flow.images import runtime_of
 from homeport.flow.stages.building_scopes import build_together
 from homeport.flow.stages.syncing import mark_changed
 from homeport.flow.work import ServiceWork, Tools, Work
+from homeport.model.abreast import side_by_side
 from homeport.model.config import Command, Migrate
 from homeport.model.envfile import parse
 from homeport.model.errors import Failed, Refused
@@ -37,13 +38,12 @@ def build_services(work: Work, tools: Tools) -> Work:
         tools.notice(work.deploy.id, f"builds do not see their folder at its live path: {because}; what they make must not "
                      'hold its own path, or use build.where = "live"', level="warning", code="namespace")  # fmt: skip
     scopes = {s.name: together.scope_of(work.config, s.name) for s in needed}
-    with ThreadPoolExecutor(max_workers=max(1, work.config.project.jobs)) as pool:
-        doing = [pool.submit(_build, service, work, tools) for service in needed if scopes[service.name] is None]
-        for scope in sorted({scope for scope in scopes.values() if scope is not None}):
-            its = [service for service in needed if scopes[service.name] == scope]
-            doing.append(pool.submit(build_together, scope, its, run_command, work, tools))
-        for done in doing:
-            done.result()
+    doing = [partial(_build, service, work, tools) for service in needed if scopes[service.name] is None]
+    for scope in sorted({scope for scope in scopes.values() if scope is not None}):
+        its = [service for service in needed if scopes[service.name] == scope]
+        doing.append(partial(build_together, scope, its, run_command, work, tools))
+    for done in side_by_side(doing, work.config.project.jobs):
+        done.result()
     return work
 
 

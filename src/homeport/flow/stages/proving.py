@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import pwd
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from homeport.decide import owncheck
 from homeport.flow.goals import standard_environment
 from homeport.flow.work import Tools, Work
+from homeport.model.abreast import side_by_side
 from homeport.model.config import CiCheck
 from homeport.model.errors import GateClosed
 from homeport.model.events import CheckEvent
@@ -41,9 +42,9 @@ def run_checks(names: Sequence[str], work: Work, tools: Tools, *, known: bool = 
     """How each failed, empty where it passed. `known`: what passed for the same files is not run again."""
     assert work.sha is not None
     tree = tools.site.git.tree_of(work.sha, "") or work.sha
-    with ThreadPoolExecutor(max_workers=max(1, work.config.project.jobs)) as pool:
-        running = {name: pool.submit(_one, name, work.config.checks[name], tree, work, tools, known) for name in names}
-        return {name: each.result() for name, each in running.items()}
+    checks = [partial(_one, name, work.config.checks[name], tree, work, tools, known) for name in names]
+    done = side_by_side(checks, work.config.project.jobs)
+    return {name: each.result() for name, each in zip(names, done, strict=True)}
 
 
 def _changed(work: Work, sha: str, tools: Tools) -> list[str] | None:

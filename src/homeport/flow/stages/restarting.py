@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -15,6 +15,7 @@ from homeport.flow.stages.itself import restart_itself
 from homeport.flow.stages.reaching import forced
 from homeport.flow.stages.syncing import mark_changed
 from homeport.flow.work import ServiceWork, Tools, Work
+from homeport.model.abreast import side_by_side
 from homeport.model.config import Command
 from homeport.model.errors import Failed, Refused
 from homeport.model.events import RestartDone, RestartStart
@@ -26,9 +27,8 @@ def restart_services(work: Work, tools: Tools) -> Work:
     if wanted:
         work = mark_changed(work, tools)
     for level in levels(work.config, wanted):
-        with ThreadPoolExecutor(max_workers=max(1, work.config.project.jobs)) as pool:
-            running = [pool.submit(restart, work.services[name], work, tools) for name in level]
-        for done in running:
+        restarts = [partial(restart, work.services[name], work, tools) for name in level]
+        for done in side_by_side(restarts, work.config.project.jobs):
             service = done.result()
             if service is not None:
                 work = work.with_service(service)

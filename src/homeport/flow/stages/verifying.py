@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 from msgspec import UNSET
 
 from homeport.flow.goals import standard_environment, unit_of
 from homeport.flow.images import runtime_of
 from homeport.flow.work import ServiceWork, Tools, Work
+from homeport.model.abreast import side_by_side
 from homeport.model.config import Check
 from homeport.model.errors import Cancelled, Failed
 from homeport.model.events import CheckEvent
@@ -25,8 +26,7 @@ def verify_services(work: Work, tools: Tools) -> Work:
     asked += [(c, None) for c in work.config.environments[tools.site.environment].checks]
     if not asked:
         return work
-    with ThreadPoolExecutor(max_workers=min(16, len(asked))) as pool:
-        answers = [pool.submit(_until, check, service, work, tools) for check, service in asked]
+    answers = side_by_side([partial(_until, check, service, work, tools) for check, service in asked], 16)
     failed = [text for answer in answers if (text := answer.result())]
     if failed:
         raise Failed("; ".join(failed), where="verify", next=f"homeport logs {work.deploy.id}", code="unhealthy")
