@@ -241,6 +241,15 @@ def test_objects_are_whole_on_the_disk_before_they_have_their_name(tmp_path: Pat
     assert [path.name for path in (tmp_path / "objects").iterdir()] == [oid[:2]]
 
 
+def test_a_lock_that_another_git_took_in_that_moment_stays_its_own(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    head, lock = git(checkout, "rev-parse", "HEAD"), checkout / ".git/refs/homeport/state/two.lock"
+    lock.parent.mkdir(parents=True)
+    lock.write_text("somebody's")
+    monkeypatch.setattr("homeport.doors.refs.os.path.lexists", lambda _: False)
+    assert not write_refs(str(checkout / ".git"), {"refs/homeport/state/one": head, "refs/homeport/state/two": head})
+    assert [path.name for path in lock.parent.iterdir()] == ["two.lock"] and lock.read_text() == "somebody's"
+
+
 def test_references_are_set_and_removed_as_git_does_or_left_to_it(checkout: Path) -> None:
     bare, head = checkout.parent / "bare.git", git(checkout, "rev-parse", "HEAD")
     git(checkout, "clone", "-q", "--bare", f"file://{checkout}", str(bare))

@@ -65,7 +65,7 @@ def write_lasting(objects: str, files: Mapping[str, bytes]) -> None:
             new[oid] = path
     begun = {oid: os.path.join(objects, f"tmp_obj_{os.getpid()}_{oid[:16]}") for oid in new}
     try:
-        on_disk({begun[oid]: files[oid] for oid in new}, 0o444)
+        on_disk({begun[oid]: files[oid] for oid in new})
         for oid, path in new.items():
             with suppress(FileExistsError):
                 os.mkdir(os.path.dirname(path), 0o777)
@@ -76,12 +76,13 @@ def write_lasting(objects: str, files: Mapping[str, bytes]) -> None:
                 os.unlink(left)
 
 
-def on_disk(files: Mapping[str, bytes], mode: int) -> None:
-    """Makes these files, and returns once all of them are on the disk. Raises OSError, and FileExistsError for one that
-    is there already."""
+def on_disk(files: Mapping[str, bytes], *, new: bool = True) -> None:
+    """Makes these files, for reading only, or fills those that are there and empty; returns once all of them are on the
+    disk. Raises OSError, such as FileExistsError for a new one that is there already."""
+    how = os.O_CREAT | os.O_EXCL if new else 0
 
     def make(path: str) -> None:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, mode)
+        fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW | how, 0o444)
         with os.fdopen(fd, "wb") as file:
             file.write(files[path])
             file.flush()

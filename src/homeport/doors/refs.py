@@ -26,8 +26,10 @@ def write_refs(git_dir: str, refs: Mapping[str, str | None]) -> bool:
             os.makedirs(os.path.dirname(paths[ref]), exist_ok=True)
             if os.path.lexists(locks[ref]) or os.path.isdir(paths[ref]) or os.path.islink(paths[ref]):
                 return False
-        held = list(locks.values())
-        on_disk({locks[ref]: b"%s\n" % oid.encode() if oid else b"" for ref, oid in refs.items()}, 0o666)
+        for lock in locks.values():
+            os.close(os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o666))
+            held.append(lock)  # from here on it is ours to take away, and not before
+        on_disk({locks[ref]: b"%s\n" % oid.encode() for ref, oid in refs.items() if oid is not None}, new=False)
         for ref, oid in refs.items():
             if oid is not None:
                 os.rename(locks[ref], paths[ref])
