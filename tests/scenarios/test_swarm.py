@@ -78,6 +78,7 @@ def engine(world: World, tmp_path: Path) -> Iterator[DockerHost]:
         host.close()
 
 
+@pytest.mark.timeout(300)  # eight deploys on a machine that may be busy with other tests
 def test_a_stack_is_deployed_undone_and_gone_back_to_and_its_secrets_stay(world: World, engine: DockerHost) -> None:
     def page() -> str:
         asked = [*engine.enter, "busybox", "wget", "-qO-", "http://127.0.0.1:8080/version"]

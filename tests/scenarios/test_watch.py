@@ -21,19 +21,13 @@ target = "{live}/site"
 """
 
 
-def _interruptible() -> None:
-    """A shell starts what runs in the background with Ctrl-C ignored, and so would everything below it."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 class Lines:
     """JSON lines of a program that goes on, each waited for."""
 
     def __init__(self, world: World, *args: str) -> None:
         argv = [str(PROGRAM), "--json", *args]
         self.process = subprocess.Popen(argv, cwd=world.clone, env=world.env, stdin=subprocess.DEVNULL,
-                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                                        preexec_fn=_interruptible)  # fmt: skip  # noqa: PLW1509
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE)  # fmt: skip
         assert self.process.stdout is not None
         os.set_blocking(self.process.stdout.fileno(), False)
         self._selector = selectors.DefaultSelector()

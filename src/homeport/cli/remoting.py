@@ -170,6 +170,7 @@ def _on(options: Options, place: Place, words: list[str], heard: Heard) -> tuple
     except KeyboardInterrupt:
         if heard.deploy is None or words[0] in LOOKING:
             raise
+        options.interrupted = True
         shown.close()
         click.echo(f"\nhomeport: the deploy goes on without this terminal\n  next: {_follow(place, heard)}", err=True)
         return 6, None
