@@ -131,7 +131,7 @@ def kept(host: Host, edit: Path, edited: str) -> bool:
         return True
     rescues = host.world.json("rescue", "list")["rescues"]
     for number, rescue in enumerate(sorted(rescues, key=lambda r: r["at"], reverse=True)[:8]):
-        to = host.world.root / f"rescued-{host.number}-{number}"
+        to = host.world.live / f"rescued-{host.number}-{number}"
         host.world.homeport("rescue", "restore", rescue["id"], "--to", str(to))
         found = to.read_text()
         to.unlink()

@@ -80,6 +80,22 @@ def test_odd_names_are_told_exactly_and_taken_as_they_were_shown(world: World) -
     assert {b"caf\xe9", b"new\nline", b"to"} < set(os.listdir(os.fsencode(world.live / "site")))
 
 
+def test_a_look_says_how_old_its_branch_is_as_long_as_another_deployer_may_have_been_there_since(world: World) -> None:
+    world.project(SITE, FILES)
+    world.deploy()
+    looked = world.json("drift")["fetchedAt"]
+    newest = world.publish({"site/other.txt": "new other\n"})
+    (world.live / "site/other.txt").write_text("new other\n")  # as the other deployer does after that push
+    said = world.json("drift", ok=(3,))
+    assert (said["branch"], said["fetchedAt"], said["services"][0]["paths"][0]["foreign"]) == ("main", looked, None)
+    assert "compared with main as it was fetched last, " in world.homeport("drift", ok=(3,)).stdout
+    world.homeport("plan", ok=None)
+    said = world.json("drift", ok=(3,))
+    assert said["fetchedAt"] > looked and said["services"][0]["paths"][0]["foreign"] == newest
+    shown = world.homeport("drift", ok=(3,)).stdout
+    assert "by another deployer" in shown and "compared with" not in shown
+
+
 def test_an_edit_of_the_same_size_in_the_same_second_is_seen(world: World) -> None:
     world.project(SITE, FILES)
     world.deploy()

@@ -54,4 +54,13 @@ def test_as_root_no_verb_changes_what_is_live_without_the_lists_of_a_host_file(w
     for words in changing:
         assert world.json(*words, ok=(3,))["code"] == "observe", words
     assert live.read_text() == "again\n"
+    world.host_file.write_text(lists)
+    (world.live / "door").symlink_to(world.root / "home")
+    for to, code in (
+        (world.root / "home/job", "roots"), (world.live / "door/job", "roots"), (world.live / "site/.env", "live-folder"),
+        (world.live / "nowhere/job", "usage"), (world.live / "aside", None), (world.live / "aside", "exists"),
+    ):  # fmt: skip
+        said = world.json("rescue", "restore", saved, "--to", str(to), ok=(0, 2, 3))
+        assert said.get("code") == code, (to, said)
+    assert (world.live / "aside").read_text() == "hand\n" and not (world.root / "home/job").exists()
     assert world.json("accept", "site/a.txt", "--because", "known", "--until", "7d")["accepted"], "it writes nothing live"

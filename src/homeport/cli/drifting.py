@@ -168,7 +168,7 @@ def rescue_restore(options: Options, id: str, to: str | None, confirm: tuple[str
     \b
     Example:
       homeport rescue restore r-1a2b3c4d
-      homeport rescue restore r-1a2b3c4d --to /tmp/server.js
+      homeport rescue restore r-1a2b3c4d --to /srv/server.js
     """
     from homeport.cli.show import answers
     from homeport.flow.rescuing import put_back, write_out

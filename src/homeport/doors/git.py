@@ -9,6 +9,7 @@ import re
 import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 
 from homeport.doors.git_read import EMPTY_TREE, MirrorReader
 from homeport.doors.gitcmd import GitCommand, network_environment
@@ -36,6 +37,8 @@ _SETTINGS = {
     "core.logAllRefUpdates": "false",
 }
 """The three ignored findings are harmless and common in old histories."""
+_FETCHED = "homeport-fetched"
+"""A file of the mirror, written when a fetch ended well: git itself keeps no such time."""
 _REFS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
 _AUTHOR = "homeport <homeport@localhost>"
 _HIDDEN = re.compile(r"(?<=://)[^/@\s]+@")
@@ -98,6 +101,16 @@ class Mirror(MirrorReader):
                                    "brought it")  # fmt: skip
             code = "shallow" if "shallow" in said else "fetch"
             raise self._fault(f"the origin cannot be fetched: {said or 'git said nothing'}", code)
+        with open(os.path.join(self.path, _FETCHED), "wb"):
+            pass
+
+    def fetched_at(self) -> str | None:
+        """As `Git.fetched_at`."""
+        try:
+            written = os.stat(os.path.join(self.path, _FETCHED)).st_mtime
+        except OSError:
+            return None
+        return datetime.fromtimestamp(written, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
     def twin(self) -> contextlib.AbstractContextManager[Mirror]:
         """As `Git.twin`."""

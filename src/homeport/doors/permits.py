@@ -61,6 +61,15 @@ class Permits:
             raise Refused(f"the live folder leads to {printable(real)} now, outside the roots of this host",
                           where=printable(path), next=f"ls -ld {path} {os.path.dirname(path)}", code="roots")  # fmt: skip
 
+    def new_file(self, folder: str, path: str, instead: str) -> None:
+        """As `HostLists.new_file`. Raises Refused (codes `no-lists`, `roots`)."""
+        self.lists()
+        if self._host is None or (not self._host.roots and os.geteuid() != 0):
+            return
+        if not self._below_a_root(folder):
+            raise Refused("that folder lies outside the roots of this host", where=printable(path), code="roots",
+                          next=instead)  # fmt: skip
+
     def _below_a_root(self, real: str) -> bool:
         roots = self._host.roots if self._host is not None else []
         return any(real.startswith(os.path.realpath(root).rstrip("/") + "/") for root in roots)

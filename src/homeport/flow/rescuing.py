@@ -8,24 +8,51 @@ from typing import Any
 from homeport.decide import layout
 from homeport.flow import guarding
 from homeport.flow.site import Site
-from homeport.model.errors import Refused
+from homeport.model.errors import Refused, UsageFault
 from homeport.model.paths import printable
 
 
 def write_out(site: Site, id: str, to: str, by: str = "") -> dict[str, Any]:
-    """Writes rescued bytes to a new file. Raises Refused (code `exists`) rather than write over another."""
+    """Writes rescued bytes to a new file, for root and for an agent where the host's lists allow it.
+
+    Raises Refused: code `exists` rather than write over another, `live-folder` for one below a target, which rules and
+    `protect` guard, `no-lists` and `roots`.
+    """
     rescue = site.rescues.find(id)
     content = site.rescues.read(rescue)
     path = os.path.abspath(to)
+    folder = _folder(path, id)
     try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+        _refuse_place(site, folder, path, id)
+        fd = os.open(os.path.basename(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=folder)
     except FileExistsError as fault:
         raise Refused("there is a file already", where=path, next=f"homeport rescue restore {id} --to OTHER",
                       code="exists") from fault  # fmt: skip
+    finally:
+        os.close(folder)
     with os.fdopen(fd, "wb") as file:
         file.write(content)
     site.store.audit(by, "rescue restore", f"{id} {printable(rescue.path)} to {printable(path)}")
     return {"path": path, "rescued": []}
+
+
+def _folder(path: str, id: str) -> int:
+    """The folder of a new file, held open so that it is the one that was asked about. Raises UsageFault."""
+    try:
+        return os.open(os.path.dirname(path), os.O_PATH | os.O_DIRECTORY)
+    except OSError as fault:
+        raise UsageFault(f"there is no such folder: {fault.strerror}", where=printable(os.path.dirname(path)),
+                         next=f"homeport rescue show {id} > FILE", code="usage") from fault  # fmt: skip
+
+
+def _refuse_place(site: Site, folder: int, path: str, id: str) -> None:
+    real = os.readlink(f"/proc/self/fd/{folder}") + "/"
+    for target in layout.targets(site.config, site.environment).values():
+        if real.startswith(os.path.realpath(target.path) + "/"):
+            raise Refused(f"that is in the live folder of {target.name}", where=printable(path), code="live-folder",
+                          next=f"homeport rescue restore {id}   (to where the bytes were)")  # fmt: skip
+    if os.geteuid() == 0 or site.actor.kind != "person":
+        site.permits.new_file(real, path, f"homeport rescue show {id} > FILE")
 
 
 def put_back(site: Site, id: str, by: str = "") -> dict[str, Any]:

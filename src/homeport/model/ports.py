@@ -107,6 +107,10 @@ class Git(Protocol):
         soon as that deploy is cancelled."""
         ...
 
+    def fetched_at(self) -> str | None:
+        """When the last fetch ended well, in UTC; None where that is not known."""
+        ...
+
     def twin(self) -> AbstractContextManager[Git]:
         """The same mirror for a look: what is written to it, or fetched, lies elsewhere and is gone afterwards."""
         ...
@@ -391,6 +395,10 @@ class HostLists(Protocol):
 
     def lists(self) -> None:
         """Code `no-lists`: root changes nothing on a machine without a host file."""
+        ...
+
+    def new_file(self, folder: str, path: str, instead: str) -> None:
+        """Before a file is made in that folder, whose path holds no links; `instead`: the command without this limit."""
         ...
 
 

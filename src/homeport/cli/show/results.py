@@ -212,6 +212,10 @@ def drift(said: dict[str, Any], *, color: bool = False) -> str:
     commands.append(("homeport adopt", "bring it into git, on a branch of its own"))
     commands.append(("homeport discard PATH", "put it back; the edit is saved first"))
     commands.append(("homeport deploy --keep-drift", "deploy and leave the edits as they are"))
+    if "branch" in said and not all(path.get("foreign") for path in paths):
+        since = ago(said.get("fetchedAt"))
+        age = f"compared with {text(said['branch'])} as it was fetched last{since and f', {since}'}"
+        lines += ["", ink("dim", f"{age}; what another deployer put there since looks like an edit until: homeport plan")]
     return joined([*lines[1:], "", ink("dim", keys), *next_lines(ink, commands)])
 
 
