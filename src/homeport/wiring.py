@@ -22,6 +22,7 @@ from homeport.doors.permits import Permits
 from homeport.doors.rescues import RescueBox
 from homeport.doors.secrets import Redactor, value_of
 from homeport.doors.shell import LocalShell
+from homeport.doors.stateroot import state_root
 from homeport.doors.store import SqliteStore
 from homeport.flow.site import Site
 from homeport.model.config import Config, Environment, HostConfig, Project, Secret
@@ -37,19 +38,8 @@ if TYPE_CHECKING:
     from homeport.model.trying import WorkingTree
     from homeport.model.watching import Watches
 
-__all__ = ["actor", "identity", "person"]
+__all__ = ["actor", "identity", "person", "state_root"]
 ETC_HOST_FILE = "/etc/homeport/host.toml"
-
-
-def state_root() -> str:
-    """`HOMEPORT_STATE`, else /var/lib/homeport for root, else the user's own state folder."""
-    named = os.environ.get("HOMEPORT_STATE")
-    if named:
-        return os.path.abspath(named)
-    if os.geteuid() == 0:
-        return "/var/lib/homeport"
-    base = os.environ.get("XDG_STATE_HOME") or os.path.expanduser("~/.local/state")
-    return os.path.join(base, "homeport")
 
 
 def find_config(folder: str) -> str | None:

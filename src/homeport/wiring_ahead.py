@@ -1,4 +1,4 @@
-"""Runners that get ready before they are wanted."""
+"""Runners that get ready before they are wanted, and looks that begin before it is known that they are."""
 
 from __future__ import annotations
 
@@ -23,6 +23,13 @@ def no_runner() -> None:
     from homeport.doors.starting import unwanted
 
     unwanted()
+
+
+def look_anew() -> None:
+    """What was seen of live folders since this program began counts no more."""
+    from homeport.doors.early import EARLY
+
+    EARLY.forget()
 
 
 def load_ahead() -> None:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
 
 import pytest
 
-from tests.world import World
+from tests.world import PROGRAM, World
 
 SITE = """
 [services.site]
@@ -171,3 +172,22 @@ def test_a_commit_that_empties_a_target_asks_first(world: World) -> None:
     assert world.text("site/index.html") == "one\n"
     assert world.deploy("--allow-mass-delete")["status"] == "deployed"
     assert sorted(p.name for p in (world.live / "site").glob("[!.]*")) == ["third.txt"]
+
+
+def test_a_command_begins_with_the_question_that_it_led_to_before(world: World) -> None:
+    """The program itself, from nothing: the git that it starts first is the one whose answer it uses."""
+    world.project(SITE, FILES)
+    world.deploy()
+    (world.live / "site/index.html").write_text("by hand\n")
+    programs, asked = world.root / "programs", world.root / "asked"
+    programs.mkdir()
+    (programs / "git").write_text(f'#!/bin/sh\necho "$*" >>{asked}\nPATH=${{PATH#*:}} exec git "$@"\n')
+    (programs / "git").chmod(0o755)
+    (index,) = world.state.glob("*/production/targets/site.index")
+    question = (index.parents[2] / "repo.git", index, world.live / "site")
+    (world.state / ".early").write_text(f"{world.clone}\0drift\1" + "\0".join(map(str, question)) + "\2")
+    env = {**world.env, "PATH": f"{programs}:{world.env['PATH']}"}
+    ran = subprocess.run([PROGRAM, "drift"], cwd=world.clone, env=env, capture_output=True, text=True)
+    assert (ran.returncode, "index.html" in ran.stdout) == (3, True), ran
+    first, *others = [line for line in asked.read_text().splitlines() if "diff-files" in line]
+    assert first.startswith(f"-C {world.live}/site ") and not others

@@ -32,7 +32,9 @@ def drift(options: Options, services: tuple[str, ...], watch: bool) -> None:
     with options.site(recover=True) as site:
         if watch:
             from homeport.cli.watching import watch_drift
+            from homeport.wiring_ahead import look_anew
 
+            look_anew()
             watch_drift(options, site, services)
             return
         said = drift_of(site, services)

@@ -155,12 +155,13 @@ def cli(ctx: click.Context, folder: str, project: str | None, environment: str |
     ctx.obj = options
 
 
-def main() -> None:
+def main(at_end: Callable[[], None] = lambda: None) -> None:
     """The program. Exit codes are those of DESIGN section 9; no traceback reaches a person.
 
     It ends as soon as everything is said: to take the interpreter apart would cost a tenth of a short command.
     """
     code = run(sys.argv[1:])
+    at_end()
     try:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:

@@ -39,7 +39,7 @@ class Options:
         interrupted is ended first (DESIGN section 1); with `deploys`, a runner gets ready meanwhile. Raises Away when
         the environment is on other machines."""
         from homeport.wiring import open_site
-        from homeport.wiring_ahead import no_runner, runner_ahead
+        from homeport.wiring_ahead import look_anew, no_runner, runner_ahead
 
         if deploys and self.call is None:
             runner_ahead()
@@ -55,6 +55,7 @@ class Options:
 
             ended = recover_if_needed(site)
             if ended:
+                look_anew()
                 self.note(f"an interrupted deploy was ended first: homeport show {ended}")
         return site
 

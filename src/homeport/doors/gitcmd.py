@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
 
-from homeport.model.ports import Completed, Shell
+TYPE_CHECKING = False  # not from typing: this is loaded before anything that takes time (doors/early.py)
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
+    from homeport.model.ports import Completed, Shell
+
+Placed = tuple[tuple[str, ...], str, dict[str, str]]
+"""The whole command line, the folder to run it in, and the whole environment."""
 _OPTIONS = (
     "core.hooksPath=/dev/null",
     "core.fsmonitor=false",
@@ -90,14 +95,20 @@ class GitCommand:
 
     def placed(
         self, *args: str, index: str | None = None, work_tree: str | None = None, env: Mapping[str, str] | None = None
-    ) -> tuple[tuple[str, ...], str, dict[str, str]]:
-        """The whole command line, the folder to run it in, and the whole environment."""
-        whole = {**_ENVIRONMENT, "PATH": os.environ.get("PATH", os.defpath), "GIT_DIR": self.git_dir}
-        if index is not None:
-            whole["GIT_INDEX_FILE"] = os.path.abspath(index)
-        if work_tree is not None:
-            whole["GIT_WORK_TREE"] = os.path.abspath(work_tree)
-        whole.update(env or {})
-        cwd = os.path.abspath(work_tree) if work_tree is not None else self.git_dir
-        cwd = cwd if os.path.isdir(cwd) else "/"
-        return (*_PREFIX, *args), cwd, whole
+    ) -> Placed:
+        """As the function of that name, for this repository."""
+        return placed(self.git_dir, *args, index=index, work_tree=work_tree, env=env)
+
+
+def placed(git_dir: str, *args: str, index: str | None = None, work_tree: str | None = None,
+           env: Mapping[str, str] | None = None) -> Placed:  # fmt: skip
+    """How git is called on a repository, with nothing inherited but PATH."""
+    whole = {**_ENVIRONMENT, "PATH": os.environ.get("PATH", os.defpath), "GIT_DIR": git_dir}
+    if index is not None:
+        whole["GIT_INDEX_FILE"] = os.path.abspath(index)
+    if work_tree is not None:
+        whole["GIT_WORK_TREE"] = os.path.abspath(work_tree)
+    whole.update(env or {})
+    cwd = os.path.abspath(work_tree) if work_tree is not None else git_dir
+    cwd = cwd if os.path.isdir(cwd) else "/"
+    return (*_PREFIX, *args), cwd, whole

@@ -9,17 +9,11 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
+from homeport.doors.early import DIFF_FILES, EARLY, STRICT
 from homeport.doors.gitcmd import GitCommand
 from homeport.model.errors import InfrastructureFault
 from homeport.model.live import Entry
 from homeport.model.paths import from_bytes, to_bytes
-
-_STRICT = (
-    "-c", "core.fileMode=true", "-c", "core.symlinks=true", "-c", "core.ignoreCase=false", "-c", "core.trustctime=true",
-    "-c", "core.checkStat=default", "-c", "core.untrackedCache=false", "-c", "core.splitIndex=false",
-    "-c", "core.fsync=all,-index",
-)  # fmt: skip
-"""The index is brought to the disk once, by `sync`; one that a power cut tore is not `usable` and made anew."""
 
 FEW = 500
 """Paths that are looked at one by one; for more git looks at everything."""
@@ -99,7 +93,7 @@ class TargetIndex:
 
     def holds(self, tree: str) -> bool:
         """Whether the index says exactly this tree. It is only read."""
-        return self._command.code(*_STRICT, "diff-index", "--cached", "--quiet", tree, index=self.path).code == 0
+        return self._command.code(*STRICT, "diff-index", "--cached", "--quiet", tree, index=self.path).code == 0
 
     def write_tree(self) -> str:
         return self._run("write-tree").decode().strip()
@@ -118,7 +112,7 @@ class TargetIndex:
         if paths is not None and len(paths) <= FEW:
             fed = b"\0".join(to_bytes(path) for path in paths)
             if not paths or self._command.code(
-                *_STRICT, "add", "--refresh", "--pathspec-from-file=-", "--pathspec-file-nul", index=self.path,
+                *STRICT, "add", "--refresh", "--pathspec-from-file=-", "--pathspec-file-nul", index=self.path,
                 work_tree=work_tree, input=fed, ok=range(256),
             ).code == 0:  # fmt: skip
                 return
@@ -133,7 +127,11 @@ class TargetIndex:
 
     def touched(self, work_tree: str) -> list[tuple[str, Entry]]:
         """Paths that git's stat cache does not know to be as recorded, with what is recorded."""
-        raw = self._run("diff-files", "-z", "--raw", "--no-renames", "--no-ext-diff", "--abbrev=40", work_tree=work_tree)
+        wanted = self._command.placed(*DIFF_FILES, index=self.path, work_tree=work_tree)
+        EARLY.note(self._command.git_dir, os.path.abspath(self.path), os.path.abspath(work_tree), self.size())
+        raw = EARLY.answer(wanted, os.path.abspath(self.path))
+        if raw is None:
+            raw = self._command.run(*DIFF_FILES, index=self.path, work_tree=work_tree)
         parts = raw.split(b"\0")
         found = []
         for head, path in zip(parts[::2], parts[1::2], strict=False):
@@ -175,4 +173,4 @@ class TargetIndex:
                 os.unlink(path)
 
     def _run(self, *args: str, input: bytes | None = None, work_tree: str | None = None, ok: Iterable[int] = (0,)) -> bytes:
-        return self._command.run(*_STRICT, *args, index=self.path, work_tree=work_tree, input=input, ok=ok)
+        return self._command.run(*STRICT, *args, index=self.path, work_tree=work_tree, input=input, ok=ok)

@@ -19,12 +19,11 @@ from contextlib import suppress
 
 import msgspec
 
+from homeport.doors.early import WORTH
 from homeport.doors.look import Blocked, folder_at
 from homeport.doors.targetindex import TargetIndex
 from homeport.model.paths import from_bytes, to_bytes
 
-WORTH = 1 << 20
-"""Bytes of an index below which git is as fast (about 10,000 files)."""
 AT_REST = 3_000_000_000
 """Nanoseconds: more than the coarsest clock of the file systems in `KINDS`."""
 KINDS = frozenset({b"ext4", b"xfs", b"tmpfs", b"f2fs", b"overlay"})
