@@ -188,7 +188,8 @@ def test_a_command_begins_with_the_question_that_it_led_to_before(world: World) 
     question = (index.parents[2] / "repo.git", index, world.live / "site")
     (world.state / ".early").write_text(f"{world.clone}\0drift\1" + "\0".join(map(str, question)) + "\2")
     env = {**world.env, "PATH": f"{programs}:{world.env['PATH']}"}
-    ran = subprocess.run([sys.executable, "-m", "homeport", "drift"], cwd=world.clone, env=env, capture_output=True, text=True)
+    argv = [sys.executable, "-m", "homeport", "drift"]
+    ran = subprocess.run(argv, cwd=world.clone, env=env, capture_output=True, text=True)
     assert (ran.returncode, "index.html" in ran.stdout) == (3, True), ran
     first, *others = [line for line in asked.read_text().splitlines() if "diff-files" in line]
     assert first.startswith(f"-C {world.live}/site ") and not others
