@@ -9,6 +9,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 QUICK = {"GIT_CONFIG_COUNT": "3", "GIT_CONFIG_KEY_0": "core.fsync", "GIT_CONFIG_VALUE_0": "none",
@@ -16,6 +17,10 @@ QUICK = {"GIT_CONFIG_COUNT": "3", "GIT_CONFIG_KEY_0": "core.fsync", "GIT_CONFIG_
          "GIT_CONFIG_KEY_2": "maintenance.auto", "GIT_CONFIG_VALUE_2": "false"}  # fmt: skip
 """For the git of whoever pushes, never for homeport's: nothing of it has to outlive a power cut."""
 
+if os.environ.get("CI") != "true":
+    # on CI Hypothesis does so by itself: a machine that is busy with other things makes no test fail
+    settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    settings.load_profile("patient")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     # a shell starts what runs in the background with Ctrl-C ignored, and so would everything below it
     signal.signal(signal.SIGINT, signal.default_int_handler)
