@@ -18,14 +18,15 @@ if TYPE_CHECKING:
 def runtimes(shell: Shell, permits: Permits, state: str) -> dict[str, Runtime]:
     from homeport.doors.runtimes.command import CommandRuntime
     from homeport.doors.runtimes.compose import Compose
+    from homeport.doors.runtimes.handover import Handover
     from homeport.doors.runtimes.pm2 import Pm2
     from homeport.doors.runtimes.supervisor import SupervisorRuntime
     from homeport.doors.runtimes.swarm import Swarm
     from homeport.doors.runtimes.systemd import Systemd
 
     supervisor = SupervisorRuntime(f"{state}/supervisor.sock")
-    found: list[Runtime] = [supervisor, Pm2(shell), Systemd(shell), Compose(shell), Swarm(shell),
-                            CommandRuntime(shell)]
+    found: list[Runtime] = [supervisor, Handover(Pm2(shell), supervisor, shell), Systemd(shell), Compose(shell),
+                            Swarm(shell), CommandRuntime(shell)]
     return {runtime.name: permitted(runtime, permits) for runtime in found}
 
 

@@ -28,6 +28,8 @@ class Note(Struct, frozen=True, kw_only=True):
 
 
 SUPPORTED_RUNTIMES = ("supervisor", "pm2", "systemd", "compose", "swarm", "command")
+HANDED_OVER = ("pm2",)
+"""Runtimes beside the supervisor's own whose services may say `handoff = "port"`."""
 SUPPORTED_ON_CHANGE = ("restart", "reload", "none")
 SWARM_ON_CHANGE = ("restart", "rebuild", "recreate", "up", "none")
 COMPOSE_ON_CHANGE = (*SUPPORTED_ON_CHANGE, "rebuild", "recreate", "up")
@@ -91,13 +93,31 @@ def _service(service: Service, path: Path) -> Iterator[Note]:
 def _unsupervised(service: Service, path: Path) -> Iterator[Note]:
     """Keys that only the supervisor carries out."""
     named = f'runtime "{service.runtime}"' if service.runtime else "files only"
+    if service.handoff == "port" and service.runtime in HANDED_OVER:
+        yield from _handed_over(service, path, named)
+        return
+    if service.handoff is not None:
+        yield _lacking((*path, "handoff"), f'handoff = "{service.handoff}" for {named}')
+        return
     for key, what in (
-        ("listen", "listening sockets"), ("handoff", "handoff"), ("ready", "readiness"), ("replicas", "replicas"),
+        ("listen", "listening sockets"), ("ready", "readiness"), ("replicas", "replicas"),
     ):  # fmt: skip
         if getattr(service, key) not in (None, Service().replicas):
             yield _lacking((*path, key), f"{what} for {named}")
     if service.drain != Service().drain:
         yield _lacking((*path, "drain"), f"draining for {named}", fatal=False)
+
+
+def _handed_over(service: Service, path: Path, named: str) -> Iterator[Note]:
+    """Keys that only go with processes of the supervisor's own, not with those that it only leads connections to."""
+    ready = service.ready
+    if service.replicas != Service().replicas:
+        yield _lacking((*path, "replicas"), f"replicas for {named}")
+    if service.on_change == "reload":
+        yield _lacking((*path, "on_change"), 'on_change = "reload" together with `handoff = "port"`')
+    for key in ("line", "notify"):
+        if ready is not None and getattr(ready, key):
+            yield _lacking((*path, "ready", key), f"readiness by `{key}` for {named}")
 
 
 def _checks(checks: list[Check], path: Path, named: str) -> Iterator[Note]:

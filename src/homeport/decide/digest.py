@@ -33,7 +33,7 @@ def environment(service: Service, env_file: bytes | None) -> str:
         service.unit, service.runtime, service.listen, service.replicas,
         None if env_file is None else fingerprint(parse(env_file.decode("utf-8", "replace"))),
     ]  # fmt: skip
-    if service.runtime == "supervisor":
+    if service.supervised:
         said += [service.handoff, service.signal, float(service.stop_timeout), float(service.drain),
                  service.ready and msgspec.structs.asdict(service.ready)]  # fmt: skip
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()

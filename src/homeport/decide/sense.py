@@ -183,6 +183,8 @@ def _handoff(service: Service, path: Path) -> Iterator[Fault]:
     addresses = [service.listen] if isinstance(service.listen, str) else service.listen or []
     if service.handoff in ("fd", "shim", "port") and not addresses and service.runtime == "supervisor":
         yield (*path, "handoff"), f'`handoff = "{service.handoff}"` needs `listen`'
+    elif service.handoff == "port" and service.runtime in ("pm2", "systemd") and not (addresses and service.command):
+        yield (*path, "handoff"), '`handoff = "port"` needs `listen`, and the `command` that a second process is started by'
     elif service.handoff == "port" and len(addresses) > 1:
         yield (*path, "handoff"), '`handoff = "port"` takes one address in `listen`'
 

@@ -319,7 +319,7 @@ def doctor_of(site: Site | None, folder: str) -> list[dict[str, Any]]:
     problems = site.store.check()
     ask("state database", not problems, "; ".join(problems) or site.state, "homeport db check")
     names = layout.services_of(site.config, site.environment)
-    if any(site.config.services[name].runtime == "supervisor" for name in names):
+    if any(site.config.services[name].supervised for name in names):
         there = site.supervisor.run() is not None
         ask("supervisor", there, "it runs" if there else "it does not run: its services cannot be started or restarted",
             f"homeport -p {site.project} -e {site.environment} supervise   (setup has systemd keep it)")

@@ -77,7 +77,7 @@ def set_up(machine: Machine, wish: Wish, open_site: Callable[[], Site]) -> Itera
             if keys.done:
                 yield keys
         services = layout.services_of(wish.config, wish.environment)
-        if any(wish.config.services[name].runtime == "supervisor" for name in services):
+        if any(wish.config.services[name].supervised for name in services):
             yield _step("supervisor", lambda: _supervisor(machine, wish))
         daemon = _step("daemon", lambda: _daemon(machine))
         if daemon.done:

@@ -143,7 +143,7 @@ class Build(_Table, frozen=True):
 
 
 class Ready(_Table, frozen=True):
-    """When a started process counts as ready (supervisor)."""
+    """When a started process counts as ready (supervisor, and `handoff = \"port\"`)."""
 
     http: str | None = None
     tcp: str | None = None
@@ -212,6 +212,11 @@ class Service(_Table, frozen=True):
     """Only in these; default: in all."""
     checks: list[Check] = field(default_factory=list)
     """Must hold before a deploy is done."""
+
+    @property
+    def supervised(self) -> bool:
+        """Whether the built-in supervisor is needed to start it: it runs it, or holds its address."""
+        return self.runtime == "supervisor" or self.handoff == "port"
 
 
 class Action(_Table, frozen=True):

@@ -38,11 +38,11 @@ class Ready(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     timeout: float = 30.0
 
 
-class UnitSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class UnitSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """One unit; the keys are those of a service in homeport.toml. Times are seconds."""
 
     name: str
-    command: Command
+    command: Command = ""
     cwd: str = "/"
     env: dict[str, str] = field(default_factory=dict)
     """The whole environment: nothing of the supervisor's own is passed on."""
@@ -57,6 +57,9 @@ class UnitSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     drain: float = 10.0
     front_of: str | None = None
     """Set by the supervisor alone: it carries connections to the processes of that unit (`handoff = "port"`)."""
+    carries: dict[str, int] = field(default_factory=dict)
+    """Processes that somebody else runs, by name, and the port of 127.0.0.1 each listens on: the unit carries
+    connections to them and has no command of its own."""
     log_bytes: int = 10 * 1024 * 1024
     """A log file is put aside when it would grow beyond this."""
     log_files: int = 5
@@ -64,11 +67,25 @@ class UnitSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     @property
     def how(self) -> Handoff:
+        if self.carries:
+            return "fd"
         return self.handoff or ("shim" if self.listen else "stop-first")
 
     @property
     def argv(self) -> list[str]:
+        if self.carries:
+            return forwarding(self.user)
         return ["/bin/sh", "-c", self.command] if isinstance(self.command, str) else list(self.command)
+
+    @property
+    def starts_as(self) -> str | None:
+        """The user to start it as; a forwarder becomes its user by itself."""
+        return None if self.carries else self.user
+
+    @property
+    def forwards_for(self) -> str | None:
+        """The unit whose list of ports it reads."""
+        return self.name if self.carries else self.front_of
 
     @property
     def stop_signal(self) -> int:
@@ -80,11 +97,15 @@ class UnitSpec(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         return float(self.ready.timeout) if self.ready else 30.0
 
 
+def forwarding(user: str | None) -> list[str]:
+    """The words that start the forwarder."""
+    return [sys.executable, "-I", "-S", forwarder.__file__, *([user] if user else [])]
+
+
 def front_for(spec: UnitSpec) -> UnitSpec:
     """The unit that carries connections to the processes of one with `handoff = "port"`."""
-    words = [sys.executable, "-I", "-S", forwarder.__file__, *([spec.user] if spec.user else [])]
     return UnitSpec(
-        name=f"{spec.name}@front", command=words, env={"LANG": "C.UTF-8"}, listen=spec.listen, handoff="fd",
+        name=f"{spec.name}@front", command=forwarding(spec.user), env={"LANG": "C.UTF-8"}, listen=spec.listen, handoff="fd",
         drain=spec.drain, stop_timeout=spec.stop_timeout, front_of=spec.name, log_bytes=spec.log_bytes,
         log_files=spec.log_files,
     )  # fmt: skip
@@ -94,7 +115,9 @@ def check_spec(spec: UnitSpec) -> None:
     """Raises SpecFault for what cannot be run."""
     if not NAME.fullmatch(spec.name):
         raise SpecFault("name: letters, digits and _ . @ + -, at most 100, beginning with a letter or digit")
-    if not spec.command or not all(spec.argv) or any("\0" in word for word in spec.argv):
+    if spec.carries:
+        _check_carrying(spec)
+    elif not spec.command or not all(spec.argv) or any("\0" in word for word in spec.argv):
         raise SpecFault("command: is empty or holds an empty word or a zero byte")
     if not spec.cwd.startswith("/") or "\0" in spec.cwd:
         raise SpecFault("cwd: must be an absolute path")
@@ -111,6 +134,17 @@ def check_spec(spec: UnitSpec) -> None:
     if spec.log_bytes < 1024 or not 1 <= spec.log_files <= 100:
         raise SpecFault("log_bytes: at least 1024; log_files: 1 to 100")
     _check_listening(spec)
+
+
+def _check_carrying(spec: UnitSpec) -> None:
+    others = UnitSpec(name=spec.name)
+    own = ("command", "cwd", "handoff", "replicas", "signal", "ready")
+    if len(spec.listen) != 1 or any(getattr(spec, key) != getattr(others, key) for key in own):
+        raise SpecFault(f"carries: needs `listen` with one address, and none of {', '.join(own)}")
+    if len(spec.carries) > MOST_REPLICAS or not all(NAME.fullmatch(name) for name in spec.carries):
+        raise SpecFault(f"carries: at most {MOST_REPLICAS} names as units have them")
+    if not all(0 < port < 65536 for port in spec.carries.values()):
+        raise SpecFault("carries: ports are 1 to 65535")
 
 
 def _check_listening(spec: UnitSpec) -> None:
@@ -210,6 +244,7 @@ class UnitStatus(Struct, frozen=True, kw_only=True, rename="camel"):
     replicas: int
     listen: list[str]
     draining: list[int]
+    carries: dict[str, int]
     pending: bool
     """A configuration was handed over that no process runs with yet."""
 

@@ -8,6 +8,7 @@ import time
 from collections.abc import Coroutine
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from homeport.supervisor.addresses import parse
 from homeport.supervisor.instance import Instance, first
@@ -77,7 +78,8 @@ class Unit:
             if self.closed:
                 return Outcome(service=self.name, ok=False, why=self.closed)
             began = time.monotonic()
-            outcome = await self._replace(self.record.desired, self.record.current is None)
+            spec = self.record.desired
+            outcome = self._lead_elsewhere(spec) or await self._replace(spec, self.record.current is None)
             return Outcome(
                 service=self.name, ok=outcome.ok, pid=outcome.pid, why=outcome.why, tail=outcome.tail,
                 seconds=time.monotonic() - began, first=outcome.first,
@@ -117,6 +119,18 @@ class Unit:
         await self._show_out(old)
         return Outcome(service=self.name, ok=True, pid=self._pid(), first=never)
 
+    def _lead_elsewhere(self, spec: UnitSpec) -> Outcome | None:
+        """A forwarder to processes of somebody else's serves on and is told where they are now; None when it has to be
+        started."""
+        now = self.record.current
+        serves = bool(self.slots) and all(one.alive and one.child.phase == "ready" for one in self.slots.values())
+        if not spec.carries or now is None or not serves or replace(now, carries=spec.carries) != spec:
+            return None
+        self.record.current, self.record.wanted, self.detail = spec, True, ""
+        self._yard.save()
+        self._publish()
+        return Outcome(service=self.name, ok=True, pid=self._pid())
+
     async def open(self) -> Outcome:
         """Starts it where it does not run already."""
         return Outcome(service=self.name, ok=True) if self.slots else await self.replace()
@@ -124,10 +138,12 @@ class Unit:
     def _publish(self) -> None:
         """Says where its processes listen to whoever carries connections to them."""
         ports = [one.child.port for _, one in sorted(self.slots.items()) if one.alive and one.child.phase == "ready"]
+        ports = [*self.spec.carries.values()] or ports
         if not any(ports):
             return
         self._yard.publish(self.name, [port for port in ports if port])
-        for front in self.front.slots.values() if self.front is not None else ():
+        told = self if self.spec.carries else self.front
+        for front in told.slots.values() if told is not None else ():
             if front.child.phase == "ready":
                 front.signal_main(signal.SIGHUP)
 
@@ -350,5 +366,6 @@ class Unit:
             service=self.name, state=state, pid=self._pid(), pids=[one.pid for one in running],
             restarts=self.record.restarts, started_at=running[0].child.at if running else None, detail=self.detail,
             replicas=self.spec.replicas, listen=list(self.spec.listen), draining=[one.pid for one in self.leaving],
+            carries=self.record.current.carries if self.record.current is not None else {},
             pending=self.record.current is not None and self.record.current != self.record.desired,
         )  # fmt: skip

@@ -97,7 +97,7 @@ class Yard:
         notify: socket.socket | None = None
         child.group = groups.make(self._delegated, child.id)
         try:
-            account = account_of(spec.user)
+            account = account_of(spec.starts_as)
             os.mkfifo(os.path.join(self.state, "out", child.id), 0o600)
             self._read_output(child, spec)
             if spec.listen and spec.how not in ("fd", "port"):
@@ -210,8 +210,8 @@ class Yard:
         if spec.how in ("fd", "stop-first"):
             env["LISTEN_FDS"] = str(len(held))
             files |= {3 + place: file for place, (_, file) in enumerate(held)}
-        if spec.front_of is not None:
-            files[forwarder.PORTS] = self._port_file(spec.front_of)
+        if spec.forwards_for is not None:
+            files[forwarder.PORTS] = self._port_file(spec.forwards_for)
         if control is not None:
             files[CONTROL_FD] = control.fileno()
             env["HOMEPORT_SHIM"] = _shim_words(held, control)

@@ -7,6 +7,7 @@ when registering the process stays). `HOMEPORT_REGISTERED` marks a process that 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import threading
@@ -163,6 +164,11 @@ class Pm2:
     def _delete(self, unit: Unit, env: Mapping[str, str], apps: Sequence[App]) -> None:
         for app in apps:
             limit = ONLINE_WITHIN + unit.stop_timeout + _stop_time(app)
+            if _socket_is_sound(unit):
+                with contextlib.suppress(SocketTrouble), Pm2Socket(_socket_path(env)) as pm2:
+                    pm2.call("deleteProcessId", app.id, timeout=limit)
+                if not any(one.id == app.id for one in self._apps(unit, env)):
+                    continue
             self._pm2(unit, env, ["delete", str(app.id)], timeout=limit)
 
     def _wait_online(self, unit: Unit, env: Mapping[str, str], before: Mapping[int, App]) -> int | None:

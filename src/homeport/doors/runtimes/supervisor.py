@@ -11,7 +11,7 @@ import os
 import socket
 import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from types import TracebackType
 from typing import Any, cast
 
@@ -47,8 +47,7 @@ class SupervisorRuntime:
             with _Line(self._path, QUICK) as line:
                 answer = line.ask({"op": "status", "scope": unit.name})
         except InfrastructureFault as fault:
-            killed = os.path.lexists(self._path)  # one that leaves takes its socket with it
-            return UnitState(state="unknown", detail=fault.what, unreachable=fault.what, returning=killed)
+            return UnitState(state="unknown", detail=fault.what, unreachable=fault.what, returning=self.returns())
         if answer.get("type") == "error":
             return UnitState(state="missing", detail="the supervisor does not know it")
         found = answer["services"][0]
@@ -58,6 +57,10 @@ class SupervisorRuntime:
             detail=found["detail"],
         )  # fmt: skip
 
+    def returns(self) -> bool:
+        """Whether one that does not answer was killed: one that leaves takes its socket with it."""
+        return os.path.lexists(self._path)
+
     def restart(self, unit: Unit, on_line: OnLine) -> Restarted:
         """Raises Failed: codes `unregistered`, `bad-unit`, `not-ready` (the old process keeps serving);
         InfrastructureFault (code `no-supervisor`) when none answers."""
@@ -66,7 +69,7 @@ class SupervisorRuntime:
                 f"{unit.service} has no command for the supervisor to run", where=f"services.{unit.service}.command",
                 next="homeport check", code="unregistered",
             )  # fmt: skip
-        done, answer = self._started(unit)
+        done, answer = self._started(unit, spec_of(unit))
         if not done.get("ok"):
             for text in done.get("tail", []):
                 on_line("stderr", text)
@@ -76,30 +79,30 @@ class SupervisorRuntime:
             )  # fmt: skip
         return Restarted(pid=done.get("pid"), registered=bool(done.get("registered")))
 
-    def _started(self, unit: Unit) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _started(self, unit: Unit, spec: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         """The answer for this unit, and the last answer. One that ended since the deploy began, or ends meanwhile, is
         waited for and asked again: what it had begun, its successor has ended."""
         before = self.run()
         try:
-            return self._start(unit)
+            return self._start(unit, spec)
         except InfrastructureFault:
             ends = time.monotonic() + RETURN
             while time.monotonic() < ends:
                 time.sleep(EVERY)
                 if self.run() not in (None, before):
-                    return self._start(unit)
+                    return self._start(unit, spec)
             raise
 
-    def _start(self, unit: Unit) -> tuple[dict[str, Any], dict[str, Any]]:
+    def _start(self, unit: Unit, spec: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         with _Line(self._path, _patience(unit)) as line:
-            answer = line.ask({"op": "configure", "units": [spec_of(unit)], "scopes": unit.scopes})
+            answer = line.ask({"op": "configure", "units": [spec], "scopes": unit.scopes})
             if answer.get("type") == "error":
                 raise Failed(f"the supervisor cannot run {unit.service}: {answer.get('message')}",
                              where=f"services.{unit.service}", next="homeport check", code="bad-unit")  # fmt: skip
-            running = line.ask({"op": "status", "scope": unit.name})["services"][0]["pid"] is not None
-            op = "reload" if unit.on_change == "reload" and running else "restart"
+            running = line.ask({"op": "status", "scope": spec["name"]})["services"][0]["pid"] is not None
+            op = "reload" if unit.on_change == "reload" and running and "carries" not in spec else "restart"
             done: dict[str, Any] = {}
-            for answer in line.each({"op": op, "scope": unit.name}):
+            for answer in line.each({"op": op, "scope": spec["name"]}):
                 if answer.get("type") == f"{op}.done":
                     done = answer
         return done, answer
@@ -117,10 +120,44 @@ class SupervisorRuntime:
         with contextlib.suppress(InfrastructureFault), _Line(self._path, QUICK) as line:
             line.ask({"op": "restart", "scope": "supervisor"})
 
+    def has_door(self, unit: Unit) -> bool:
+        """Whether a supervisor was ever told to carry connections to this service; asks nobody."""
+        return os.path.exists(os.path.join(os.path.dirname(self._path), "supervisor", f"ports.{door_of(unit)}"))
+
+    def carried(self, unit: Unit) -> dict[str, int]:
+        """Which processes connections to this service are carried to: their names and ports. Raises
+        InfrastructureFault (code `no-supervisor`)."""
+        with _Line(self._path, QUICK) as line:
+            answer = line.ask({"op": "status", "scope": door_of(unit)})
+        return {} if answer.get("type") == "error" else dict(answer["services"][0].get("carries", {}))
+
+    def carry(self, unit: Unit, to: Mapping[str, int]) -> None:
+        """New connections to what the unit listens on are carried there from now on.
+
+        Raises Failed (code `not-ready`: nothing has changed, the address belongs to somebody else perhaps),
+        InfrastructureFault.
+        """
+        done, answer = self._started(unit, {
+            "name": door_of(unit), "listen": list(unit.listen), "carries": dict(to), "user": unit.user,
+            "drain": float(unit.drain), "stop_timeout": float(unit.stop_timeout),
+        })  # fmt: skip
+        if not done.get("ok"):
+            raise Failed(
+                f"{unit.service} has no door: {done.get('why') or answer.get('message') or 'no reason was given'}",
+                where=f"services.{unit.service}.listen", next=f"homeport logs {unit.service}", code="not-ready",
+            )  # fmt: skip
+
+    def close_door(self, unit: Unit) -> None:
+        """Nothing is carried to this service any more, and its address is free."""
+        self._remove(unit, door_of(unit))
+
     def forget(self, unit: Unit) -> None:
         """Stops and removes it; nothing to do when it is not known."""
+        self._remove(unit, unit.name)
+
+    def _remove(self, unit: Unit, name: str) -> None:
         with _Line(self._path, _patience(unit)) as line:
-            answer = line.ask({"op": "configure", "remove": [unit.name]})
+            answer = line.ask({"op": "configure", "remove": [name]})
         if answer.get("type") == "error":
             raise Failed(f"the supervisor could not remove {unit.service}: {answer.get('message')}", where=self._path,
                          next="homeport doctor", code="forget")  # fmt: skip
@@ -132,6 +169,11 @@ class SupervisorRuntime:
                     yield str(answer["line"])
                 elif answer.get("type") == "error":
                     yield f"the supervisor does not know {unit.name}"
+
+
+def door_of(unit: Unit) -> str:
+    """The supervisor's unit that carries connections to processes of another runtime."""
+    return f"{unit.service}@door"
 
 
 def _patience(unit: Unit) -> float:

@@ -20,7 +20,7 @@ def refuse_unreachable(work: Work, tools: Tools) -> None:
     ends = clock.monotonic() + RETURN
     for name, service in work.services.items():
         runtime = tools.runtimes.get(service.service.runtime or "")
-        if runtime is None or runtime.name != "supervisor" or not (service.restart_needed or forced(work, service)):
+        if runtime is None or not service.service.supervised or not (service.restart_needed or forced(work, service)):
             continue
         unit = unit_of(service, tools, service.goal.sha, work.deploy.id)
         state = runtime.inspect(unit)

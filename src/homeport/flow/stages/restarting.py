@@ -56,6 +56,8 @@ def restart(service: ServiceWork, work: Work, tools: Tools) -> ServiceWork | Non
         raise
     except Failed as fault:
         if fault.code != "unregistered":
+            if service.service.handoff == "port" and fault.code != "no-door":
+                site.store.save_service(service.record)  # the old version serves on: an undo need not start it again
             raise
         site.store.save_service(service.record)
         tools.notice(deploy, f"{fault.what}; its files are in place, it is not started", level="warning",

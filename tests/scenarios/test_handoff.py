@@ -1,0 +1,98 @@
+"""E4 E5 E7: a service under pm2 behind a socket of the supervisor is restarted, rolled back and killed in the middle under
+200 requests/s, and not one of them fails; leaving pm2's own way and coming back to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests import supervisor_servers as servers
+from tests.scenarios.test_supervisor import Supervised
+from tests.supervisor_rig import Load
+from tests.world import World, eventually
+
+PORT = """
+[services.api]
+source = "api"
+target = "{live}/api"
+runtime = "pm2"
+command = ["%(node)s", "web.js"]
+env = { PORT = "%(port)d" }
+checks = [{ http = "http://127.0.0.1:%(port)d/", within = "10s", every = "50ms" }]
+"""
+HANDOFF = 'listen = "127.0.0.1:%(port)d"\nhandoff = "port"\nready = { http = "/", timeout = "10s" }\n'
+NAMES = {"api", "api.b"}
+HOLDS_ON = "while (require('fs').existsSync('{stop}')) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 10);\n"
+"""Before a server listens: so long as that file is there."""
+
+PATIENT = "createServer({ keepAliveTimeout: 100000 }, "
+"""Node closes a connection that was idle for five seconds, in whatever moment the next request comes."""
+
+
+@pytest.fixture
+def supervised(world: World, pm2_program: str) -> Iterator[Supervised]:
+    made = Supervised(world)
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+def test_pm2_behind_the_supervisors_socket_loses_no_request(supervised: Supervised) -> None:
+    world = supervised.world
+    port = world.free_port()
+    stop = Path(world.root / "stop")
+    servers.write(world.clone)
+    code = HOLDS_ON.format(stop=stop) + (world.clone / "web.js").read_text().replace("createServer(", PATIENT)
+    said = {"node": servers.node(), "port": port}
+    world.project(PORT % said, {"api/web.js": code, "api/version": "one"}, "converge = 0")
+    assert world.deploy()["status"] == "deployed"
+    assert set(world.pm2_list()) == {"api"}
+    plain = (world.clone / "homeport.toml").read_text()
+    world.publish({"homeport.toml": plain + HANDOFF % said, "api/version": "two"})
+    refused = world.deploy(ok=(1,))
+    assert refused["status"] == "failed" and "supervisor" in refused["errorSummary"]
+    assert world.get(port) == (200, "one")
+
+    supervised.start()
+    assert world.deploy()["status"] == "deployed"
+    assert world.get(port) == (200, "two") and len(set(world.pm2_list()) & NAMES) == 1
+    ended: list[str] = []
+
+    def deploys() -> None:
+        world.publish({"api/version": "three"})
+        ended.append(world.deploy()["status"])
+        assert world.get(port) == (200, "three")
+        world.publish({"api/web.js": "console.log('not this one'); process.exit(3)\n"})
+        ended.append(world.deploy(ok=(1,))["status"])
+        assert world.get(port) == (200, "three")
+        # everything of homeport's is killed while the second process comes up
+        world.publish({"api/web.js": code, "api/version": "four"})
+        stop.touch()
+        cut = world.start("deploy")
+        eventually(lambda: len(supervised.processes()) == 2, "the new process is started")
+        world.kill_homeport()
+        cut.communicate(timeout=20)
+        assert supervised.keeper is not None
+        supervised.keeper.wait(20)
+        stop.unlink()
+        supervised.start()
+        world.homeport("deploy", ok=None)
+        ended.append(world.deploy(ok=(0,))["status"])
+
+    load = Load(port)
+    asyncio.run(load.during(deploys))
+    assert ended[:2] == ["deployed", "rolled_back"] and ended[2] in ("deployed", "unchanged")
+    assert load.failures == [], f"{len(load.failures)} of {len(load.failures) + len(load.answers)}"
+    assert {"two", "three", "four"} <= set(load.answers)
+    eventually(lambda: len(supervised.processes()) == 1, "exactly one process is left")
+    assert len(set(world.pm2_list()) & NAMES) == 1
+    (row,) = world.json("status")["services"]
+    assert (row["state"], row["runtime"]) == ("running", "pm2")
+
+    world.publish({"homeport.toml": plain, "api/version": "five"})
+    assert world.deploy()["status"] == "deployed"
+    assert world.get(port) == (200, "five") and set(world.pm2_list()) == {"api"}
