@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -345,3 +346,57 @@ def test_what_is_live_becomes_a_commit_of_its_own(host: Host) -> None:
     assert listed == ["M\tapi/a.txt", "D\tapi/b.txt", "A\tapi/new name.txt"]
     assert host.mirror.file_at(made, "api/a.txt") == b"by hand"
     assert host.files()["a.txt"] == "by hand"
+
+
+def test_what_is_recorded_later_is_recorded_by_the_time_it_is_asked_for(host: Host) -> None:
+    host.put({"a.txt": "one", "gone.txt": "x"})
+    sha = host.commit({"a.txt": "two", "gone.txt": None})
+    plan, go_on, began = host.plan(sha), threading.Event(), threading.Event()
+    noting = host.targets._note
+
+    def patiently(*args: Any) -> None:
+        began.set()
+        assert go_on.wait(20)
+        noting(*args)
+
+    host.targets._note = patiently  # type: ignore[method-assign]
+    host.targets.sync(host.target, plan, "d-2", sha, later=True)
+    assert began.wait(20)
+    assert host.files() == {"a.txt": "two"}
+    record = host.store.target("api")
+    assert record is not None
+    assert record.syncing == ("d-2", plan.from_tree, plan.to_tree)
+    host.write("a.txt", "by hand")
+    go_on.set()
+    assert host.states() == {"a.txt": "modified"}
+    host.targets.noted()
+    record = host.store.target("api")
+    assert record is not None
+    assert (record.tree, record.commit, record.syncing) == (plan.to_tree, sha, None)
+
+
+@pytest.mark.parametrize("how", ["it failed", "the process died"])
+def test_what_could_not_be_recorded_later_is_told_and_found_as_after_a_crash(host: Host, how: str) -> None:
+    host.put({"a.txt": "one"})
+    sha = host.commit({"a.txt": "two"})
+    plan = host.plan(sha)
+
+    def fails(*args: Any) -> None:
+        del args
+        raise InfrastructureFault("no room") if how == "it failed" else SystemExit
+
+    host.targets._note = fails  # type: ignore[method-assign]
+    host.targets.sync(host.target, plan, "d-2", sha, later=True)
+    if how == "it failed":
+        with pytest.raises(InfrastructureFault, match="no room"):
+            host.targets.noted()
+        host.targets.noted()
+    start_again(host)
+    host.write("a.txt", "by hand")
+    host.meet()
+    assert host.scan().syncing == "d-2"
+    refused("conflict", lambda: host.deploy(sha))
+    host.write("a.txt", "two")
+    host.deploy(sha)
+    assert (host.files(), host.states()) == ({"a.txt": "two"}, {})
+    assert host.scan().syncing is None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -13,10 +13,12 @@ from homeport.doors import scanning
 from homeport.doors.claims import refuse_foreign_claim, write_claim
 from homeport.doors.git import Mirror
 from homeport.doors.look import look_at, open_root, read_at, shown
+from homeport.doors.noting import Noting
 from homeport.doors.permits import Permits
 from homeport.doors.targetbook import TargetBook, never_there, not_the_folder, refuse_unowned
 from homeport.doors.targetindex import TargetIndex
 from homeport.model.abreast import together
+from homeport.model.deploys import TargetRecord
 from homeport.model.errors import InfrastructureFault, Refused
 from homeport.model.folders import Rescues
 from homeport.model.live import (
@@ -49,10 +51,12 @@ class LiveTargets:
         self._book = TargetBook(state_dir, project, environment, git, store)
         self._git, self._store, self._rescues, self._clock = git, store, rescues, clock
         self._permits = permits
+        self._noting = Noting()
 
     def meet(self, target: Target, branch: str, *, observe: bool = False) -> Recorded:
         """As `Targets.meet`. A lost index is made anew from the recorded tree, so that everything is compared again."""
         (self._permits.folder if observe else self._permits.changing)(target.path)
+        self._noting.wait()
         record = self._store.target(target.name)
         if record is not None and record.syncing is not None and not observe:
             self._settle(target, wait=False)
@@ -83,6 +87,7 @@ class LiveTargets:
         return self._book.filtered(target, sha, target.source).tree
 
     def scan(self, target: Target, branch: str) -> Scan:
+        self._noting.wait()
         record = self._book.record(target)
         index = self._book.index(target)
         with self._root(target.path) as root:
@@ -115,11 +120,14 @@ class LiveTargets:
 
             return {} if root is None else Obstacles(root, changes).find()
 
-    def sync(self, target: Target, plan: SyncPlan, deploy: str, commit: str | None) -> SyncResult:
+    def sync(self, target: Target, plan: SyncPlan, deploy: str, commit: str | None, *, later: bool = False) -> SyncResult:
         """As `Targets.sync`. A failure before the first change leaves everything as it was; one in the middle leaves
         the row `syncing`, and the next start ends it."""
+        self._noting.wait()
         index = self._book.index(target)
-        with index.hold(), self._made_root(target) as root:
+        with ExitStack() as held:
+            held.enter_context(index.hold())
+            root = held.enter_context(self._made_root(target))
             record = self._book.record(target)
             if not refuse_foreign_claim(root, target.path, self._book.claim(target)):
                 write_claim(root, target.path, self._book.claim(target))
@@ -130,19 +138,30 @@ class LiveTargets:
                     self._store.begin_sync(target.name, deploy, plan.from_tree, plan.to_tree)
 
             applied = self._apply(target, root, plan.steps, deploy, begin)
-            changes = self._git.changes(record.tree, plan.to_tree)
-            index.set((c.path, c.after) for c in changes)
-            there = [c.path for c in changes if c.after is not None]
-            _, right = together(lambda: index.refresh(target.path, there), lambda: index.holds(plan.to_tree))
-            if not right:
-                index.read_tree(plan.to_tree)
-                index.refresh(target.path)
-            index.sync()
             found = os.fstat(root)
-            self._book.end(target, replace(record, path=target.path, source=target.source, tree=plan.to_tree, commit=commit,
-                                      device=found.st_dev, inode=found.st_ino, patterns=self._book.digest(target),
-                                      syncing=None), came=True)  # fmt: skip
+            now = replace(record, path=target.path, source=target.source, tree=plan.to_tree, commit=commit,
+                          device=found.st_dev, inode=found.st_ino, patterns=self._book.digest(target),
+                          syncing=None)  # fmt: skip
+            if later:
+                self._noting.begin(lambda: self._note(target, index, record.tree, now), held.pop_all())
+            else:
+                self._note(target, index, record.tree, now)
         return _result(target, applied)
+
+    def _note(self, target: Target, index: TargetIndex, before: str, record: TargetRecord) -> None:
+        """Index and record say what lies there now."""
+        changes = self._git.changes(before, record.tree)
+        index.set((c.path, c.after) for c in changes)
+        there = [c.path for c in changes if c.after is not None]
+        _, right = together(lambda: index.refresh(target.path, there), lambda: index.holds(record.tree))
+        if not right:
+            index.read_tree(record.tree)
+            index.refresh(target.path)
+        index.sync()
+        self._book.end(target, record, came=True)
+
+    def noted(self) -> None:
+        self._noting.ended()
 
     def take(self, target: Target, to_tree: str, commit: str | None, paths: Sequence[str] | None = None) -> None:
         index = self._book.index(target)

@@ -10,9 +10,10 @@ import os
 import struct
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 
+from homeport.model.abreast import side_by_side
 from homeport.model.live import Entry
 from homeport.model.paths import to_bytes
 
@@ -88,13 +89,8 @@ def on_disk(files: Mapping[str, bytes], *, new: bool = True) -> None:
             file.flush()
             os.fsync(fd)
 
-    if len(files) < 2:
-        for path in files:
-            make(path)
-        return
-    with ThreadPoolExecutor(max_workers=_AT_ONCE) as together:
-        for done in [together.submit(make, path) for path in files]:
-            done.result()
+    for done in side_by_side([partial(make, path) for path in files], _AT_ONCE):
+        done.result()
 
 
 def pack_of(objects: Iterable[tuple[bytes, bytes]]) -> bytes:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 from msgspec import Struct
 
 from homeport.doors.fewentries import tree_noted
+from homeport.model.abreast import Turn, begun, together
 from homeport.model.live import Entry
 from homeport.model.paths import from_bytes
 from homeport.model.ports import Completed
@@ -29,12 +29,20 @@ class Unlike(Struct, frozen=True):
 
 def unlike_index(git: Git, meanwhile: Callable[[], object]) -> Unlike:
     """Looks at everything in the checkout."""
-    with ThreadPoolExecutor(max_workers=2) as beside:
-        beside.submit(meanwhile)
-        asked = beside.submit(git, "ls-files", "-z", "-o", "--exclude-standard", timeout=TIMEOUT)
-        raw = git("diff-files", "-z", "--raw", "--abbrev=40", "--no-renames", "--ignore-submodules=all",
-                  timeout=TIMEOUT).stdout  # fmt: skip
-        others = asked.result().stdout
+    def differing() -> bytes:
+        asked = ("diff-files", "-z", "--raw", "--abbrev=40", "--no-renames", "--ignore-submodules=all")
+        return git(*asked, timeout=TIMEOUT).stdout
+
+    def besides() -> bytes:
+        beside = Turn(meanwhile)
+        begun(beside.do)
+        try:
+            return git("ls-files", "-z", "-o", "--exclude-standard", timeout=TIMEOUT).stdout
+        finally:
+            beside.do()
+            beside.ended()
+
+    raw, others = together(differing, besides)
     tracked, unmerged = dict[str, Entry | None](), []
     for path, head in _rows(raw):
         if head[4] == "U":

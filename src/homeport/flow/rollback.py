@@ -18,6 +18,8 @@ from homeport.model.errors import Cancelled, Failed, HomeportError, Infrastructu
 def after_failure(failure: pipeline.StageFailed, tools: Tools) -> Deploy:
     """Decides and carries out what a failed stage leads to; the final row is written here."""
     work, fault = failure.work, failure.cause
+    with suppress(HomeportError, OSError):  # what could not be recorded is found as after a crash
+        tools.site.targets.noted()
     if not work.deploy.changed_live:
         return _finish(work, tools, _plain_status(fault), fault)
     if failure.stage == "sync" and _still_untouched(work, tools):

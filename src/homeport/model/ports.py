@@ -191,8 +191,12 @@ class Targets(Protocol):
         entry, or an oddity), file↔folder changes over protected or untracked content included."""
         ...
 
-    def sync(self, target: Target, plan: SyncPlan, deploy: str, commit: str | None) -> SyncResult:
-        """Carries a plan out, journaled; on return the record says `to_tree`."""
+    def sync(self, target: Target, plan: SyncPlan, deploy: str, commit: str | None, *, later: bool = False) -> SyncResult:
+        """Carries a plan out, journaled; on return the record says `to_tree`, with `later` only the files do (`noted`)."""
+        ...
+
+    def noted(self) -> None:
+        """Until the records say what was synced with `later`. Raises what went wrong with that."""
         ...
 
     def take(self, target: Target, to_tree: str, commit: str | None, paths: Sequence[str] | None = None) -> None:

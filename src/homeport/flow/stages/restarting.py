@@ -32,6 +32,7 @@ def restart_services(work: Work, tools: Tools) -> Work:
             service = done.result()
             if service is not None:
                 work = work.with_service(service)
+    tools.site.targets.noted()
     return restart_itself(work, tools)
 
 

@@ -21,10 +21,11 @@ def sync_and_swap(work: Work, tools: Tools) -> Work:
     if plans or swaps or restarts:
         work = mark_changed(work, tools)
     work = _forget_starts(work, plans, tools)
+    later = _only_restarts_follow(work, bool(swaps))
     for target in plans:
         plan = target.plan
         assert plan is not None
-        result = site.targets.sync(target.target, plan, work.deploy.id, _commit(work, target.target.name))
+        result = site.targets.sync(target.target, plan, work.deploy.id, _commit(work, target.target.name), later=later)
         for path in result.surprised:
             tools.notice(work.deploy.id, f"{path} was edited while the sync ran; the edit is saved (homeport rescue list)",
                          level="warning", service=target.target.name, code="surprised")  # fmt: skip
@@ -35,6 +36,15 @@ def sync_and_swap(work: Work, tools: Tools) -> Work:
         live = site.builds.live_key(place) or before_key(service.record.outputs, work.deploy.id)
         site.builds.swap_in(place, service.goal.outputs, live)
     return work
+
+
+def _only_restarts_follow(work: Work, swaps: bool) -> bool:
+    """Whether nothing asks for the record of a live folder until the services run again: then a try starts them as soon
+    as their files are there, and index and record are written meanwhile (`restarting` waits for them)."""
+    if work.deploy.kind != "try" or swaps or (work.deploy.stage or "").startswith("rollback:"):
+        return False
+    in_place = any(s.service.build is not None and s.service.build.where == "live" for s in work.services.values())
+    return not in_place and not any(t.target.owner is not None for t in work.targets.values())
 
 
 def _mend_owners(work: Work, tools: Tools) -> None:
