@@ -18,6 +18,9 @@ http.createServer((request, response) => {
 }).listen(Number(process.env.PORT), '127.0.0.1', () => console.log('listening'));
 """
 
+PATIENT_NODE = NODE_HTTP.replace("createServer(", "createServer({ keepAliveTimeout: 100000 }, ")
+"""By itself Node closes a connection that was idle for five seconds, in whatever moment the next request comes."""
+
 NODE_FD = """
 const http = require('http');
 const fs = require('fs');

@@ -26,7 +26,7 @@ FATAL = [
      "services.b.ready.notify", None),
     ("[services.b]\nruntime = 'pm2'\ncommand = 'x'\nlisten = '3000'\nhandoff = 'port'\non_change = 'reload'",
      "services.b.on_change", None),
-    ("[services.b]\nruntime = 'systemd'\ncommand = 'x'\nlisten = '3000'\nhandoff = 'port'", "services.b.handoff", None),
+    ("[services.b]\nruntime = 'command'\ncommand = 'x'\nlisten = '3000'\nhandoff = 'port'", "services.b.handoff", None),
     ("[services.b]\nreplicas = 2", "services.b.replicas", None),
     ("[services.b]\nready = { notify = true }", "services.b.ready", None),
     ("[services.b]\nsource = 'b'\ntarget = '/b'\nbuild = { run = 'x', where = 'live', git = true }", "services.b.build.git",

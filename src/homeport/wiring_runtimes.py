@@ -25,8 +25,11 @@ def runtimes(shell: Shell, permits: Permits, state: str) -> dict[str, Runtime]:
     from homeport.doors.runtimes.systemd import Systemd
 
     supervisor = SupervisorRuntime(f"{state}/supervisor.sock")
-    found: list[Runtime] = [supervisor, Handover(Pm2(shell), supervisor, shell), Systemd(shell), Compose(shell),
-                            Swarm(shell), CommandRuntime(shell)]
+    systemd = Systemd(shell)
+    found: list[Runtime] = [
+        supervisor, Handover(Pm2(shell), supervisor, shell), Handover(systemd, supervisor, shell, systemd.ours),
+        Compose(shell), Swarm(shell), CommandRuntime(shell),
+    ]  # fmt: skip
     return {runtime.name: permitted(runtime, permits) for runtime in found}
 
 

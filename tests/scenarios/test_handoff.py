@@ -28,9 +28,6 @@ NAMES = {"api", "api.b"}
 HOLDS_ON = "while (require('fs').existsSync('{stop}')) Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 10);\n"
 """Before a server listens: so long as that file is there."""
 
-PATIENT = "createServer({ keepAliveTimeout: 100000 }, "
-"""Node closes a connection that was idle for five seconds, in whatever moment the next request comes."""
-
 
 @pytest.fixture
 def supervised(world: World, pm2_program: str) -> Iterator[Supervised]:
@@ -45,8 +42,7 @@ def test_pm2_behind_the_supervisors_socket_loses_no_request(supervised: Supervis
     world = supervised.world
     port = world.free_port()
     stop = Path(world.root / "stop")
-    servers.write(world.clone)
-    code = HOLDS_ON.format(stop=stop) + (world.clone / "web.js").read_text().replace("createServer(", PATIENT)
+    code = HOLDS_ON.format(stop=stop) + servers.PATIENT_NODE
     said = {"node": servers.node(), "port": port}
     world.project(PORT % said, {"api/web.js": code, "api/version": "one"}, "converge = 0")
     assert world.deploy()["status"] == "deployed"

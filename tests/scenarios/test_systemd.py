@@ -1,7 +1,8 @@
-"""A4 A5 D12 D13 D18 P8: services under a real systemd, of the machine and of a user, restarted, verified, rolled back."""
+"""A4 A5 D12 D13 D18 E4 E7 P8: services under a real systemd, the machine's or a user's: restarted, verified, undone."""
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import itertools
 import json
@@ -12,7 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from tests import supervisor_servers as servers
 from tests.daemon.rig import Daemon
+from tests.scenarios.test_supervisor import Supervised
+from tests.supervisor_rig import Load
 from tests.systemd_host import SystemdHost, why_not
 from tests.world import World, eventually
 
@@ -274,3 +278,52 @@ def test_setup_has_systemd_keep_daemon_and_supervisor_and_a_deploy_outlives_the_
         hold.unlink(missing_ok=True)
         daemon.close()
         systemd.systemctl("stop", "homeport.socket", "homeport.service", keeps)
+
+
+HANDED = """
+[services.api]
+source = "api"
+target = "{live}/api"
+runtime = "systemd"
+unit = "%(name)s"
+command = ["%(node)s", "web.js"]
+listen = "127.0.0.1:%(port)d"
+handoff = "port"
+ready = { http = "/", timeout = "20s" }
+"""
+
+
+def test_behind_the_supervisors_socket_a_unit_loses_no_request(world: World, systemd: SystemdHost, name: str) -> None:
+    """E4 E7: two units serve in turn; one that the machine's owner wrote is left alone."""
+    port, supervised = world.free_port(), Supervised(world)
+    said = {"name": name, "node": shutil.which("node"), "port": port}
+    world.project(HANDED % said, {"api/web.js": servers.PATIENT_NODE, "api/version": "one"}, "converge = 0")
+    names = (f"{name}.service", f"{name}.b.service")
+
+    def installed() -> list[str]:
+        return [one for one in names if (systemd.units / one).exists()]
+
+    supervised.start()
+    try:
+        systemd.write(names[0], UNIT.format(live=world.live, node=shutil.which("node")))
+        foreign = world.deploy(ok=(1,))
+        assert foreign["status"] == "failed" and "a unit of your own" in foreign["errorSummary"]
+        (systemd.units / names[0]).unlink()
+        assert world.homeport("deploy").code == 0
+        assert installed() == [names[0]] and world.get(port) == (200, "one")
+
+        def deploys() -> None:
+            world.publish({"api/version": "two"})
+            assert world.deploy()["status"] == "deployed"
+            assert installed() == [names[1]] and world.get(port) == (200, "two")
+            world.publish({"api/web.js": "process.exit(3)\n"})
+            assert world.deploy(ok=(1,))["status"] == "rolled_back"
+            assert installed() == [names[1]] and shown(systemd, names[1], "ActiveState") == "active"
+
+        load = Load(port)
+        asyncio.run(load.during(deploys))
+        assert load.failures == []
+        assert set(load.answers) == {"one", "two"}
+        assert world.json("status")["services"][0]["state"] == "running"
+    finally:
+        supervised.end()

@@ -28,7 +28,7 @@ class Note(Struct, frozen=True, kw_only=True):
 
 
 SUPPORTED_RUNTIMES = ("supervisor", "pm2", "systemd", "compose", "swarm", "command")
-HANDED_OVER = ("pm2",)
+HANDED_OVER = ("pm2", "systemd")
 """Runtimes beside the supervisor's own whose services may say `handoff = "port"`."""
 SUPPORTED_ON_CHANGE = ("restart", "reload", "none")
 SWARM_ON_CHANGE = ("restart", "rebuild", "recreate", "up", "none")

@@ -141,8 +141,8 @@ def _check_carrying(spec: UnitSpec) -> None:
     own = ("command", "cwd", "handoff", "replicas", "signal", "ready")
     if len(spec.listen) != 1 or any(getattr(spec, key) != getattr(others, key) for key in own):
         raise SpecFault(f"carries: needs `listen` with one address, and none of {', '.join(own)}")
-    if len(spec.carries) > MOST_REPLICAS or not all(NAME.fullmatch(name) for name in spec.carries):
-        raise SpecFault(f"carries: at most {MOST_REPLICAS} names as units have them")
+    if len(spec.carries) > MOST_REPLICAS or not all(name.isprintable() and 0 < len(name) <= 250 for name in spec.carries):
+        raise SpecFault(f"carries: at most {MOST_REPLICAS} printable names")
     if not all(0 < port < 65536 for port in spec.carries.values()):
         raise SpecFault("carries: ports are 1 to 65535")
 

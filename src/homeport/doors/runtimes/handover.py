@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from msgspec.structs import replace
 
@@ -30,8 +30,9 @@ TAIL = 10
 class Handover:
     """Satisfies Runtime: the wrapped one for services that do not ask for this."""
 
-    def __init__(self, runtime: Runtime, supervisor: SupervisorRuntime, shell: Shell) -> None:
-        self._runtime, self._supervisor, self._shell = runtime, supervisor, shell
+    def __init__(self, runtime: Runtime, supervisor: SupervisorRuntime, shell: Shell,
+                 ours: Callable[[Unit], bool] = lambda _: True) -> None:  # fmt: skip
+        self._runtime, self._supervisor, self._shell, self._ours = runtime, supervisor, shell, ours
         self.name = runtime.name
 
     def inspect(self, unit: Unit) -> UnitState:
@@ -54,6 +55,7 @@ class Handover:
             return self._runtime.restart(unit, on_line)
         carried = self._supervisor.carried(unit)
         known = [name for name in both(unit) if self._there(unit, name)]
+        self._refuse_foreign(unit, [name for name in known if name not in carried])
         fresh = _other(unit, next(iter(carried), None) or (unit.name if unit.name in known else None))
         if fresh in known:
             self._runtime.forget(replace(unit, name=fresh))
@@ -85,6 +87,16 @@ class Handover:
             with contextlib.suppress(InfrastructureFault):
                 name = next(iter(self._supervisor.carried(unit)), name)
         return self._runtime.logs(replace(unit, name=name), lines, follow)
+
+    def _refuse_foreign(self, unit: Unit, names: list[str]) -> None:
+        """Before anything is touched: what homeport may not take away would run beside those two."""
+        for name in names:
+            if not self._ours(replace(unit, name=name)):
+                raise Failed(
+                    f'{name} is a unit of your own; with handoff = "port" homeport writes and removes the units itself',
+                    where=f"services.{unit.service}.handoff", code="foreign-unit",
+                    next=f"take {name} away (homeport makes it from `command`), or take `handoff` out",
+                )  # fmt: skip
 
     def _raise(self, new: Unit, port: int, on_line: OnLine) -> Restarted:
         """A second process, ready; nothing is left of it when it does not get there."""
@@ -168,7 +180,7 @@ class Handover:
 
 def both(unit: Unit) -> tuple[str, str]:
     """The names of the two processes that serve in turn."""
-    return unit.name, f"{unit.name}.b"
+    return unit.name, f"{unit.name.removesuffix('.service')}.b"
 
 
 def _other(unit: Unit, serving: str | None) -> str:

@@ -103,6 +103,10 @@ class Systemd:
         self._run(unit, at, ["rm", "-f", "--", own, f"{own}.d/{DROP_IN}", f"{own}.d/{VALUES}"])
         self._ctl(unit, at, "daemon-reload")
 
+    def ours(self, unit: Unit) -> bool:
+        """Whether homeport wrote the unit's file, and may take it away."""
+        return self._own_file(unit, named(unit, os.geteuid() == 0)) is not None
+
     def logs(self, unit: Unit, lines: int, follow: bool) -> Iterator[str]:
         at = named(unit, os.geteuid() == 0)
         cursor = ""
