@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import tempfile
 from collections.abc import Generator
 from pathlib import Path
 
@@ -77,6 +78,14 @@ def find_pnpm() -> str:
     if found is None:
         pytest.skip("pnpm is not installed; ./dev setup installs it")
     return found
+
+
+def let_everybody_in(folder: Path) -> None:
+    """Every user may walk to it from now on. That is never taken back: the folders above are those of the tests that run
+    beside this one too, and one of them may be another user just now."""
+    for above in (folder, *folder.parents):
+        if Path(tempfile.gettempdir()) in above.parents:
+            above.chmod(above.stat().st_mode | 0o011)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests import supervisor_servers as servers
+from tests.conftest import let_everybody_in
 from tests.daemon.rig import Daemon
 from tests.scenarios.test_supervisor import Supervised
 from tests.supervisor_rig import Load
@@ -54,9 +55,7 @@ def systemd(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SystemdHost]:
     if because := why_not():
         pytest.skip(because)
     folder = tmp_path_factory.mktemp("systemd")
-    for above in (folder, *folder.parents):
-        if above.owner() == "root" and above.name.startswith(("pytest", "popen")):
-            above.chmod(above.stat().st_mode | 0o111)
+    let_everybody_in(folder)
     folder.chmod(0o755)
     host = SystemdHost(folder)
     try:

@@ -18,6 +18,7 @@ import pytest
 from homeport.doors import swap
 from homeport.doors.beside import make_live
 from homeport.model.errors import InfrastructureFault, Refused
+from tests.conftest import let_everybody_in
 from tests.targets.conftest import Host, executable, link, needs_root, refused
 
 NOBODY = 65534
@@ -352,17 +353,12 @@ def as_user(host: Host, uid: int) -> Iterator[None]:
         for path in (folder, *(os.path.join(folder, name) for name in (*names, *files))):
             if os.lstat(path).st_uid == 0:
                 os.chown(path, uid, uid, follow_symlinks=False)
-    above = [p for p in host.root.parents if not os.stat(p).st_mode & 0o001]
-    modes = {p: os.stat(p).st_mode for p in above}
-    for path in above:
-        os.chmod(path, 0o711)
+    let_everybody_in(host.root.parent)
     os.seteuid(uid)
     try:
         yield
     finally:
         os.seteuid(0)
-        for path, mode in modes.items():
-            os.chmod(path, mode)
 
 
 def test_the_flag_that_tells_immutable_files_is_asked_of_the_kernel_not_of_a_program() -> None:
