@@ -181,6 +181,98 @@ def test_a_discard_a_restore_and_a_setup_that_are_cut_off_are_ended_by_the_host(
     assert [edit["state"] for edit in fleet.homeport("--json", "-e", "production", "edits").last["edits"]] == ["open"]
 
 
+LOOKS = (
+    ("plan",), ("history",), ("logs",), ("edits",), ("rules",), ("audit", "-n", "5"), ("show", "{deploy}"),
+)  # fmt: skip
+ACTS = (
+    (("hold", "--because", "x"), "status"), (("unhold",), "status"), (("block", "{old}", "--because", "x"), "status"),
+    (("unblock", "{old}"), "status"), (("accept", "site/a.txt", "--because", "x", "--until", "7d"), "edits"),
+    (("record",), "drift"), (("rescue", "list"), "drift"), (("token", "create", "ci", "--right", "read"), "token list"),
+    (("token", "revoke", "ci"), "token list"), (("db", "check"), "db check"), (("cancel",), "history"),
+)  # fmt: skip
+SAMPLE = ("plan", "show", "hold", "unhold", "cancel")
+
+
+def test_every_other_verb_that_is_cut_off_leaves_a_clear_state_and_a_command_that_shows_it(
+    fleet: Fleet, request: pytest.FixtureRequest
+) -> None:
+    """Caught at its first git on the host: what it began is ended there, whoever listens. With --soak each of them."""
+    old = fleet.laptop.git("rev-parse", "HEAD")
+    deploy = fleet.homeport("--json", "-e", "production", "deploy").last["deployId"]
+    (fleet.prod.live / "site/a.txt").write_text("edited\n")
+    gate, base, told = Gate(fleet.prod), "homeport -e production --host prod-1", set()
+    filled = [([word.format(deploy=deploy, old=old) for word in words], after)
+              for words, after in (*((words, None) for words in LOOKS), *ACTS)
+              if request.config.getoption("--soak") or words[0] in SAMPLE or words[1:2] == ("create",)]  # fmt: skip
+    for words, after in filled:
+        fault = cut_in(fleet, fleet.prod, gate, *words)
+        assert fault["next"] == f"{base} {after or ' '.join(words)}", words
+        assert ("nothing was to be changed" in fault["what"]) == (after is None)
+        told.add(fault["next"])
+    for command in told:
+        fleet.homeport("--json", *command.split()[1:], ok=(0, 3))
+    gate.reached.unlink()
+    gate.close()
+    doctor = fleet.start("--json", "-e", "production", "doctor")
+    eventually(gate.reached.exists, "the host is looked at")
+    fleet.prod.cut()
+    said, _ = said_after(doctor, 1)
+    gate.open()
+    (row,) = [row for row in said["checks"] if row["name"] == "prod-1"]
+    assert not row["ok"] and row["next"] == f"{base} doctor", row
+    said = fleet.homeport("--json", "-e", "production", "status").last
+    assert (said["hold"], said["blocked"], said["edits"], said["deployId"]) == (None, [], 1, deploy)
+    actions = [row["action"] for row in fleet.homeport("--json", "-e", "production", "audit").last["audit"]]
+    assert {" ".join(words[:2]) if words[0] == "token" else words[0] for words, _ in filled
+            if words[0] in ("hold", "unhold", "block", "unblock", "accept", "token")} <= set(actions)  # fmt: skip
+    assert fleet.prod.text("site/a.txt") == "edited\n"
+
+
+WAITS = """touch {0}/begun; while [ -e {0}/shut ]; do sleep 0.02; done"""
+
+
+def test_whatever_runs_as_a_deploy_goes_on_without_its_connection_to_one_true_outcome(fleet: Fleet) -> None:
+    """Cut while the host works on it: a try whose tree it has, a rebuild, a restart, a rollback, a migration, a tick."""
+    place, text = fleet.prod.root, (fleet.laptop.clone / "homeport.toml").read_text()
+    begun, shut, waits = place / "begun", place / "shut", json.dumps(WAITS.format(place))
+    text = text.replace('branch = "main"', 'branch = "main"\ntry = true').replace(
+        "\n[services.preview]", f'runtime = "command"\ncommand = {waits}\n\n[services.preview]')
+    text += f'\n[migrate]\nrun = {waits}\nservice = "site"\n'
+    fleet.laptop.publish({"homeport.toml": text, "site/a.txt": "one\n"})
+    fleet.homeport("-e", "production", "deploy")
+
+    def cut_while_it_works(*words: str) -> dict[str, Any]:
+        begun.unlink(missing_ok=True)
+        shut.touch()
+        running = fleet.start("--json", "-e", "production", *words)
+        eventually(begun.exists, f"the host works on {words[0]}")
+        fleet.prod.cut()
+        fault, _ = said_after(running, 1)
+        deploy = fault["what"].split("deploy ")[1].split(" ")[0]
+        assert fault["code"] == "connection" and fault["next"].endswith(f"--host prod-1 logs -f {deploy}")
+        shut.unlink()
+        eventually(lambda: not fleet.prod.working(), "the host ends it")
+        row: dict[str, Any] = fleet.homeport("--json", "-e", "production", "show", deploy).last
+        assert (row["state"], row["status"]) == ("done", "deployed"), row
+        return row
+
+    fleet.laptop.write({"site/a.txt": "tried\n"})
+    tried = cut_while_it_works("try")
+    assert tried["kind"] == "try" and fleet.prod.text("site/a.txt") == "tried\n"
+    (row,) = fleet.homeport("--json", "-e", "production", "status").last["tries"]
+    assert (row["deployId"], fleet.laptop.git("diff", "--name-only")) == (tried["id"], "site/a.txt")
+    assert fleet.homeport("--json", "-e", "production", "try").last["status"] == "unchanged", "asked again it is there"
+    assert cut_while_it_works("rollback")["kind"] == "rollback" and fleet.prod.text("site/a.txt") == "one\n"
+    fleet.laptop.git("checkout", "-q", "--", "site/a.txt")
+    (fleet.prod.live / "site/a.txt").write_text("by hand\n")
+    assert cut_while_it_works("rebuild", "site")["kind"] == "live"
+    fleet.homeport("-e", "production", "discard", "site/a.txt")
+    assert cut_while_it_works("restart", "site")["kind"] == "restart"
+    assert cut_while_it_works("migrate")["kind"] == "migrate"
+    pushed = fleet.laptop.publish({"site/a.txt": "two\n"})
+    assert cut_while_it_works("converge")["sha"] == pushed and fleet.prod.text("site/a.txt") == "two\n"
+
+
 def test_a_try_that_is_cut_off_before_the_host_has_the_tree_never_runs_and_can_be_asked_again(fleet: Fleet) -> None:
     text = (fleet.laptop.clone / "homeport.toml").read_text()
     fleet.laptop.publish({"homeport.toml": text.replace('branch = "staging"', 'branch = "staging"\ntry = true')})

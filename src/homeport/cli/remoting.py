@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import signal
 import socket
 import sys
@@ -31,7 +32,7 @@ AT_TERMINAL = frozenset({"shell", "run"})
 DEPLOYING = frozenset({"deploy", "try", "rollback", "rebuild", "restart", "cancel", "migrate", "converge"})
 """Verbs that show a deploy, which goes on without us."""
 LOOK_AFTER = {"adopt": "edits", "accept": "edits", "discard": "drift", "record": "drift", "rescue": "drift",
-              "hostfile": "hostfile list", "setup": "setup"}  # fmt: skip
+              "hostfile": "hostfile list", "setup": "setup", "token": "token list", "db": "db check"}  # fmt: skip
 """How to see what came of a verb whose connection broke; setup is its own."""
 SIGNING = frozenset({"adopt", "try", "hostfile"})
 """Verbs that make a commit of the person's."""
@@ -182,7 +183,7 @@ def _on(options: Options, place: Place, words: list[str], heard: Heard) -> tuple
         heard.unconfirmed = heard.fault.unconfirmed
         return _told(options, heard.fault), None
     if not heard.greeted or (code == 255 and shown.done is None):
-        raise _broken(host.refused, place, heard, words[0], code, said)
+        raise _broken(host.refused, place, heard, words, code, said)
     if said:
         click.echo(f"{place.host}: {several(said)}", err=True)
     heard.unconfirmed = shown.done.unconfirmed if shown.done else ()
@@ -218,7 +219,7 @@ def ask_there(options: Options, place: Place, words: list[str],
     if heard.fault is not None:
         raise fault_of(heard.fault)
     if not found:
-        raise _broken(host.refused, place, heard, words[0], code, said)
+        raise _broken(host.refused, place, heard, words, code, said)
     return dict(found[-1])
 
 
@@ -350,10 +351,10 @@ def _follow(place: Place, heard: Heard) -> str:
     return f"homeport -e {place.environment} --host {place.host} logs -f {heard.deploy}"
 
 
-def _broken(why: Callable[[str], HomeportError], place: Place, heard: Heard, verb: str, code: int,
+def _broken(why: Callable[[str], HomeportError], place: Place, heard: Heard, asked: list[str], code: int,
             said: str) -> HomeportError:  # fmt: skip
     """What to tell when the host did not say how it ended."""
-    words = said.strip().splitlines()[-1:] or heard.noise[-1:]
+    words, verb = said.strip().splitlines()[-1:] or heard.noise[-1:], asked[0]
     if not heard.greeted:
         if code == 255:
             return why(said)
@@ -368,7 +369,7 @@ def _broken(why: Callable[[str], HomeportError], place: Place, heard: Heard, ver
     if verb in DEPLOYING and heard.deploy is not None:
         what, next = f"the connection broke; deploy {heard.deploy} goes on at {place.host}", _follow(place, heard)
     elif verb in LOOKING:
-        what, next = "the connection broke; nothing was to be changed", f"{base} {verb}"
+        what, next = "the connection broke; nothing was to be changed", f"{base} {shlex.join(asked)}"
     elif verb in DEPLOYING:
         what, next = f"the connection broke before {place.host} said whether it took the request", f"{base} history"
     else:
