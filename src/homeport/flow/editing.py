@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from msgspec.structs import replace
 
 from homeport.decide import durations, edits, layout
 from homeport.flow.site import Site
-from homeport.flow.work import TargetWork, Tools, Work
 from homeport.model.edits import LIVING, Edit, Ledger
 from homeport.model.errors import HomeportError, Refused, UsageFault
 from homeport.model.live import Difference, Entry, Scan, Target
 from homeport.model.paths import exact, printable
+
+if TYPE_CHECKING:
+    from homeport.flow.work import TargetWork, Tools, Work
 
 
 def note(site: Site, target: Target, scan: Scan) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
-from homeport.flow.work import Tools, Work
 from homeport.model.deploys import EXIT_CODES, Deploy, Status
 from homeport.model.errors import ConfigFault, Failed, HomeportError, Unconfirmed
 from homeport.model.events import DeployCancelled, DeployDone
+
+if TYPE_CHECKING:
+    from homeport.flow.work import Tools, Work
 
 
 def ended(work: Work, tools: Tools, status: Status, fault: HomeportError | None = None) -> Deploy:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from homeport.decide import layout, trying
-from homeport.flow import editing, guarding
-from homeport.flow.goals import build_target, service_now, unit_of
+from homeport.flow import editing
 from homeport.flow.site import Site
-from homeport.flow.work import tools_for
 from homeport.model.deploys import Deploy, ServiceRecord
 from homeport.model.errors import HomeportError, Refused, UsageFault
 from homeport.model.live import Difference, Entry, Scan, Target
 from homeport.model.paths import exact, meant, printable
 from homeport.model.ports import Git
-from homeport.model.running import Unit
+
+if TYPE_CHECKING:
+    from homeport.model.running import Unit
 
 
 def status_of(site: Site) -> dict[str, Any]:
@@ -84,6 +84,9 @@ def _service_status(site: Site, name: str, records: dict[str, ServiceRecord]) ->
     state = "files" if service.runtime is None else "unknown"
     drift: int | None = 0
     if service.runtime is not None:
+        from homeport.flow.goals import service_now, unit_of
+        from homeport.flow.work import tools_for
+
         tools = tools_for(_silent(site), "status")
         runtime = tools.runtimes.get(service.runtime)
         if runtime is not None:
@@ -205,6 +208,8 @@ def chosen(scan: Scan, paths: Sequence[str]) -> list[Difference]:
 
 def discard_paths(site: Site, paths: Sequence[str], by: str = "") -> dict[str, Any]:
     """Puts chosen paths back to what was recorded; the bytes that were there are rescued first."""
+    from homeport.flow import guarding
+
     done: list[str] = []
     rescued: list[str] = []
     guarding.refuse_onlooker(site)
@@ -266,6 +271,8 @@ def meet_anew(site: Site, services: Sequence[str], by: str = "") -> dict[str, An
 
 def service_log(site: Site, name: str, lines: int, follow: bool) -> Iterator[str]:
     """What a service prints, from its process manager. Raises Refused when it has none that keeps logs."""
+    from homeport.flow.work import tools_for
+
     service = site.config.services[name]
     tools = tools_for(_silent(site), "logs")
     runtime = tools.runtimes.get(service.runtime or "")
@@ -277,6 +284,9 @@ def service_log(site: Site, name: str, lines: int, follow: bool) -> Iterator[str
 
 def unit_for(site: Site, name: str) -> Unit:
     """A service as its runtime knows it, as it was last deployed."""
+    from homeport.flow.goals import service_now, unit_of
+    from homeport.flow.work import tools_for
+
     record = site.store.services().get(name, ServiceRecord(service=name))
     work = service_now(name, site.config.services[name], layout.target_of(site.config, name), record)
     return unit_of(work, tools_for(_silent(site), "logs"), record.sha, record.deploy_id or "")
@@ -334,6 +344,8 @@ def doctor_of(site: Site | None, folder: str) -> list[dict[str, Any]]:
     for name, service in layout.services_of(site.config, site.environment).items():
         live = layout.target_of(site.config, name)
         if service.build is not None and live is not None:
+            from homeport.flow.goals import build_target, service_now
+
             kept = site.builds.kept(build_target(service_now(name, service, live, ServiceRecord(service=name))))
             size = sum(outputs.bytes for outputs in kept)
             ask(f"kept outputs of {name}", True, f"{len(kept)} beside the live one, {size / 1e6:.1f} MB")

@@ -4,8 +4,7 @@ Durations are seconds; in the file they are written as `"250ms"`, `"30s"`, `"15m
 number of seconds. Commands are a list (run as it is) or a string (run by `/bin/sh -c`).
 """
 
-from __future__ import annotations
-
+# Annotations are no strings here: msgspec would evaluate each of them in every command that reads a configuration.
 from typing import Literal
 
 from msgspec import UNSET, Struct, UnsetType, field

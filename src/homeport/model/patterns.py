@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import cached_property
 
 from msgspec import Struct
 
@@ -83,8 +84,13 @@ class Matcher:
 
     def __init__(self, patterns: Iterable[str], *, dir_only_matches_files: bool = False) -> None:
         self.patterns = tuple(patterns)
-        self._runs = _runs(self.patterns, dir_only_matches_files)
+        self._dir_only_matches_files = dir_only_matches_files
         self._folders: dict[bytes, bool] = {b"": False}
+
+    @cached_property
+    def _runs(self) -> tuple[_Run, ...]:
+        """Made when a path is asked about: a look that finds nothing asks about none."""
+        return _runs(self.patterns, self._dir_only_matches_files)
 
     def __bool__(self) -> bool:
         return bool(self._runs)
