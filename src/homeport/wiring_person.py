@@ -7,7 +7,6 @@ import pwd
 
 import msgspec
 
-from homeport.decide import adopting
 from homeport.doors.asker import asker
 from homeport.doors.shell import LocalShell
 from homeport.model.edits import Person
@@ -78,6 +77,8 @@ def person() -> str:
 def identity(folder: str) -> Person | None:
     """Who commits: `user.name` and `user.email` as git knows them in the checkout around the folder, else
     GIT_AUTHOR_NAME and GIT_AUTHOR_EMAIL; None when neither says. For a caller, what it said."""
+    from homeport.decide import adopting
+
     asking = caller()
     if asking is not None:
         return adopting.person_of(*asking.author) if asking.author else None

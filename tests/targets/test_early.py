@@ -161,3 +161,18 @@ def test_only_the_newest_command_lines_are_kept(host: Host, begin: Callable[...,
         begun.end()
     noted = [key[-1] for key, _ in early._notes()]
     assert noted == [f"--{number}" for number in range(early.MOST + 1, 1, -1)]
+
+
+def test_a_copy_of_the_process_has_no_part_in_it(host: Host, begin: Callable[..., Early], late: list[str]) -> None:
+    known(host, begin)
+    host.write("a.txt", "edited")
+    begun = begin()
+    assert begun.asked is not None
+    child = os.fork()
+    if child == 0:
+        told = begun.answer(begun.asked.placed, begun.asked.index)
+        begun.end()
+        os._exit(0 if told is None else 1)
+    assert os.waitpid(child, 0)[1] == 0
+    late.clear()
+    assert host.states() == {"a.txt": "modified"} and not late

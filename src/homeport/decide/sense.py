@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from homeport.decide import authorizing, cron, durations, sizes, spelling, together
+from homeport.decide import cron, durations, sizes, spelling, together
 from homeport.decide.locate import Path
 from homeport.model.config import (
     IMAGES,
@@ -70,6 +70,8 @@ def host_faults(host: HostConfig) -> Iterator[Fault]:
     for name, secret in host.secrets.items():
         yield from _secret(secret, ("secrets", name))
     for name, bound in host.keys.items():
+        from homeport.decide import authorizing
+
         for inner, what in authorizing.faults(name, bound):
             yield ("keys", name, *inner), what
     for key, value in host.limits.items():

@@ -47,7 +47,7 @@ class Asked:
     def __init__(self, git_dir: str, index: str, work_tree: str) -> None:
         """Raises OSError."""
         self.placed = placed(git_dir, *DIFF_FILES, index=index, work_tree=work_tree)
-        self.index, self.before = index, identity(index)
+        self.index, self.before, self.by = index, identity(index), os.getpid()
         argv, cwd, env = self.placed
         self.answer, theirs = os.pipe()
         try:
@@ -106,8 +106,8 @@ class Early:
     def answer(self, wanted: Placed, index: str) -> bytes | None:
         """What git answered to exactly this question about exactly this index; None when it was not asked."""
         asked = self.asked
-        if asked is None or asked.index != index:
-            return None
+        if asked is None or asked.index != index or asked.by != os.getpid():
+            return None  # a copy of this process, which a runner is, has no part in it
         try:
             right = asked.placed == wanted and asked.before == identity(index)
         except OSError:
@@ -125,9 +125,9 @@ class Early:
 
     def forget(self) -> None:
         """What was asked counts no more: something is about to change what lies live."""
-        if self.asked is not None:
+        if self.asked is not None and self.asked.by == os.getpid():
             self.asked.stop()
-            self.asked = None
+        self.asked = None
 
     def end(self) -> None:
         """Of the program: ends what nobody wanted, and writes down what to ask next time."""

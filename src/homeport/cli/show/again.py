@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 
 _SHARED = ("-C", "-p", "-e", "--host")
 _COMMAND = re.compile(r"\bhomeport((?: (?:-C|-p|-e|--host) \S+)*)(?= ([a-z-]+))")
@@ -23,6 +22,8 @@ def again(words: str) -> str:
 
 
 def _filled(found: re.Match[str]) -> str:
+    import shlex
+
     from homeport.cli.main import VERBS
 
     if found[2] not in VERBS:
