@@ -39,6 +39,17 @@ services:
     stop_signal: SIGKILL
     environment: [PORT, GREETING, HOMEPORT_ENVIRONMENT]
 """
+SWARM = """\
+services:
+  web:
+    build: .
+    networks: [outside]
+    stop_signal: SIGKILL
+    environment: ["PORT=${PORT}", "GREETING=${GREETING}", "HOMEPORT_ENVIRONMENT=${HOMEPORT_ENVIRONMENT}"]
+    deploy: {update_config: {monitor: 50ms, order: stop-first}, restart_policy: {delay: 50ms}}
+networks:
+  outside: {external: true, name: host}
+"""
 FILES: dict[str, str | None] = {
     "web/serve.sh": SERVER, "web/restart.sh": RESTART, "web/version.txt": "one\n", "web/compose.yaml": COMPOSE,
     "web/Dockerfile": f'FROM {docker_host.BOX}\nWORKDIR /app\nCOPY . .\nCMD ["sh", "serve.sh"]\n',
@@ -59,7 +70,7 @@ stop_timeout = "2s"
 """
 COMMANDS = {
     "pm2": 'command = ["sh", "serve.sh"]', "systemd": 'command = ["sh", "serve.sh"]', "compose": "",
-    "command": 'command = ["sh", "restart.sh"]', "supervisor": 'command = ["sh", "serve.sh"]',
+    "command": 'command = ["sh", "restart.sh"]', "supervisor": 'command = ["sh", "serve.sh"]', "swarm": "",
 }  # fmt: skip
 
 
@@ -77,6 +88,16 @@ def of_compose(world: World, root: Path, ends: ExitStack) -> None:
     engine = docker_host.DockerHost(root / "engine")
     ends.callback(engine.close)
     world.more.update(engine.env)
+
+
+def of_swarm(world: World, root: Path, ends: ExitStack) -> None:
+    """In a network of its own, for Swarm's ports cannot be chosen."""
+    if because := docker_host.why_not():
+        pytest.skip(because)
+    engine = docker_host.DockerHost(root / "engine", swarm=True)
+    ends.callback(engine.close)
+    world.more.update(engine.env)
+    world.enter = lambda cwd: engine.enter
 
 
 def of_supervisor(world: World, root: Path, ends: ExitStack) -> None:
@@ -106,7 +127,7 @@ def of_command(world: World, root: Path, ends: ExitStack) -> None:
 
 
 STARTED: dict[str, Callable[[World, Path, ExitStack], None]] = {
-    "systemd": of_systemd, "compose": of_compose, "supervisor": of_supervisor, "command": of_command,
+    "systemd": of_systemd, "compose": of_compose, "supervisor": of_supervisor, "command": of_command, "swarm": of_swarm,
 }  # fmt: skip
 
 
@@ -125,7 +146,8 @@ def here(runtime: str, tmp_path: Path, pm2_program: str) -> Iterator[tuple[World
     (tmp_path / "world").mkdir()
     world = World(tmp_path / "world")
     port = world.free_port()
-    world.project(SERVICE % {"runtime": runtime, "port": port, "command": COMMANDS[runtime]}, FILES)
+    files = {**FILES, "web/compose.yaml": SWARM} if runtime == "swarm" else FILES
+    world.project(SERVICE % {"runtime": runtime, "port": port, "command": COMMANDS[runtime]}, files)
     (world.live / "web").mkdir()
     (world.live / "web" / ".env").write_text("GREETING=hello\n")
     with ExitStack() as ends:
@@ -138,7 +160,10 @@ def test_the_same_project_is_deployed_kept_changed_and_rolled_back(here: tuple[W
     world, port = here
 
     def answer() -> str:
-        return world.get(port)[1].strip()
+        if runtime != "swarm":
+            return world.get(port)[1].strip()
+        asked = [*world.enter(world.root), "busybox", "wget", "-qO-", f"http://127.0.0.1:{port}/"]
+        return subprocess.run(asked, capture_output=True, text=True).stdout.strip()
 
     # deployed, with the environment of the host's .env, and nothing restarted by the next deploy
     assert world.deploy()["status"] == "deployed"
