@@ -1,7 +1,8 @@
 """D1 D2 D5 D6 D8 D9 D10 D11 D12 D13 D14 D15 D16 D17: one home server with nobody watching, from push to message.
 
-Ten services of one Compose file on a real engine, in a live folder that is a git checkout; a real Caddy with a mounted
-Caddyfile, a real PostgreSQL with real migrations, a forge with workflow runs, a channel, the daemon and the timer.
+Ten services, each with its own in one Compose file, on a real engine, in a live folder that is a git checkout; a real
+Caddy with a mounted Caddyfile, a real PostgreSQL with real migrations, a forge with workflow runs, a channel, the daemon
+and the timer.
 """
 
 from __future__ import annotations
@@ -151,11 +152,11 @@ source = "site"
 runtime = "compose"
 checkout = true
 watch = ["compose.yaml"]
-
-[services.core]
-source = "core"
+"""
+CORE = """
+[services.{name}]
+source = "core/{name}"
 runtime = "compose"
-unit = "%(core)s"
 watch = ["compose.yaml"]
 """
 SECRET = "not told to anybody"
@@ -178,8 +179,8 @@ class HomeServer:
         named = {"box": BOX, "caddy": CADDY, "uid": account.pw_uid, "gid": account.pw_gid, "postgres": binary("postgres")}
         self.compose = COMPOSE % named + "".join(SLEEPER.format(name=name, box=BOX) for name in SLEEPERS)
         config = CONFIG % {"live": self.live, "admin": self.ports["ADMIN"], "proxy": self.ports["PROXY"],
-                           "forge": forge.url, "sockets": sockets, "ready": binary("pg_isready"),
-                           "core": " ".join(SLEEPERS)}  # fmt: skip
+                           "forge": forge.url, "sockets": sockets, "ready": binary("pg_isready")}  # fmt: skip
+        config += "".join(CORE.format(name=name) for name in SLEEPERS)
         dockerfile = f"FROM {BOX}\nCOPY . /www/\n"
         self.push({
             "homeport.toml": config, "compose.yaml": self.compose, ".gitignore": ".env\n", "README.md": "ours\n",

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from fnmatch import fnmatchcase
 
 from homeport.model.config import Command, HostConfig
 from homeport.model.errors import Refused
 from homeport.model.paths import printable
 from homeport.model.ports import OnLine
-from homeport.model.running import Container, ImageRuntime, Inside, Restarted, Runtime, Unit, UnitState
+from homeport.model.running import BatchingImages, Container, ImageRuntime, Inside, Restarted, Runtime, Unit, UnitState
 
 
 class Permits:
@@ -169,5 +169,26 @@ class PermittedImages(PermittedRuntime):
         self._images.prune(unit, keep)
 
 
+class PermittedBatches(PermittedImages):
+    """The same for one that starts several services with one call: each of them has to be allowed."""
+
+    def __init__(self, runtime: BatchingImages, permits: Permits) -> None:
+        super().__init__(runtime, permits)
+        self._batches = runtime
+
+    def states(self, units: Sequence[Unit]) -> dict[str, UnitState]:
+        return self._batches.states(units)
+
+    def together(self, unit: Unit) -> Hashable | None:
+        return self._batches.together(unit)
+
+    def restart_together(self, units: Sequence[Unit], on_line: OnLine) -> list[Restarted]:
+        for unit in units:
+            self.check(unit)
+        return self._batches.restart_together(units, on_line)
+
+
 def permitted(runtime: Runtime, permits: Permits) -> Runtime:
+    if isinstance(runtime, BatchingImages):
+        return PermittedBatches(runtime, permits)
     return PermittedImages(runtime, permits) if isinstance(runtime, ImageRuntime) else PermittedRuntime(runtime, permits)

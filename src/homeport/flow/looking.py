@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from homeport.decide import layout, trying
@@ -23,7 +23,9 @@ def status_of(site: Site) -> dict[str, Any]:
     """What runs, from records, process managers and one look at each live folder; no network."""
     records = site.store.services()
     newest = next((d for d in site.store.history(50) if d.status in ("deployed", "unchanged")), None)
-    services = [_service_status(site, name, records) for name in layout.services_of(site.config, site.environment)]
+    names = layout.services_of(site.config, site.environment)
+    states = _states(site, names, records)
+    services = [_service_status(site, name, records, states.get(name, "unknown")) for name in names]
     hold = max(site.store.holds(), key=lambda one: one.until, default=None)
     running = site.store.running()
     return {
@@ -77,24 +79,44 @@ def _hostfiles(site: Site) -> list[dict[str, Any]]:
     return troubled(site)
 
 
-def _service_status(site: Site, name: str, records: dict[str, ServiceRecord]) -> dict[str, Any]:
+def _states(site: Site, names: Iterable[str], records: dict[str, ServiceRecord]) -> dict[str, str]:
+    """What each service's process manager says of it; one that can is asked for all of its services at once."""
+    if all(site.config.services[name].runtime is None for name in names):
+        return dict.fromkeys(names, "files")
+    from homeport.flow.goals import service_now, unit_of
+    from homeport.flow.work import tools_for
+    from homeport.model.running import Batching
+
+    tools = tools_for(_silent(site), "status")
+    found: dict[str, str] = {}
+    units: dict[str, list[Unit]] = {}
+    for name in names:
+        service, record = site.config.services[name], records.get(name, ServiceRecord(service=name))
+        runtime = tools.runtimes.get(service.runtime or "")
+        if service.runtime is None or runtime is None:
+            found[name] = "files" if service.runtime is None else "unknown"
+            continue
+        work = service_now(name, service, layout.target_of(site.config, name), record)
+        try:
+            unit = unit_of(work, tools, record.sha, "status")
+            if isinstance(runtime, Batching):
+                units.setdefault(runtime.name, []).append(unit)
+            else:
+                found[name] = runtime.inspect(unit).state
+        except HomeportError as fault:
+            found[name] = f"unknown ({fault.what})"
+    for kind, those in units.items():
+        runtime = tools.runtimes[kind]
+        assert isinstance(runtime, Batching)
+        found.update({name: state.state for name, state in runtime.states(those).items()})
+    return found
+
+
+def _service_status(site: Site, name: str, records: dict[str, ServiceRecord], state: str) -> dict[str, Any]:
     service = site.config.services[name]
     record = records.get(name, ServiceRecord(service=name))
     target = layout.target_of(site.config, name)
-    state = "files" if service.runtime is None else "unknown"
     drift: int | None = 0
-    if service.runtime is not None:
-        from homeport.flow.goals import service_now, unit_of
-        from homeport.flow.work import tools_for
-
-        tools = tools_for(_silent(site), "status")
-        runtime = tools.runtimes.get(service.runtime)
-        if runtime is not None:
-            work = service_now(name, service, target, record)
-            try:
-                state = runtime.inspect(unit_of(work, tools, record.sha, "status")).state
-            except HomeportError as fault:
-                state = f"unknown ({fault.what})"
     if target is not None and site.store.target(target.name) is not None:
         try:
             scan = site.targets.scan(target, site.env.branch)

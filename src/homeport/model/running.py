@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from typing import Literal, Protocol, runtime_checkable
 
 from msgspec import Struct, field
@@ -151,6 +151,28 @@ class ImageRuntime(Runtime, Protocol):
     def prune(self, unit: Unit, keep: int) -> None:
         """Removes the oldest kept images of the unit beyond `keep`."""
         ...
+
+
+@runtime_checkable
+class Batching(Runtime, Protocol):
+    """A runtime that looks at, or starts, several services with one call."""
+
+    def states(self, units: Sequence[Unit]) -> dict[str, UnitState]:
+        """By service, as `inspect` says it."""
+        ...
+
+    def together(self, unit: Unit) -> Hashable | None:
+        """Units with the same answer may be started by one call; None: this one only alone."""
+        ...
+
+    def restart_together(self, units: Sequence[Unit], on_line: OnLine) -> list[Restarted]:
+        """As `restart`, for each; when one of them fails, it is not known of any what runs."""
+        ...
+
+
+@runtime_checkable
+class BatchingImages(ImageRuntime, Batching, Protocol):
+    """Both of them."""
 
 
 class Overseer(Protocol):

@@ -9,11 +9,13 @@ from __future__ import annotations
 import os
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from threading import Lock
 from typing import Any, Literal
 
 import msgspec
+from msgspec.structs import replace
 
 from homeport.doors.runtimes.compose_file import Stack, for_old_compose, read_yaml, stack_of, to_build
 from homeport.doors.runtimes.docker import OURS, Docker
@@ -29,19 +31,29 @@ TAIL = 20
 
 
 class Compose:
-    """Satisfies ImageRuntime."""
+    """Satisfies BatchingImages."""
 
     name = "compose"
 
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
         self._words: list[str] | None = None
+        self._one_at_a_time = Lock()
+        self._images: dict[tuple[str | None, str], list[str]] = {}
 
     def inspect(self, unit: Unit) -> UnitState:
-        docker = Docker(self._shell, unit)
+        return self._state(unit, {})
+
+    def states(self, units: Sequence[Unit]) -> dict[str, UnitState]:
+        seen: dict[tuple[str | None, str], list[Container]] = {}
+        return {unit.service: self._state(unit, seen) for unit in units}
+
+    def _state(self, unit: Unit, seen: dict[tuple[str | None, str], list[Container]]) -> UnitState:
         try:
             stack = stack_of(unit)
-            every = docker.containers(stack.project)
+            if (at := (unit.user, stack.project)) not in seen:
+                seen[at] = Docker(self._shell, unit).containers(stack.project)
+            every = seen[at]
             own = _of(stack, every)
         except InfrastructureFault as fault:
             return UnitState(state="unknown", detail=fault.what)
@@ -81,20 +93,47 @@ class Compose:
 
     def restart(self, unit: Unit, on_line: OnLine) -> Restarted:
         """Raises Failed: `no-compose`, `bad-compose`, `restart`, `not-ready` with the end of what it printed."""
-        docker, stack = Docker(self._shell, unit), stack_of(unit)
-        self._name_images(unit, stack, docker)
-        before = _of(stack, docker.containers(stack.project))
-        self._up(unit, stack, on_line)
-        after = _of(stack, docker.containers(stack.project))
-        if self._restart_same(unit, stack, before, after, on_line):
-            after = _of(stack, docker.containers(stack.project))
+        return self.restart_together([unit], on_line)[0]
+
+    def together(self, unit: Unit) -> Hashable | None:
+        """What Compose is told for the whole call: the file, its settings, and how to go about it."""
+        try:
+            stack = stack_of(unit)
+        except Failed:
+            return None
+        if unit.on_change == "reload":
+            return None
+        return (stack.folder, stack.files, stack.project, unit.user, unit.home, tuple(sorted(unit.env.items())),
+                unit.stop_timeout, unit.on_change)  # fmt: skip
+
+    def restart_together(self, units: Sequence[Unit], on_line: OnLine) -> list[Restarted]:
+        stacks = [stack_of(unit) for unit in units]
+        first, whole = units[0], _joined(stacks)
+        docker = Docker(self._shell, first)
+        config = self._config(first, whole, whole.folder)
+        for unit, stack in zip(units, stacks, strict=True):
+            self._name_images(unit, stack, config)
+        before = docker.containers(whole.project)
+        self._up(first, whole, on_line)
+        after = docker.containers(whole.project)
+        same = {unit.service: _same(unit, _of(stack, before), _of(stack, after))
+                for unit, stack in zip(units, stacks, strict=True)}  # fmt: skip
+        if any(same.values()):
+            self._restart_same(first, whole, [name for names in same.values() for name in names], on_line)
+            after = docker.containers(whole.project)
+        for unit, stack in zip(units, stacks, strict=True):
+            self._must_be_up(unit, stack, _of(stack, after), on_line)
+        return [Restarted(pid=next((c.pid for c in _of(stack, after)), None), registered=not _of(stack, before))
+                for stack in stacks]  # fmt: skip
+
+    def _must_be_up(self, unit: Unit, stack: Stack, after: Sequence[Container], on_line: OnLine) -> None:
+        docker = Docker(self._shell, unit)
         for container in after:
             if container.state not in ("running", "created") and container.exit_code != 0:
                 for line in self._printed(docker, container, TAIL):
                     on_line("stderr", line)
                 raise Failed(f"{container.name} is {container.state} (status {container.exit_code})", where=stack.folder,
                              next=f"homeport logs {unit.service}", code="not-ready")  # fmt: skip
-        return Restarted(pid=after[0].pid if after else None, registered=not before)
 
     def forget(self, unit: Unit) -> None:
         self._run(unit, stack_of(unit), ["rm", "--stop", "--force", *stack_of(unit).services], lambda *_: None, "removal",
@@ -122,11 +161,18 @@ class Compose:
             stack = stack_of(unit)
         except Failed:
             return False
-        docker = Docker(self._shell, unit)
-        found = docker.kept(f"{OURS}/{stack.project}-*")
-        return any(name.endswith(f":{unit.image}") and _whose(name, stack) for name in found)
+        return any(name.endswith(f":{unit.image}") and _whose(name, stack) for name in self._kept(unit, stack))
+
+    def _kept(self, unit: Unit, stack: Stack) -> list[str]:
+        """One deploy asks for service after service, and nobody else makes such images."""
+        at = (unit.user, stack.project)
+        with self._one_at_a_time:
+            if at not in self._images:
+                self._images[at] = Docker(self._shell, unit).kept(f"{OURS}/{stack.project}-*")
+            return self._images[at]
 
     def build(self, unit: Unit, folder: str, fresh: bool, on_line: OnLine) -> None:
+        self._images.clear()
         stack = stack_of(unit, folder)
         there = folder + stack.folder[len(unit.target or unit.cwd) :]
         config = self._config(unit, stack, there)
@@ -164,23 +210,25 @@ class Compose:
                       env=Docker(self._shell, unit).environment())  # fmt: skip
 
     def prune(self, unit: Unit, keep: int) -> None:
-        docker, stack = Docker(self._shell, unit), stack_of(unit)
-        per: dict[str, list[str]] = {}
-        for name in docker.kept(f"{OURS}/{stack.project}-*"):
+        stack, per = stack_of(unit), dict[str, list[str]]()
+        for name in self._kept(unit, stack):
             if _whose(name, stack):
                 per.setdefault(name.rpartition(":")[0], []).append(name)
-        for names in per.values():
-            docker.untag([name for name in names[keep:] if not name.endswith(f":{unit.image}")])
+        old = [n for names in per.values() for n in names[keep:] if not n.endswith(f":{unit.image}")]
+        if old:
+            self._images.clear()
+            Docker(self._shell, unit).untag(old)
 
-    def _name_images(self, unit: Unit, stack: Stack, docker: Docker) -> None:
+    def _name_images(self, unit: Unit, stack: Stack, config: Mapping[str, Any]) -> None:
         """Keeps what the file's names stand for now, for a rollback, and gives them the wanted images."""
-        config = self._config(unit, stack, stack.folder)
+        docker = Docker(self._shell, unit)
         stack.must_be_in(config, unit.service)
         for name, service in config["services"].items():
             if "build" not in service or (stack.services and name not in stack.services):
                 continue
             used = service.get("image") or f"{stack.project}{self._joint(unit)}{name}"
             ours = repository(stack, name)
+            self._images.clear()
             if unit.image_before and docker.image_id(f"{ours}:{unit.image_before}") is None and docker.image_id(used):
                 docker.tag(used, f"{ours}:{unit.image_before}")
             if unit.image and docker.image_id(f"{ours}:{unit.image}"):
@@ -192,28 +240,21 @@ class Compose:
             words.append("--no-deps")
         if unit.on_change == "recreate":
             words.append("--force-recreate")
-        self._run(unit, stack, [*words, *stack.services], on_line, f"start of {unit.service}", LONGEST_START)
+        label = f"start of {_named(stack, unit)}"
+        self._run(unit, stack, [*words, *stack.services], on_line, label, LONGEST_START)
 
-    def _restart_same(self, unit: Unit, stack: Stack, before: Sequence[Container], after: Sequence[Container],
-                      on_line: OnLine) -> bool:  # fmt: skip
-        """Containers that Compose saw no reason to make anew, and that see a file which changed; whether there were."""
-        was = {c.id: c.started_at for c in before if c.state == "running"}
-        same = [c for c in after if was.get(c.id) == c.started_at and sees(c.mounts, unit.changed)]
-        if not same or unit.on_change in ("up", "none"):
-            return False
-        names = list(dict.fromkeys(c.service for c in same))
-        label = f"restart of {unit.service}"
+    def _restart_same(self, unit: Unit, stack: Stack, names: Sequence[str], on_line: OnLine) -> None:
+        """Of containers that Compose saw no reason to make anew, and that see a file which changed."""
         if unit.on_change != "reload":
             words = ["restart", "--timeout", str(int(unit.stop_timeout)), *names]
-            self._run(unit, stack, words, on_line, label, LONGEST_START)
-            return True
+            self._run(unit, stack, words, on_line, f"restart of {_named(stack, unit)}", LONGEST_START)
+            return
         for name in names:
             asked = ["kill", "-s", "HUP", name]
             if unit.command is not None:
                 told = ["/bin/sh", "-c", unit.command] if isinstance(unit.command, str) else unit.command
                 asked = ["exec", "-T", name, *told]
             self._run(unit, stack, asked, on_line, f"reload of {unit.service}", LONGEST_START)
-        return True
 
     def _config(self, unit: Unit, stack: Stack, there: str) -> dict[str, Any]:
         """The file resolved: of the folder `there`, with the settings of the live one. Raises Failed (`bad-compose`)."""
@@ -240,6 +281,10 @@ class Compose:
 
     def _program(self, unit: Unit) -> list[str]:
         """Compose v2 where it is there, else the older program. Raises InfrastructureFault (code `no-docker`)."""
+        with self._one_at_a_time:
+            return self._looked_for(unit)
+
+    def _looked_for(self, unit: Unit) -> list[str]:
         if self._words is None:
             env = Docker(self._shell, unit).environment()
             for words in (["docker", "compose"], ["docker-compose"]):
@@ -264,6 +309,26 @@ class Compose:
 
 def _of(stack: Stack, containers: Sequence[Container]) -> list[Container]:
     return [c for c in containers if not stack.services or c.service in stack.services]
+
+
+def _joined(stacks: Sequence[Stack]) -> Stack:
+    """Stacks of one file as one: the services of all, or every service where one of them means every one."""
+    names = dict.fromkeys(name for stack in stacks for name in stack.services)
+    return replace(stacks[0], services=tuple(names) if all(stack.services for stack in stacks) else ())
+
+
+def _named(stack: Stack, unit: Unit) -> str:
+    """For people: the unit that is started, or those that are started together."""
+    return ", ".join(stack.services) if len(stack.services) > 1 else unit.service
+
+
+def _same(unit: Unit, before: Sequence[Container], after: Sequence[Container]) -> list[str]:
+    """Services whose containers Compose left as they were, although they see a file that changed."""
+    if unit.on_change in ("up", "none"):
+        return []
+    was = {c.id: c.started_at for c in before if c.state == "running"}
+    same = [c for c in after if was.get(c.id) == c.started_at and sees(c.mounts, unit.changed)]
+    return list(dict.fromkeys(c.service for c in same))
 
 
 def repository(stack: Stack, service: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Sequence
 from functools import partial
 
 from msgspec.structs import replace
@@ -19,6 +20,7 @@ from homeport.model.abreast import side_by_side
 from homeport.model.config import Command
 from homeport.model.errors import Failed, Refused
 from homeport.model.events import RestartDone, RestartStart
+from homeport.model.running import Batching, Restarted
 
 
 def restart_services(work: Work, tools: Tools) -> Work:
@@ -27,28 +29,54 @@ def restart_services(work: Work, tools: Tools) -> Work:
     if wanted:
         work = mark_changed(work, tools)
     for level in levels(work.config, wanted):
-        restarts = [partial(restart, work.services[name], work, tools) for name in level]
+        batches = _batches([work.services[name] for name in level], work, tools)
+        restarts = [partial(_restart_batch, batch, work, tools) for batch in batches]
         for done in side_by_side(restarts, work.config.project.jobs):
-            service = done.result()
-            if service is not None:
+            for service in done.result():
                 work = work.with_service(service)
     tools.site.targets.noted()
     return restart_itself(work, tools)
 
 
+def _batches(services: Sequence[ServiceWork], work: Work, tools: Tools) -> list[list[ServiceWork]]:
+    """Services that one call of their runtime starts; one that is validated first goes alone."""
+    found: dict[Hashable, list[ServiceWork]] = {}
+    for service in services:
+        runtime = tools.runtimes[service.service.runtime or ""]
+        alike = None
+        if isinstance(runtime, Batching) and service.service.validate is None and service.service.handoff is None:
+            alike = runtime.together(unit_of(service, tools, service.goal.sha, work.deploy.id))
+        found.setdefault(service.name if alike is None else (runtime.name, alike), []).append(service)
+    return list(found.values())
+
+
+def _restart_batch(services: Sequence[ServiceWork], work: Work, tools: Tools) -> list[ServiceWork]:
+    """Those that were started; the record is written when all of them are up."""
+    runtime = tools.runtimes[services[0].service.runtime or ""]
+    if len(services) == 1 or not isinstance(runtime, Batching):
+        return [done for service in services if (done := restart(service, work, tools)) is not None]
+    clock, began = tools.site.clock, tools.site.clock.monotonic()
+    units = [unit_to_start(service, work, tools) for service in services]
+    for service in services:
+        _begin(service, work, tools)
+    try:
+        answers = runtime.restart_together(units, tools.lines_of(None))
+    except Refused:
+        for service in services:
+            tools.site.store.save_service(service.record)
+        raise
+    took = int((clock.monotonic() - began) * 1000)
+    return [_started(service, done, took, work, tools) for service, done in zip(services, answers, strict=True)]
+
+
 def restart(service: ServiceWork, work: Work, tools: Tools) -> ServiceWork | None:
     """One service, validated first; None when its runtime does not know it."""
-    from dataclasses import replace as change
-
-    site, journal, deploy = tools.site, tools.journal, work.deploy.id
+    site = tools.site
     runtime = tools.runtimes[service.service.runtime or ""]
     began = site.clock.monotonic()
     if service.service.validate is not None:
         validate(service, service.service.validate, work, tools)
-    if runtime.name != "supervisor" and service.record.started is not None:
-        # from here on it is not known what runs, so an undo starts the old version; the supervisor keeps the old running
-        site.store.save_service(replace(service.record, started=None))
-    journal.write(RestartStart(deploy_id=deploy, at=site.clock.now(), service=service.name))
+    _begin(service, work, tools)
     try:
         unit = replace(unit_to_start(service, work, tools), scopes=unit_scopes(work.config, site.environment))
         done = runtime.restart(unit, tools.lines_of(service.name))
@@ -61,15 +89,27 @@ def restart(service: ServiceWork, work: Work, tools: Tools) -> ServiceWork | Non
                 site.store.save_service(service.record)  # the old version serves on: an undo need not start it again
             raise
         site.store.save_service(service.record)
-        tools.notice(deploy, f"{fault.what}; its files are in place, it is not started", level="warning",
+        tools.notice(work.deploy.id, f"{fault.what}; its files are in place, it is not started", level="warning",
                      service=service.name, code="unregistered")  # fmt: skip
         return None
-    took = int((site.clock.monotonic() - began) * 1000)
+    return _started(service, done, int((site.clock.monotonic() - began) * 1000), work, tools)
+
+
+def _begin(service: ServiceWork, work: Work, tools: Tools) -> None:
+    if service.service.runtime != "supervisor" and service.record.started is not None:
+        # from here on it is not known what runs, so an undo starts the old version; the supervisor keeps the old running
+        tools.site.store.save_service(replace(service.record, started=None))
+    tools.journal.write(RestartStart(deploy_id=work.deploy.id, at=tools.site.clock.now(), service=service.name))
+
+
+def _started(service: ServiceWork, done: Restarted, took: int, work: Work, tools: Tools) -> ServiceWork:
+    from dataclasses import replace as change
+
     record = replace(service.record, started=service.start_with,
                      registered=service.record.registered or done.registered)  # fmt: skip
-    site.store.save_service(record)
-    journal.write(RestartDone(deploy_id=deploy, at=site.clock.now(), service=service.name, pid=done.pid,
-                              duration_ms=took))  # fmt: skip
+    tools.site.store.save_service(record)
+    tools.journal.write(RestartDone(deploy_id=work.deploy.id, at=tools.site.clock.now(), service=service.name,
+                                    pid=done.pid, duration_ms=took))  # fmt: skip
     return change(service, record=record, affected=True, forced=False)
 
 
