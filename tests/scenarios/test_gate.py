@@ -14,7 +14,7 @@ from homeport.doors.clock import SystemClock
 from homeport.doors.store import SqliteStore
 from homeport.flow.stages.gating import WOKEN
 from tests.forges.fakes import TOKEN, GitHubFake
-from tests.forges.server import serving
+from tests.forges.server import Answer, serving
 from tests.world import World, eventually
 
 CONFIG = """
@@ -89,6 +89,23 @@ def test_a_red_commit_is_not_asked_for_at_every_tick_and_goes_when_it_is_green(w
     assert len(world.json("history")["deploys"]) == 1
     forge.runs[-1].update(conclusion="success")
     assert world.homeport("--json", "converge", env=env).last["status"] == "deployed"
+
+
+def test_a_forge_that_is_down_for_an_hour_holds_the_commit_and_blames_nobody(world: World, forge: GitHubFake) -> None:
+    sha = push(world, forge, "one\n")
+    forge.add_run("CI", "success", sha=sha)
+    answers = forge.answer
+    forge.answer = lambda seen: (forge.seen.append(seen), Answer(503, {}, {"Retry-After": "3600"}))[1]  # type: ignore[method-assign]
+    env = {"FORGE_TOKEN": TOKEN}
+    assert world.homeport("--json", "converge", ok=(4,), env=env).last["errorCode"] == "gate-timeout"
+    asked = len(forge.seen)
+    tick = world.homeport("--json", "converge", env=env).last
+    assert (tick["due"], tick["code"], "could not be asked" in tick["because"]) == (False, "gate", True)
+    status = world.json("status")
+    assert (status["blocked"], status["hold"], len(forge.seen), asked) == ([], None, 1, 1), "it is left alone for the hour"
+    forge.answer = answers  # type: ignore[method-assign]
+    world.sql("UPDATE cached SET value = '1' WHERE key LIKE 'forge:until:%'")
+    assert world.homeport("--json", "converge", env=env).last["sha"] == sha
 
 
 def test_a_webhook_wakes_the_gate_before_it_would_look_again(world: World, forge: GitHubFake) -> None:
