@@ -167,8 +167,8 @@ class SystemdHost:
             found[:] = children.read_text().split()
             try:
                 return bool(found) and Path(f"/proc/{found[0]}/comm").read_text().strip() == "systemd"
-            except FileNotFoundError:
-                return False  # a mount of the boot script, gone by now
+            except (FileNotFoundError, ProcessLookupError):
+                return False  # a mount of the boot script, gone by now, or while it was read
 
         self._wait(ready)
         return int(found[0])

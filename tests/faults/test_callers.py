@@ -137,18 +137,7 @@ def test_a_cancel_during_the_build_touches_nothing(host: Host) -> None:
     assert (running.returncode, json.loads(said.splitlines()[-1])["status"]) == (6, "cancelled")
     assert read(host.world.live) == host.expected(host.number - 1)
     host.tidy()
-    assert not processes_with(f"going-on-{host.number}")
-
-
-def processes_with(words: str) -> list[int]:
-    found = []
-    for folder in Path("/proc").iterdir():
-        try:
-            if folder.name.isdigit() and words.encode() in (folder / "cmdline").read_bytes():
-                found.append(int(folder.name))
-        except OSError:
-            continue
-    return found
+    assert not left_by_builds(host.world)
 
 
 @pytest.mark.parametrize("stage", ["sync", "verify"])

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import os
 import pwd
 import shutil
 from collections.abc import Iterator
@@ -160,12 +161,12 @@ def test_reload_keeps_the_process_and_a_command_without_a_unit_makes_one(
     assert world.deploy()["status"] == "deployed"
     assert world.get(port)[1].split()[:2] == ["hello", "one"]
     assert shown(systemd, name, "UnitFileState") == "enabled"
-    line = Path(f"/proc/{find_outside(world, port)}/cmdline").read_bytes().split(b"\0")
+    line = Path(f"/proc/{find_outside(systemd, world, port)}/cmdline").read_bytes().split(b"\0")
     assert line[:3] == [b"node", b"server.js", b'100% $HOME "quoted"']
     world.write({"homeport.toml": (world.clone / "homeport.toml").read_text().replace("100%", "99%")})
     world.publish({"api/version.txt": "two\n"})
     assert world.deploy()["status"] == "deployed"
-    line = Path(f"/proc/{find_outside(world, port)}/cmdline").read_bytes().split(b"\0")
+    line = Path(f"/proc/{find_outside(systemd, world, port)}/cmdline").read_bytes().split(b"\0")
     assert line[2] == b'99% $HOME "quoted"'
     text = (systemd.units / f"{name}.service").read_text()
     systemd.write(f"{name}.service", text.replace("# Written by homeport", "# Ours now, not homeport's")
@@ -178,13 +179,15 @@ def test_reload_keeps_the_process_and_a_command_without_a_unit_makes_one(
     assert shown(systemd, name, "MainPID") == before
 
 
-def find_outside(world: World, port: int) -> str:
+def find_outside(systemd: SystemdHost, world: World, port: int) -> str:
     """The process that answers, as this machine numbers it."""
-    answer = int(world.get(port)[1].split()[2])
-    for status in Path("/proc").glob("[0-9]*/status"):
-        numbers = next((x.split()[1:] for x in status.read_text().splitlines() if x.startswith("NSpid:")), [])
-        if len(numbers) > 1 and int(numbers[-1]) == answer and b"server.js" in (status.parent / "cmdline").read_bytes():
-            return status.parent.name
+    answer, inside = world.get(port)[1].split()[2], os.readlink(f"/proc/{systemd.pid}/ns/pid")
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):  # others end meanwhile
+            told = (folder / "status").read_text().splitlines()
+            numbers = next((line.split()[1:] for line in told if line.startswith("NSpid:")), [])
+            if numbers[-1:] == [answer] and os.readlink(folder / "ns/pid") == inside:
+                return folder.name
     raise AssertionError(f"nobody has the number {answer}")
 
 
@@ -216,7 +219,7 @@ def test_a_users_own_unit_is_the_users(
     says = {"api/server.js": f"{node_files['api/server.js']}\nconsole.log('the server says hello');\n"}
     world.project(SERVICE % (f"user/{name}", port, 'user = "nobody"', port), {**node_files, **says})
     assert world.deploy()["status"] == "deployed"
-    pid = find_outside(world, port)
+    pid = find_outside(systemd, world, port)
     assert Path(f"/proc/{pid}").stat().st_uid == user.pw_uid
     assert (units / f"{name}.service.d" / "50-homeport.env").stat().st_uid == user.pw_uid
     # not what its ExecStartPre says: the journal cannot tell whose a process of a user was once it has ended
