@@ -10,6 +10,7 @@ from homeport.decide.checking import unsupported
 from homeport.decide.guessing import first_config, slug
 from homeport.decide.loading import load
 from homeport.model.config import Config
+from homeport.model.running import Seen
 
 ECOSYSTEM = """\
 // apps: [{ name: 'commented' }]
@@ -51,10 +52,15 @@ def test_a_procfile() -> None:
     assert services["worker"].source == "."
 
 
-@pytest.mark.parametrize("workspaces", ['["packages/*"]', '{"packages": ["./packages/*"]}'])
+SPELT = ('["packages/*"]', '{"packages": ["./packages/*"]}', "- 'packages/*'", '["packages/*"]#')
+
+
+@pytest.mark.parametrize("workspaces", SPELT)
 def test_workspaces_with_a_start_script(workspaces: str) -> None:
+    pnpm = workspaces[0] == "-" or workspaces[-1] == "#"
     services = first({
-        "package.json": f'{{"workspaces": {workspaces}}}',
+        "package.json": "{}" if pnpm else f'{{"workspaces": {workspaces}}}',
+        "pnpm-workspace.yaml": f"packages:\n  {workspaces}\n" if pnpm else "",
         "packages/api/package.json": '{"name": "@shop/api", "scripts": {"start": "node .", "build": "tsc"}}',
         "packages/lib/package.json": '{"name": "@shop/lib"}',
         "packages/a/b/package.json": '{"scripts": {"start": "x"}}',
@@ -68,13 +74,42 @@ def test_a_python_folder(file: str) -> None:
     assert [(n, s.source, s.runtime) for n, s in services.items()] == [("backend", "backend", None)]
 
 
-def test_compose_is_only_hinted_at() -> None:
-    compose = "version: '3'\nservices:\n"
-    compose += "  db:\n    image: postgres\n    volumes:\n      - x\n  cache:\n    image: y\nvolumes:\n  x:\n"
-    text = first_config("shop", "main", {"compose.yaml": compose})
-    assert load(text).services == {}
-    assert "# compose.yaml runs db, cache;" in text
-    assert '# runtime = "compose"' in text
+def test_a_compose_file_is_one_service_and_what_it_builds_is_none_of_its_own() -> None:
+    compose = "version: '3'\nservices:\n  db:\n    image: postgres\n    volumes:\n      - x\n"
+    compose += "  web:\n    build: ./web\n  api:\n    build:\n      context: api\nvolumes:\n  x:\n"
+    package = '{"scripts": {"start": "node ."}}'
+    files = {f"{folder}/package.json": package for folder in ("web", "api", "tool")}
+    services = first({"compose.yaml": compose, **files}).services
+    assert {n: (s.source, s.runtime, s.unit, s.target) for n, s in services.items()} == {
+        "shop": (".", "compose", "db web api", "/opt/shop"), "tool": ("tool", "pm2", "tool", None),
+    }  # fmt: skip
+
+
+def test_unit_files_wherever_they_lie() -> None:
+    unit = "[Unit]\nDescription=x\n[Service]\nWorkingDirectory=/opt/shop/api\nExecStart=/usr/bin/node server.js\n"
+    files = {"ops/units/shop-api.service": unit, "ops/units/job@.service": unit, "ops/units/shop-worker.service":
+             "[Service]\nExecStart=/opt/shop/worker/run\n", "ops/units/note.service": "not a unit", "api/server.js": "",
+             "worker/run": ""}  # fmt: skip
+    services = first(files).services
+    assert {n: (s.source, s.runtime, s.unit, s.target) for n, s in services.items()} == {
+        "shop-api": ("api", "systemd", "shop-api", "/opt/shop/api"),
+        "shop-worker": ("worker", "systemd", "shop-worker", None),
+    }  # fmt: skip
+
+
+def test_what_runs_on_the_machine_says_where_things_live_and_what_the_repository_does_not_know() -> None:
+    files = {"ecosystem.config.js": "apps: [{ name: 'api', script: './api/server.js' }]", "api/server.js": "",
+             "web/package.json": '{"scripts": {"start": "x"}}', "compose.yaml": "services:\n  db:\n    image: x\n",
+             "feed/run.py": ""}  # fmt: skip
+    told = (("pm2", "api", "/srv/api"), ("systemd", "shop-web", "/srv/web"), ("compose", "db", "/srv/stack"),
+            ("pm2", "feed", "/srv/feed"), ("pm2", "other\n[x]", "/srv/other"), ("pm2", "mine", "/home"))  # fmt: skip
+    running = [Seen(runtime=runtime, unit=unit, folder=folder) for runtime, unit, folder in told]
+    text = first_config("shop", "main", files, running)
+    assert {n: (s.source, s.runtime, s.unit, s.target) for n, s in load(text).services.items()} == {
+        "api": ("api", "pm2", "api", "/srv/api"), "web": ("web", "systemd", "shop-web", "/srv/web"),
+        "shop": (".", "compose", "db", "/srv/stack"), "feed": ("feed", "pm2", "feed", "/srv/feed"),
+    }  # fmt: skip
+    assert "# pm2 also runs mine in /home: no folder of the repository is called so" in text
 
 
 def test_nothing_found_leaves_an_example() -> None:
@@ -102,7 +137,9 @@ NASTY = [
     {"package.json": "[" * 100_000},
     {"all/package.json": '{"scripts": {"start": "x"}}', "9/package.json": '{"scripts": {"start": "x"}}'},
     {".git/requirements.txt": "", "a\n[x]/requirements.txt": "", "\udcff/requirements.txt": ""},
-    {"a\n[x]/compose.yaml": "services:\n  a:\n  b:\n"},
+    {"a\n[x]/compose.yaml": "services:\n  a:\n  b:\n"}, {"compose.yaml": "services:\n  a:\n    build: ../..\n"},
+    {"x/a b.service": "[Service]\nExecStart=/x\nWorkingDirectory=/../x\x00\n", "-.service": "[Service]\nExecStart=x\n"},
+    {"pnpm-workspace.yaml": "packages:\n  - '**'\n  - \"!a\"\n", "a/package.json": '{"scripts": {"start": "x"}}'},
 ]
 
 
@@ -114,7 +151,7 @@ def test_whatever_a_repository_holds_the_result_loads(files: dict[str, str]) -> 
 @given(
     st.text(), st.text(),
     st.dictionaries(
-        st.sampled_from(["Procfile", "ecosystem.config.js", "package.json", "compose.yaml", "requirements.txt"])
+        st.sampled_from(["Procfile", "ecosystem.config.js", "package.json", "compose.yaml", "a.service", "pyproject.toml"])
         | st.text(max_size=8).map(lambda folder: f"{folder}/requirements.txt"),
         st.text() | st.text(max_size=12).map(lambda t: f"{{ name: '{t}', cwd: '/{t}', script: '{t}' }}")
         | st.text(max_size=12).map(lambda t: f"web: {t}\n"),

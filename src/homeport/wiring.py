@@ -34,7 +34,7 @@ from homeport.wiring_person import actor, caller, for_a_key, identity, person
 if TYPE_CHECKING:
     from homeport.model.live import Target
     from homeport.model.ports import Journal, Shell
-    from homeport.model.running import Unit
+    from homeport.model.running import Seen, Unit
     from homeport.model.trying import WorkingTree
     from homeport.model.watching import Watches
 
@@ -222,6 +222,13 @@ def checkout_files(folder: str) -> list[str]:
     done = LocalShell().run(["git", "-C", folder, "ls-tree", "-r", "-z", "--name-only", "--full-tree", "HEAD"],
                             ok=(0, 128))  # fmt: skip
     return [raw.decode("utf-8", "surrogateescape") for raw in done.stdout.split(b"\0") if raw]
+
+
+def running_here() -> list[Seen]:
+    """As `doors.running_here.found_here`."""
+    from homeport.doors.running_here import found_here
+
+    return found_here(LocalShell())
 
 
 def build_site(config: Config, environment: str, env: Environment, origin: str | None,

@@ -16,20 +16,26 @@ READ_AT_MOST = 1 << 20
 @click.command()
 @click.option("--name", metavar="NAME", help="The project's name; default: that of the folder.")
 @click.option("--branch", metavar="BRANCH", default="main", show_default=True, help="What production follows.")
+@click.option("--live", is_flag=True, help="Look also at what pm2, systemd and Compose run on this machine.")
 @pass_options
-def init(options: Options, name: str | None, branch: str) -> None:
-    """Write a first homeport.toml from what the repository holds (pm2 ecosystem files, workspaces, Procfile ...).
+def init(options: Options, name: str | None, branch: str, live: bool) -> None:
+    """Write a first homeport.toml from what the repository holds: pm2 ecosystem files, unit files, Compose files,
+    Procfiles, workspaces.
+
+    With --live, on the server, also where each lives there, and what only the server knows.
 
     \b
     Example:
       homeport init --branch main
+      homeport init --live
     """
     from homeport.decide import guessing
-    from homeport.wiring import checkout_files
+    from homeport.wiring import checkout_files, running_here
 
     folder = os.path.abspath(options.folder)
     path = os.path.join(folder, "homeport.toml")
-    text = guessing.first_config(name or os.path.basename(folder), branch, _texts(folder, checkout_files(folder)))
+    files, running = _texts(folder, checkout_files(folder)), running_here() if live else []
+    text = guessing.first_config(name or os.path.basename(folder), branch, files, running)
     try:
         with open(path, "x", encoding="utf-8") as file:
             file.write(text)
@@ -40,12 +46,12 @@ def init(options: Options, name: str | None, branch: str) -> None:
 
 def _texts(folder: str, names: list[str]) -> dict[str, str]:
     """The small text files that tell something about a project; the others by name only."""
-    telling = ("package.json", "Procfile", "pyproject.toml", "pnpm-workspace.yaml", "compose.yaml", "docker-compose.yml")
+    from homeport.decide.guessing import telling
+
     found = {}
     for name in names:
         text = ""
-        last = name.rsplit("/", 1)[-1]
-        if last in telling or last.startswith("ecosystem.config"):
+        if telling(name):
             path = os.path.join(folder, name)
             if os.path.isfile(path) and not os.path.islink(path) and os.path.getsize(path) <= READ_AT_MOST:
                 with open(path, encoding="utf-8", errors="replace") as file:

@@ -1,6 +1,7 @@
 """The pure core of `homeport init`: a first homeport.toml from what lies in a repository.
 
-It reads, it never asks a machine, and what it cannot know (where things live) it leaves as a comment.
+It reads, it never asks a machine: what runs on one is brought to it (`Seen`). What it cannot know (where things
+live) it leaves as a comment.
 """
 
 from __future__ import annotations
@@ -8,24 +9,26 @@ from __future__ import annotations
 import json
 import posixpath
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
 
 from homeport.decide import spelling
+from homeport.model.running import Seen
 
 ECOSYSTEMS = ("ecosystem.config.js", "ecosystem.config.cjs", "ecosystem.config.mjs", "ecosystem.json",
               "pm2.config.js", "pm2.json")  # fmt: skip
 COMPOSE = ("compose.yaml", "compose.yml", "docker-compose.yaml", "docker-compose.yml")
+WORKSPACE = "pnpm-workspace.yaml"
 PYTHON = ("pyproject.toml", "requirements.txt")
 _APP_KEY = re.compile(r"""(?<![\w$])["']?(name|cwd|script)["']?\s*:\s*(["'`])((?:\\.|(?!\2).)*)\2""")
 _COMMENT = re.compile(r"/\*.*?\*/|(?<![:\"'`])//[^\n]*", re.DOTALL)
+_ITEM = re.compile(r"""^\s*-\s*["']?([^"'#\n]+?)["']?\s*(?:#.*)?$|["']([^"'\n]+)["']""", re.MULTILINE)
 _PROCESS = re.compile(r"^([A-Za-z0-9_-]+):\s*(\S.*)$")
-_SERVICE_LINE = re.compile(r"^(?:  |    )([A-Za-z0-9][A-Za-z0-9_.-]*):\s*(?:#.*)?$")
 
 
-class _Found(Struct, kw_only=True):
+class Found(Struct, kw_only=True):
     """One service as it was found, and in which file."""
 
     name: str
@@ -38,18 +41,30 @@ class _Found(Struct, kw_only=True):
     remark: str = ""
 
 
-def first_config(name: str, branch: str, files: Mapping[str, str]) -> str:
+def telling(path: str) -> bool:
+    """Whether the content of a file says something; of the others the name is enough."""
+    last = posixpath.basename(path)
+    return last in (*ECOSYSTEMS, *COMPOSE, "package.json", "Procfile", WORKSPACE) or last.endswith(".service")
+
+
+def first_config(name: str, branch: str, files: Mapping[str, str], running: Sequence[Seen] = ()) -> str:
     """The text of a first homeport.toml; it always loads.
 
     `files` has contents by repository path (those it has no use for are passed over); files below a folder
-    count for that folder. `name` and `branch` are made valid where they are not.
+    count for that folder. `running` is what runs on the machine of the environment. `name` and `branch` are made valid
+    where they are not.
     """
+    from homeport.decide import guessing_units as units
+
     project = slug(name)
-    services: dict[str, _Found] = {}
-    for found in [*_pm2(files), *_procfile(files), *_workspaces(files), *_packages(files), *_python(files)]:
+    composed, built = units.composed(_named(files, COMPOSE), project)
+    services: dict[str, Found] = {}
+    for found in [*_pm2(files), *units.unit_files(files), *_procfile(files), *composed, *_workspaces(files),
+                  *_packages(files), *_python(files)]:  # fmt: skip
         same = any(found.source == s.source and found.runtime is None for s in services.values())
-        if found.name not in services and not same:
+        if found.name not in services and not same and (found.runtime == "compose" or found.source not in built):
             services[found.name] = found
+    left = units.joined(services, running, files)
     valid = not list(spelling.branch(branch, ()))
     lines = [
         "# Which folder of this repository is live where, and what runs it.",
@@ -65,7 +80,8 @@ def first_config(name: str, branch: str, files: Mapping[str, str]) -> str:
         lines += ["", *_table(service)]
     if not services:
         lines += ["", *_example(project)]
-    return "\n".join([*lines, *_compose(files)]) + "\n"
+    lines += ["", *(f"# {_comment(told)}" for told in left)] if left else []
+    return "\n".join(lines) + "\n"
 
 
 def slug(text: str) -> str:
@@ -85,7 +101,7 @@ def _comment(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
 
 
-def _table(service: _Found) -> list[str]:
+def _table(service: Found) -> list[str]:
     lines = [f"# from {_comment(service.because)}", f"[services.{_key(service.name)}]",
              f"source = {_quoted(service.source)}"]  # fmt: skip
     if service.target is not None:
@@ -115,8 +131,8 @@ def _example(project: str) -> list[str]:
     ]
 
 
-def _pm2(files: Mapping[str, str]) -> list[_Found]:
-    found: list[_Found] = []
+def _pm2(files: Mapping[str, str]) -> list[Found]:
+    found: list[Found] = []
     for path, text in _named(files, ECOSYSTEMS):
         for app in _apps(_COMMENT.sub("", text)):
             unit = app.get("name", "")
@@ -125,7 +141,7 @@ def _pm2(files: Mapping[str, str]) -> list[_Found]:
             cwd = app.get("cwd", "")
             absolute = posixpath.normpath(cwd) if cwd.startswith("/") else None
             live = absolute if absolute is not None and not list(spelling.absolute(absolute, ())) else None
-            found.append(_Found(
+            found.append(Found(
                 name=slug(unit), source=_source(posixpath.dirname(path), cwd, app.get("script", ""), files),
                 target=live, runtime="pm2", unit=unit, because=path,
             ))  # fmt: skip
@@ -161,26 +177,27 @@ def _source(folder: str, cwd: str, script: str, files: Mapping[str, str]) -> str
     return folder or "."
 
 
-def _procfile(files: Mapping[str, str]) -> list[_Found]:
+def _procfile(files: Mapping[str, str]) -> list[Found]:
     found = []
     for path, text in _named(files, ("Procfile",)):
         folder = posixpath.dirname(path) or "."
         for line in text.splitlines():
             process = _PROCESS.match(line)
             if process is not None and process[1] != "release":
-                found.append(_Found(name=slug(process[1]), source=folder, runtime="pm2", because=path,
+                found.append(Found(name=slug(process[1]), source=folder, runtime="pm2", because=path,
                                     unit=slug(process[1]), command=process[2].strip()))  # fmt: skip
     return [f for f in found if f.unit != "all" and not (f.unit or "").isdecimal()
             and not list(spelling.command(f.command, ()))]  # fmt: skip
 
 
-def _workspaces(files: Mapping[str, str]) -> list[_Found]:
-    """Packages named by the root's `workspaces` that have a `start` script."""
+def _workspaces(files: Mapping[str, str]) -> list[Found]:
+    """Packages named by the root's `workspaces`, or those of pnpm, that have a `start` script."""
     listed = _json(files.get("package.json", "")).get("workspaces", [])
     patterns = listed.get("packages", []) if isinstance(listed, dict) else listed
     found = []
-    for pattern in patterns if isinstance(patterns, list) else []:
-        if not isinstance(pattern, str):
+    of_pnpm = [item[0] or item[1] for item in _ITEM.findall(files.get(WORKSPACE, ""))]
+    for pattern in [*(patterns if isinstance(patterns, list) else []), *of_pnpm]:
+        if not isinstance(pattern, str) or pattern.startswith("!"):
             continue
         shape = re.escape(pattern.strip("./")).replace(r"\*\*", ".*").replace(r"\*", "[^/]*")
         for path in sorted(files):
@@ -190,12 +207,12 @@ def _workspaces(files: Mapping[str, str]) -> list[_Found]:
     return found
 
 
-def _packages(files: Mapping[str, str]) -> list[_Found]:
+def _packages(files: Mapping[str, str]) -> list[Found]:
     paths = sorted((p for p in files if posixpath.basename(p) == "package.json"), key=lambda p: (p.count("/"), p))
     return [found for path in paths if path.count("/") <= 1 for found in _package(path, files[path])]
 
 
-def _package(path: str, text: str) -> list[_Found]:
+def _package(path: str, text: str) -> list[Found]:
     package = _json(text)
     scripts = package.get("scripts")
     if not isinstance(scripts, dict) or not isinstance(scripts.get("start"), str):
@@ -204,48 +221,24 @@ def _package(path: str, text: str) -> list[_Found]:
     known = package.get("name")
     name = slug(posixpath.basename(folder) or (known.rpartition("/")[2] if isinstance(known, str) else "web"))
     remark = 'build = { run = "npm ci && npm run build", outputs = ["dist"] }   # when it has a target'
-    return _usable([_Found(name=name, source=folder or ".", runtime="pm2", unit=name, command="npm start",
+    return _usable([Found(name=name, source=folder or ".", runtime="pm2", unit=name, command="npm start",
                            because=path, remark=remark if isinstance(scripts.get("build"), str) else "")])  # fmt: skip
 
 
-def _python(files: Mapping[str, str]) -> list[_Found]:
+def _python(files: Mapping[str, str]) -> list[Found]:
     found = []
     for path, _ in _named(files, PYTHON):
         folder = posixpath.dirname(path)
-        found.append(_Found(
+        found.append(Found(
             name=slug(posixpath.basename(folder) or "web"), source=folder or ".", because=path,
             remark='runtime = "pm2" and command = [".venv/bin/python", "-m", "app"] start it; name your own module',
         ))  # fmt: skip
     return _usable(found)
 
 
-def _usable(found: list[_Found]) -> list[_Found]:
+def _usable(found: list[Found]) -> list[Found]:
     return [f for f in found if not list(spelling.inside(f.source, (), whole=True))
             and f.unit != "all" and not (f.unit or "").isdecimal()]  # fmt: skip
-
-
-def _compose(files: Mapping[str, str]) -> list[str]:
-    """Compose services as a comment: this version does not run them."""
-    lines: list[str] = []
-    for path, text in _named(files, COMPOSE):
-        shown = _compose_services(text)
-        lines += ["", f"# {_comment(path)} runs {', '.join(shown) or 'containers'}; a compose service looks like this:",
-                  f"# [services.{_key(slug(shown[0] if shown else 'db'))}]",
-                  f"# source = {_comment(_quoted(posixpath.dirname(path) or '.'))}", '# runtime = "compose"']  # fmt: skip
-    return lines
-
-
-def _compose_services(text: str) -> list[str]:
-    """The keys right below `services:`, read by their indentation."""
-    names: list[tuple[int, str]] = []
-    inside = False
-    for line in text.splitlines():
-        if line[:1].strip() and not line.startswith("#"):
-            inside = line.startswith("services:")
-        elif inside and (found := _SERVICE_LINE.match(line)):
-            names.append((len(line) - len(line.lstrip()), found[1]))
-    least = min((indent for indent, _ in names), default=0)
-    return [name for indent, name in names if indent == least]
 
 
 def _named(files: Mapping[str, str], names: tuple[str, ...]) -> list[tuple[str, str]]:

@@ -43,6 +43,16 @@ class Unit(Struct, frozen=True, kw_only=True):
     """Unit names by scope, of the whole configuration: who keeps units restarts them by scope too."""
 
 
+class Seen(Struct, frozen=True, kw_only=True):
+    """Something that runs on a machine, as its runtime tells it to whoever knows nothing yet."""
+
+    runtime: str
+    unit: str
+    """As homeport.toml has it; a Compose project is one, with the names of its services."""
+    folder: str
+    """Where it works; absolute."""
+
+
 class Container(Struct, frozen=True, kw_only=True):
     """One container of a Compose project, as the engine tells it."""
 
