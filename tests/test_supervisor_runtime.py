@@ -125,3 +125,41 @@ def test_no_supervisor_is_an_infrastructure_fault(tmp_path: Path, monkeypatch: p
     with pytest.raises(InfrastructureFault) as failure:
         runtime.restart(job, Lines())
     assert failure.value.code == "no-supervisor"
+
+
+def test_a_door_leads_where_it_was_told_through_a_kill_and_a_restart_of_everything(rig: Rig) -> None:
+    supervisor = SupervisorRuntime(str(rig.socket))
+    port, one, two = free_port(), free_port(), free_port()
+    door = unit(rig, None, listen=(f"127.0.0.1:{port}",), handoff="port")
+    for name, inner, version in (("one", one, "one"), ("two", two, "two")):
+        folder = rig.folder / name
+        folder.mkdir()
+        servers.write(folder)
+        (folder / "version").write_text(version)
+        (folder / "web.js").write_text(servers.PATIENT_NODE)
+        path = f"{os.path.dirname(servers.node())}:{os.environ['PATH']}"
+        rig.unit(name, ["node", "web.js"], cwd=str(folder), env={"PATH": path, "PORT": str(inner)},
+                 ready={"tcp": f"127.0.0.1:{inner}"})  # fmt: skip
+        assert rig.restart(name)["ok"]
+    assert supervisor.carried(door) == {} and not supervisor.has_door(door)
+    supervisor.carry(door, {"api": one})
+    assert get(port) == "one" and supervisor.carried(door) == {"api": one}
+
+    def moves() -> None:
+        supervisor.carry(door, {"api.b": two})
+        assert get(port) == "two"
+        rig.kill()
+        assert get(port) == "two"
+        rig.begin()
+        assert supervisor.carried(door) == {"api.b": two} and get(port) == "two"
+        pid = rig.status("api@door")["pid"]
+        assert rig.restart("api@door")["pid"] == pid, "a restart of everything has nothing to replace"
+        supervisor.carry(door, {"api": one})
+        assert get(port) == "one"
+
+    load = Load(port)
+    asyncio.run(load.during(moves))
+    assert load.failures == [] and set(load.answers) == {"one", "two"}
+    supervisor.close_door(door)
+    with pytest.raises(OSError):
+        get(port)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from homeport.daemon import guards
+from homeport.daemon import events, guards
 from tests.daemon.conftest import App, problem
 
 JSON = [("content-type", "application/json")]
@@ -188,6 +188,26 @@ def test_a_body_that_never_ends_is_given_up(app: App, monkeypatch: pytest.Monkey
     drop = {"type": "http.request", "body": b"{", "more_body": True}
     status, said = app.loop.run_until_complete(_asked(app, [drop], []))
     assert (status, said["code"]) == (408, "too-slow")
+
+
+def test_a_flood_of_listeners_is_bounded_and_the_others_are_served(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app.app.state.tails, "clients", events.MOST)
+    scope = {"type": "websocket", "path": "/api/v1/events", "raw_path": b"/api/v1/events", "query_string": b"",
+             "headers": [(b"host", b"localhost")], "client": ("uid:0", 0), "http_version": "1.1", "scheme": "ws",
+             "root_path": "", "server": None, "subprotocols": [], "asgi": {"version": "3.0"}, "state": {},
+             "extensions": {"websocket.http.response": {}}}  # fmt: skip
+    sent: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "websocket.connect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    app.loop.run_until_complete(app.guarded(scope, receive, send))
+    assert not any(message["type"] == "websocket.accept" for message in sent), sent
+    assert "503" in str(sent[0]) or "4503" in str(sent[0]), sent
+    assert app.own("GET", "/api/v1/status").status_code == 200
 
 
 def test_the_schema_tells_of_every_route(app: App) -> None:

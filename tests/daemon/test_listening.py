@@ -250,7 +250,8 @@ def test_junk_on_the_socket_and_half_open_clients_do_no_harm(daemon: Daemon) -> 
                  b"POST /api/v1/hold HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n{",
                  b"GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
                  b"POST /api/v1/hold HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffff\r\n",
-                 b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: evil.example.com\r\n\r\n"):  # fmt: skip
+                 b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: evil.example.com\r\n\r\n",
+                 b"GET /api/v1/status?token=canary HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer canary\r\n\r\n"):  # fmt: skip
         one = socket.socket(socket.AF_UNIX)
         one.connect(str(daemon.socket))
         half.append(one)
@@ -262,5 +263,6 @@ def test_junk_on_the_socket_and_half_open_clients_do_no_harm(daemon: Daemon) -> 
     assert daemon.stop() == 0, "half-open clients do not keep it from stopping"
     for one in half:
         one.close()
-    log = [json.loads(line) for line in daemon.log.read_text().splitlines()]
-    assert [line for line in log if "trace" in line] == []
+    text = daemon.log.read_text()
+    assert [line for line in map(json.loads, text.splitlines()) if "trace" in line] == []
+    assert "canary" not in text, "what a caller shows is not written down"
