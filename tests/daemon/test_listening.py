@@ -251,7 +251,7 @@ def test_junk_on_the_socket_and_half_open_clients_do_no_harm(daemon: Daemon) -> 
                  b"GET /api/v1/events HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
                  b"POST /api/v1/hold HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nffffffffffff\r\n",
                  b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: evil.example.com\r\n\r\n",
-                 b"GET /api/v1/status?token=canary HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer canary\r\n\r\n"):  # fmt: skip
+                 b"GET /x?token=canary HTTP/1.1\r\nHost: localhost\r\nAuthorization: Bearer canary\r\n\r\n"):  # fmt: skip
         one = socket.socket(socket.AF_UNIX)
         one.connect(str(daemon.socket))
         half.append(one)

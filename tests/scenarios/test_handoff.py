@@ -4,7 +4,12 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import random
+import signal
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -89,3 +94,47 @@ def test_pm2_behind_the_supervisors_socket_loses_no_request(supervised: Supervis
     world.publish({"homeport.toml": plain, "api/version": "four"})
     assert world.deploy()["status"] == "deployed"
     assert world.get(port) == (200, "four") and set(world.pm2_list()) == {"api"}
+
+
+@pytest.mark.soak
+def test_killed_at_forty_moments_of_a_deploy_no_request_fails_and_one_process_is_left(supervised: Supervised) -> None:
+    world = supervised.world
+    port = world.free_port()
+    said = {"node": servers.node(), "port": port}
+    files: dict[str, str | None] = {"api/web.js": servers.PATIENT_NODE, "api/version": "0"}
+    world.project(PORT % said + HANDOFF % said, files, "converge = 0")
+    supervised.start()
+    assert world.deploy()["status"] == "deployed"
+    seed = random.randrange(10**6)
+    chance, took = random.Random(seed), [2.0]
+
+    def kill(with_supervisor: bool) -> None:
+        if with_supervisor:
+            world.kill_homeport()
+            assert supervised.keeper is not None
+            supervised.keeper.wait(20)
+            supervised.start()
+            return
+        spared = {supervised.pid(), supervised.keeper.pid if supervised.keeper is not None else 0}
+        for pid in set(world.own_processes()) - spared:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+    def deploys() -> None:
+        for number in range(1, int(os.environ.get("KILM_N", "40")) + 1):
+            world.publish({"api/version": str(number)})
+            begun = world.start("deploy")
+            time.sleep(chance.uniform(0.0, 1.1 * max(took[-4:])))  # any moment will do
+            kill(with_supervisor=number % 2 == 0)
+            begun.communicate(timeout=60)
+            began = time.monotonic()
+            world.homeport("deploy", ok=None)
+            took.append(time.monotonic() - began)
+            assert world.deploy()["status"] in ("deployed", "unchanged"), (seed, number)
+            assert world.get(port) == (200, str(number)), (seed, number)
+            eventually(lambda: len(supervised.processes()) == 1, f"exactly one process is left ({seed}, {number})")
+            assert len(set(world.pm2_list()) & NAMES) == 1, (seed, number)
+
+    load = Load(port, rate=50)
+    asyncio.run(load.during(deploys))
+    assert load.failures == [], (seed, len(load.failures), load.failures[:5])
