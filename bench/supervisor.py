@@ -116,10 +116,11 @@ def ours(place: Place, handoff: str, command: Sequence[str]) -> Iterator[Restart
 
 
 @contextmanager
-def deployed(place: Place, made: World) -> Iterator[Restart]:
+def deployed(place: Place, made: World, service: str, runtime: str) -> Iterator[Restart]:
     """The whole command `homeport restart`, its record and its verification included."""
     (made.clone / "homeport.toml").write_text(
-        '[project]\nname = "site"\n[environments.production]\nbranch = "main"\n[services.api]\nruntime = "supervisor"\n'
+        '[project]\nname = "site"\n[environments.production]\nbranch = "main"\n'
+        f'[services.{service}]\n{runtime}\n'
         f'command = ["{servers.node()}", "{place.root}/run.js"]\nlisten = "127.0.0.1:{place.port}"\n'
         f'env = {{ PORT = "{place.port}" }}\n'
     )
@@ -129,7 +130,7 @@ def deployed(place: Place, made: World) -> Iterator[Restart]:
         while not (made.state / "site/production/supervisor.sock").exists():
             time.sleep(0.01)
         made.homeport("deploy")
-        yield lambda: made.homeport("restart", "api")
+        yield lambda: made.homeport("restart", service)
         child.terminate()
 
 
@@ -214,8 +215,10 @@ def cases(made: World) -> Iterator[tuple[str, Callable[[Place], contextlib.Abstr
     yield "homeport supervisor, shim", lambda place: ours(place, "shim", [node, "web.js"])
     yield "homeport supervisor, fd", lambda place: ours(place, "fd", [node, "fd.js"])
     yield "homeport supervisor, port", lambda place: ours(place, "port", [node, "web.js"])
-    yield "homeport restart api, whole command", lambda place: deployed(place, made)
+    yield "homeport restart api, whole command", lambda place: deployed(place, made, "api", 'runtime = "supervisor"')
     if tool("pm2"):
+        handed = 'runtime = "pm2"\nhandoff = "port"'
+        yield "homeport restart under pm2, port", lambda place: deployed(place, made, "under", handed)
         yield "pm2 restart (fork)", lambda place: pm2(place, "restart")
         yield "pm2 reload (cluster x 2)", lambda place: pm2(place, "reload", "-i", "2")
     if tool("supervisord"):
