@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from homeport.decide import layout, loading, placing
 from homeport.doors.remote import SshHost
 from homeport.doors.shell import LocalShell
 from homeport.flow.site import Site
+from homeport.model.bringing import BroughtOutputs, BuiltElsewhere
 from homeport.model.remote import Place, SetupStep
 from homeport.model.trying import WorkingTree
 from homeport.wiring import (
@@ -25,6 +26,8 @@ from homeport.wiring import (
 )
 
 if TYPE_CHECKING:
+    from homeport.doors.builtoutputs import CheckoutOutputs
+    from homeport.doors.git import Mirror
     from homeport.doors.hostsetup import HostSetup
     from homeport.flow.binding import KeyWish
     from homeport.flow.settingup import Wish
@@ -66,6 +69,27 @@ def sent_tree(ask: Callable[[str, Any], Any]) -> WorkingTree:
     from homeport.doors.senttree import SentTree
 
     return SentTree(ask, LocalShell())
+
+
+def built_outputs(folder: str, ask: Callable[[str, Any], Any] | None) -> BuiltElsewhere:
+    """The checkout in which outputs were built: here, or with whoever asked from another machine."""
+    from homeport.doors.builtoutputs import SentOutputs
+
+    return SentOutputs(ask, LocalShell()) if ask is not None else outputs_here(folder)
+
+
+def outputs_here(folder: str) -> CheckoutOutputs:
+    """The checkout around a folder of this machine."""
+    from homeport.doors.builtoutputs import CheckoutOutputs
+
+    return CheckoutOutputs(folder, LocalShell())
+
+
+def brought_outputs(site: Site) -> BroughtOutputs:
+    """What was built elsewhere and lies in the mirror."""
+    from homeport.doors.builtoutputs import OutputBox
+
+    return OutputBox(cast("Mirror", site.git), site.environment)
 
 
 def schedules() -> tuple[list[tuple[str, str]], Callable[[str], str]]:

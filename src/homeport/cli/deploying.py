@@ -57,10 +57,13 @@ def plan(options: Options, words: tuple[str, ...], ref: str | None, on_drift: st
 @click.option("--allow-mass-delete", is_flag=True, help="Also when most files of a target would go.")
 @click.option("--over-try", is_flag=True, help="End live tries that the commit does not contain; they stay in the mirror.")
 @click.option("--request-id", metavar="ID", help="Your own name for this request: asking again finds the same deploy.")
+@click.option("--built", multiple=True, metavar="SERVICE", help="Bring its build outputs from this checkout, in place of a "
+              "build on the host; deploys the commit that is checked out.")  # fmt: skip
 @confirm_options
 @pass_options
 def deploy(options: Options, words: tuple[str, ...], ref: str | None, on_drift: str | None, allow_mass_delete: bool,
-           over_try: bool, request_id: str | None, confirm: tuple[str, ...], because: str) -> None:  # fmt: skip
+           over_try: bool, request_id: str | None, built: tuple[str, ...], confirm: tuple[str, ...],
+           because: str) -> None:  # fmt: skip
     """Bring the environment to a commit (default: the tip of its branch), all services or those named.
 
     \b
@@ -68,6 +71,7 @@ def deploy(options: Options, words: tuple[str, ...], ref: str | None, on_drift: 
       homeport deploy
       homeport -e production deploy v1.4.0
       homeport deploy api web --keep-drift
+      homeport -e production deploy --built site
     """
     with options.site(deploys=True) as site:
         named, services = _split(site, words, ref)
@@ -75,7 +79,20 @@ def deploy(options: Options, words: tuple[str, ...], ref: str | None, on_drift: 
         if over_try:
             ended = sorted({r.sha for r in site.store.services().values() if r.tried is not None and r.sha is not None})
             request = msgspec.structs.replace(request, over=tuple(ended))
+        if built:
+            request = _with_built(options, site, request, built)
         ask_and_follow(options, site, request, confirm, because)
+
+
+def _with_built(options: Options, site: Site, request: Request, services: tuple[str, ...]) -> Request:
+    from homeport.flow.bringing import with_built
+    from homeport.wiring_hosts import brought_outputs, built_outputs
+
+    source = built_outputs(options.folder, options.call.asked_for_tree if options.call is not None else None)
+    try:
+        return with_built(site, source, brought_outputs(site), request, services)
+    finally:
+        source.close()
 
 
 @click.command()

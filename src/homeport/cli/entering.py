@@ -49,6 +49,8 @@ def _allow(words: list[str], name: str, key: str | None, options: Options) -> No
                    before["host"]) as site:  # fmt: skip
         token = named(site, entering.token_of(name, key, site.host_config))
         require(token, right)
+        for more in entering.further_rights(verb, given):
+            require(token, more)
         if right == entering.DEPLOY:
             services = entering.services_in(verb, given, tuple(site.config.services))
             if verb == "cancel":

@@ -154,7 +154,7 @@ def _on(options: Options, place: Place, words: list[str], heard: Heard) -> tuple
 
     host = ssh_host(place)
     host.connect()
-    tree = _tree_answers(options) if words[0] == "try" else None
+    tree = _tree_answers(options) if words[0] in ("try", "deploy") else None
     shown = Shown(options.json, options.quiet, options.verbose, sys.stdout, sys.stderr)
     asked = [*_before(options, place), *words]
     try:

@@ -36,6 +36,8 @@ class TreeAnswers:
             return self._take(given)
         if asked == "pack":
             return self._pack(given)
+        if asked in ("built-head", "built"):
+            return self._built(str(asked), given)
         from homeport.cli.questions import answered
 
         return answered(said)
@@ -73,6 +75,21 @@ class TreeAnswers:
                           next="commit and push, then deploy a branch")  # fmt: skip
         with open(path, "rb") as file:
             return base64.b64encode(file.read()).decode("ascii")
+
+
+    def _built(self, asked: str, given: dict[str, Any]) -> Any:
+        """About outputs that were built in this checkout: the commit, or the outputs themselves."""
+        from homeport.model.bringing import Wanted
+        from homeport.wiring_hosts import outputs_here
+
+        here = outputs_here(self._options.folder)
+        try:
+            if asked == "built-head":
+                return here.head()
+            commit = here.take(str(given.get("sha")), msgspec.convert(given.get("wanted"), dict[str, Wanted]))
+            return {"commit": commit, "pack": base64.b64encode(here.packed()).decode("ascii")}
+        finally:
+            here.close()
 
 
 def watch_there(options: Options, places: tuple[Place, ...]) -> int:

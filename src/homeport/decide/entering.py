@@ -50,6 +50,11 @@ def right_for(verb: str) -> str:
     return RIGHT_OF[verb]
 
 
+def further_rights(verb: str, given: Mapping[str, Any]) -> tuple[str, ...]:
+    """What a verb needs beside `right_for` as it is given: outputs of one's own are code that is in no commit, as a try."""
+    return ("try",) if verb == "deploy" and given.get("built") else ()
+
+
 def check_options(verb: str, folder: str, given: Mapping[str, Any], *, called: bool) -> None:
     """Raises Refused (code `entry`) for options that name places on the host, and for an editor there; `called` when a
     homeport at the other end of the connection has the files and the editor."""

@@ -62,6 +62,14 @@ class BuildFolders:
         owner = user or pwd.getpwuid(os.lstat(folder).st_uid).pw_name
         lend(self._git, folder, commit, source, branch, owner)
 
+    def lay_out(self, target: Target, tree: str, inside: str, user: str | None) -> str:
+        """As `Builds.lay_out`."""
+        folder = os.path.join(self._beside(target), "brought")
+        shutil.rmtree(folder, ignore_errors=True)
+        os.mkdir(folder, 0o711)
+        bring(self._git, os.path.join(folder, "files", inside), tree, user or name_of(target.path))
+        return os.path.join(folder, "files")
+
     def collect(self, target: Target, key: str, outputs: Sequence[str], made_in: str | None = None) -> Outputs:
         """As `Builds.collect`: a set is complete, or not there."""
         beside = self._beside(target)
@@ -135,6 +143,7 @@ class BuildFolders:
                 continue
             shutil.rmtree(os.path.join(sets, outputs.key), ignore_errors=True)
             gone += 1
+        shutil.rmtree(os.path.join(self._beside(target), "brought"), ignore_errors=True)
         for name in _listed(sets):
             if name.startswith(".new-"):
                 shutil.rmtree(os.path.join(sets, name), ignore_errors=True)

@@ -55,12 +55,14 @@ class Request(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=T
     """From where it was asked; no part of `key`."""
     confirmed: tuple[Confirmation, ...] = ()
     """Exceptions from rules that a person allowed."""
+    built: str | None = None
+    """The commit of outputs that were built elsewhere; its topmost folders are the services."""
 
     @property
     def key(self) -> tuple[object, ...]:
         return (
             self.kind, self.ref, self.sha, tuple(sorted(self.services)), self.on_drift,
-            self.allow_mass_delete, self.from_deploy, self.force, self.itself, self.over,
+            self.allow_mass_delete, self.from_deploy, self.force, self.itself, self.over, self.built,
             tuple(sorted(one.rule for one in self.confirmed)),
         )  # fmt: skip
 

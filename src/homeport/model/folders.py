@@ -46,6 +46,11 @@ class Builds(Protocol):
         """Copies these files of the live folder into a build folder, never through a link."""
         ...
 
+    def lay_out(self, target: Target, tree: str, inside: str, user: str | None) -> str:
+        """A folder of its own with what was built elsewhere: the files of that tree below `inside`. For `collect`, and
+        gone with the next one."""
+        ...
+
     def collect(self, target: Target, key: str, outputs: Sequence[str], made_in: str | None = None) -> Outputs:
         """Copies what the build made, in its own build folder or `made_in`, into the kept set `key`. Raises Failed when
         one is missing."""

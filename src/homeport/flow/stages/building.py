@@ -34,6 +34,10 @@ def prepare_folders(work: Work, tools: Tools) -> Work:
 def build_services(work: Work, tools: Tools) -> Work:
     """Runs the builds that are needed, independent ones in parallel. Raises Failed for the first that fails."""
     needed = [s for s in work.services.values() if s.build_needed and s.target is not None]
+    for service in work.services.values():
+        if service not in needed and _brought(service, work, tools) is not None:
+            tools.notice(work.deploy.id, "its outputs were brought and are not used: what it would build is here already",
+                         service=service.name, code="brought")  # fmt: skip
     if any(s.service.build for s in needed) and (because := tools.shell.cannot_stand()):
         tools.notice(work.deploy.id, f"builds do not see their folder at its live path: {because}; what they make must not "
                      'hold its own path, or use build.where = "live"', level="warning", code="namespace")  # fmt: skip
@@ -51,6 +55,9 @@ def _build(service: ServiceWork, work: Work, tools: Tools) -> None:
     build = service.service.build
     assert service.build_tree is not None
     place = build_target(service)
+    if (brought := _brought(service, work, tools)) is not None:
+        _bring(service, brought, work, tools)
+        return
     inherit = [place_in_target(service, path) for path in (build.inherit if build is not None else ())]
     tools.site.targets.make(place)
     folder = tools.site.builds.prepare(place, service.build_tree, inherit, service.service.user)
@@ -68,6 +75,23 @@ def _build(service: ServiceWork, work: Work, tools: Tools) -> None:
         runtime.build(unit, folder, service.fresh, tools.lines_of(service.name))
     if build is not None and service.goal.outputs is not None:
         tools.site.builds.collect(place, service.goal.outputs, list(place.outputs))
+
+
+def _brought(service: ServiceWork, work: Work, tools: Tools) -> str | None:
+    """The tree of the outputs that were built elsewhere for this very commit."""
+    built, going = work.deploy.request.built, not (work.deploy.stage or "").startswith("rollback:")
+    return tools.site.git.tree_of(built, service.name) if built is not None and going else None
+
+
+def _bring(service: ServiceWork, tree: str, work: Work, tools: Tools) -> None:
+    """Takes the place of the build: what came is kept under the key that the build would have had."""
+    place = build_target(service)
+    assert service.goal.outputs is not None
+    tools.site.targets.make(place)
+    folder = tools.site.builds.lay_out(place, tree, place_in_target(service, "").rstrip("/"), service.service.user)
+    tools.site.builds.collect(place, service.goal.outputs, list(place.outputs), folder)
+    tools.notice(work.deploy.id, f"its outputs were built elsewhere, and brought by {work.deploy.requested_by}: tree "
+                 f"{tree[:12]}", service=service.name, code="brought")  # fmt: skip
 
 
 def build_in_place(work: Work, tools: Tools) -> Work:
