@@ -15,6 +15,8 @@ from homeport.model.errors import InfrastructureFault
 from homeport.model.live import Entry
 from homeport.model.paths import from_bytes, to_bytes
 
+_CHUNK = 256 * 1024
+"""Bytes of an index read at once: to hold all of a large one takes as long as to check it."""
 FEW = 500
 """Paths that are looked at one by one; for more git looks at everything."""
 
@@ -58,14 +60,19 @@ class TargetIndex:
 
         To git a missing file means "no drift", and it does not check the sum of one that was torn.
         """
+        found, chunk = hashlib.sha1(usedforsecurity=False), memoryview(bytearray(_CHUNK))
         try:
-            with open(self.path, "rb") as file:
-                raw = memoryview(file.read())
+            with open(self.path, "rb", buffering=0) as file:
+                left = os.fstat(file.fileno()).st_size - 20
+                if left < 12 or file.read(4) != b"DIRC":
+                    return False
+                file.seek(0)
+                while left and (count := file.readinto(chunk[:left])):
+                    found.update(chunk[:count])
+                    left -= count
+                return not left and file.read(20) == found.digest()
         except FileNotFoundError:
             return False
-        if len(raw) < 32 or bytes(raw[:4]) != b"DIRC":
-            return False
-        return hashlib.sha1(raw[:-20], usedforsecurity=False).digest() == raw[-20:]
 
     def size(self) -> int:
         """Bytes; 0 without one."""
