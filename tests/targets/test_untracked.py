@@ -22,6 +22,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every time that git was asked; folders are at rest at once, and every folder is large."""
     monkeypatch.setattr(untracked, "WORTH", 0)
     monkeypatch.setattr(untracked, "AT_REST", 0)
+    monkeypatch.setattr(untracked, "ONE_COMMAND", -1)
     monkeypatch.setattr(untracked, "KINDS", untracked.KINDS | {kind_of_here()})
     told: list[str] = []
     list_with = TargetIndex._list
@@ -163,3 +164,13 @@ def test_nothing_is_kept_while_another_writes_the_index_or_on_other_file_systems
         assert not kept(host, asked, 4)
     monkeypatch.setattr(untracked, "KINDS", frozenset({b"nfs"}))
     assert not kept(host, asked, 4)
+
+
+def test_a_deploy_that_looks_twice_does_not_pay_for_an_answer_that_it_ends(
+    host: Host, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(untracked, "ONE_COMMAND", 3600 * 10**9)
+    host.put(FILES)
+    assert not kept(host, asked, 5)
+    monkeypatch.setattr(os, "getpid", lambda: 1)
+    assert kept(host, asked)

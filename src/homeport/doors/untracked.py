@@ -26,6 +26,8 @@ from homeport.model.paths import from_bytes, to_bytes
 
 AT_REST = 3_000_000_000
 """Nanoseconds: more than the coarsest clock of the file systems in `KINDS`."""
+ONE_COMMAND = 60_000_000_000
+"""Nanoseconds after which the same process, a daemon, looks for another command."""
 KINDS = frozenset({b"ext4", b"xfs", b"tmpfs", b"f2fs", b"overlay"})
 """File systems on which every change of a folder's entries changes its ctime, and which nothing else writes to."""
 _FOLDERS = re.compile(rb"H ([^\0]*)/[^\0/]*\0")
@@ -36,6 +38,8 @@ class Kept(msgspec.Struct, frozen=True):
     """The answer of an earlier look; without `stamp` only that there was one."""
 
     key: bytes
+    by: int
+    """The process that looked."""
     folders: bytes = b""
     """Relative to the live folder, with NUL between them; the live folder itself is not named."""
     stamp: bytes = b""
@@ -57,19 +61,25 @@ class Untracked:
         kept = self._kept()
         if kept is not None and kept.key == key and kept.stamp and _stamp(self._stats(_split(kept.folders))) == kept.stamp:
             return [from_bytes(path) for path in _split(kept.others)]
-        again = kept is not None and kept.key == key
-        if not (self._sure and again):
+        if not self._sure or kept is None or kept.key != key or not (kept.stamp or self._another(kept)):
             found = self._index.others(self._work_tree, patterns)
-            if self._sure:
-                self._keep(Kept(key))
+            if self._sure and (kept is None or kept.key != key):
+                self._keep(Kept(key, os.getpid()))
             return found
         began = _now()
         listed = self._index.listed(self._work_tree, patterns)
         others, folders = _read(listed)
         stats = self._stats(folders)
         if stats and self._holds_still(folders, stats, others, began, invisible):
-            self._keep(Kept(key, b"\0".join(folders), _stamp(stats), b"\0".join(others)))
+            self._keep(Kept(key, os.getpid(), b"\0".join(folders), _stamp(stats), b"\0".join(others)))
         return [from_bytes(path) for path in others]
+
+    def _another(self, kept: Kept) -> bool:
+        """Whether another command looked: a deploy looks twice, and changes the index then."""
+        try:
+            return kept.by != os.getpid() or _now() - os.stat(self._path).st_mtime_ns > ONE_COMMAND
+        except OSError:
+            return False
 
     def _key(self, patterns: Sequence[str]) -> bytes:
         """Of everything but the folders that an answer depends on."""
