@@ -24,6 +24,10 @@ FATAL = [
     ("[services.b]\nruntime = 'pm2'\nlisten = '3000'\nhandoff = 'shim'", "services.b.handoff", None),
     ("[services.b]\nruntime = 'pm2'\ncommand = 'x'\nlisten = '3000'\nhandoff = 'port'\nready = { notify = true }",
      "services.b.ready.notify", None),
+    ("[services.b]\nruntime = 'pm2'\ncommand = 'x'\nlisten = '3000'\nhandoff = 'port'\nready = { tcp = '127.0.0.1:3000' }",
+     "services.b.ready.tcp", None),
+    ("[services.b]\nruntime = 'systemd'\ncommand = 'x'\nlisten = '3000'\nhandoff = 'port'\n"
+     "ready = { http = 'http://127.0.0.1:3000/' }", "services.b.ready.http", None),
     ("[services.b]\nruntime = 'pm2'\ncommand = 'x'\nlisten = '3000'\nhandoff = 'port'\non_change = 'reload'",
      "services.b.on_change", None),
     ("[services.b]\nruntime = 'command'\ncommand = 'x'\nlisten = '3000'\nhandoff = 'port'", "services.b.handoff", None),

@@ -115,9 +115,12 @@ def _handed_over(service: Service, path: Path, named: str) -> Iterator[Note]:
         yield _lacking((*path, "replicas"), f"replicas for {named}")
     if service.on_change == "reload":
         yield _lacking((*path, "on_change"), 'on_change = "reload" together with `handoff = "port"`')
-    for key in ("line", "notify"):
+    for key in ("line", "notify", "tcp"):
         if ready is not None and getattr(ready, key):
             yield _lacking((*path, "ready", key), f"readiness by `{key}` for {named}")
+    if ready is not None and ready.http is not None and not ready.http.startswith("/"):
+        told = 'with `handoff = "port"` this is a path: at an address of its own the old process would answer'
+        yield Note(where=dotted((*path, "ready", "http")), message=told, fatal=True)
 
 
 def _checks(checks: list[Check], path: Path, named: str) -> Iterator[Note]:

@@ -9,7 +9,6 @@ import secrets
 import socket
 import time
 from collections.abc import Iterator
-from urllib.parse import urlsplit
 
 from homeport.model.config import Ready
 
@@ -58,18 +57,15 @@ def listens(pid: int, address: str) -> bool:
 def answers(ready: Ready | None, port: int) -> bool:
     """One try, over a new connection, whether the process that was given this port is ready: an HTTP status from 200 to
     399, or that it listens."""
-    wanted = ready or Ready()
     try:
-        if wanted.http is not None:
-            parts = urlsplit(wanted.http if "://" in wanted.http else f"http://127.0.0.1:{port}{wanted.http}")
-            line = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port or port, timeout=ONE_TRY)
-            with contextlib.closing(line):
-                line.request("GET", (parts.path or "/") + (f"?{parts.query}" if parts.query else ""))
-                return 200 <= line.getresponse().status < 400
-        host, _, named = (wanted.tcp or f"127.0.0.1:{port}").rpartition(":")
-        with socket.create_connection((host.strip("[]") or "127.0.0.1", int(named)), ONE_TRY):
-            return True
-    except (OSError, http.client.HTTPException):
+        if ready is None or ready.http is None:
+            with socket.create_connection(("127.0.0.1", port), ONE_TRY):
+                return True
+        line = http.client.HTTPConnection("127.0.0.1", port, timeout=ONE_TRY)
+        with contextlib.closing(line):
+            line.request("GET", ready.http)
+            return 200 <= line.getresponse().status < 400
+    except (OSError, ValueError, http.client.HTTPException):
         return False
 
 
