@@ -178,6 +178,8 @@ class Host:
                 self.towards(odd=not self.next_is_odd)
             yield left[self.next_is_odd].pop()
             tried += 1
+            if tried % 25 == 0:
+                soak.tell(f"{tried} so far")
         soak.tell(f"{tried} moments tried, of {sum(map(len, found.values()))}")
 
     def publish(self) -> None:
