@@ -1,17 +1,19 @@
-"""A cable that loses packets, or is pulled, under a fetch and under a check: the deadline is told, the old version keeps
-serving, a fetch blocks no commit, and the next try works (P5, P6).
+"""A cable that loses packets, or is pulled, under a fetch, a check and calls to the forge: the deadline is told, the old
+version keeps serving, no commit is blocked for it, no request is opened twice, and the next try works (P5, P6).
 
-Two network namespaces of the test's own with a cable between them: homeport is in one, the origin's sshd and a web
-server in the other, whose firewall loses what comes in.
+Two network namespaces of the test's own with a cable between them: homeport is in one, the origin's sshd, a web server
+and a forge in the other, whose firewall loses what comes in.
 """
 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,8 @@ from pathlib import Path
 import pytest
 
 from tests.fleet import SSHD
+from tests.forges.fakes import TOKEN, GitHubFake
+from tests.forges.server import serving
 from tests.scenarios.telling import deployed, mended, picture
 from tests.world import World, eventually
 
@@ -151,3 +155,137 @@ def test_a_check_over_a_pulled_cable_ends_in_time_and_the_old_version_serves(wor
     world.homeport("unhold", ok=None)
     assert world.deploy()["sha"] == sha
     assert world.text("site/a.txt") == "two\n"
+
+
+@contextlib.contextmanager
+def within_network(of: int) -> Iterator[None]:
+    """This thread opens its sockets in the network of that process."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with open("/proc/self/ns/net") as back, open(f"/proc/{of}/ns/net") as there:
+        assert libc.setns(there.fileno(), 0) == 0, os.strerror(ctypes.get_errno())
+        try:
+            yield
+        finally:
+            assert libc.setns(back.fileno(), 0) == 0, os.strerror(ctypes.get_errno())
+
+
+FORGE = """
+[forge]
+kind = "github"
+url = "{url}"
+repo = "octo/shop"
+token = {{ env = "FORGE_TOKEN" }}
+"""
+GATE = '\n[gate]\nsettle = "100ms"\ntimeout = "1s"\n'
+SILENCE = 20.0
+"""Seconds in which nothing comes from the forge before a call is given up; a read is tried three times, a write once."""
+TRIED = 3 * SILENCE + 15
+
+
+@pytest.fixture
+def forge(world: World, cable: Cable) -> Iterator[GitHubFake]:
+    """At the cable's other end; its listening socket is in that network, whoever answers there."""
+    fake = GitHubFake()
+    with contextlib.ExitStack() as stack:
+        with within_network(cable.there):
+            stack.enter_context(serving(fake, THERE))
+        world.more["FORGE_TOKEN"] = TOKEN
+        yield fake
+    assert fake.wrong == []
+
+
+def forge_port(forge: GitHubFake) -> tuple[str, ...]:
+    """What iptables takes for packets from the forge only."""
+    return "-p", "tcp", "--sport", forge.url.rpartition(":")[2]
+
+
+def configured(world: World, forge: GitHubFake, more: str = "") -> dict[str, str | None]:
+    text = (world.clone / "homeport.toml").read_text()
+    return {"homeport.toml": text.partition("\n[forge]")[0] + FORGE.format(url=forge.url) + more}
+
+
+@pytest.mark.parametrize("lost", ["40 % of the packets", "everything in mid-answer", "the cable"])
+def test_a_gate_over_a_bad_cable_stays_shut_in_time_and_opens_afterwards(
+    world: World, cable: Cable, forge: GitHubFake, lost: str
+) -> None:
+    sha = world.publish({**configured(world, forge, GATE), "site/a.txt": "two\n"})
+    forge.add_run("CI", "success", sha=sha)
+    plainly, source = forge.answer, forge_port(forge)
+    if lost == "40 % of the packets":
+        cable.loses(*source, "-m", "statistic", "--mode", "random", "--probability", "0.4")
+    elif lost == "everything in mid-answer":
+        cable.run("iptables", "-A", "OUTPUT", *source, "-m", "quota", "--quota", "300", "-j", "ACCEPT")
+        cable.loses(*source)
+    else:
+        forge.answer = lambda seen: (cable.pulled(), plainly(seen))[1]  # type: ignore[method-assign, func-returns-value]
+    began = time.monotonic()
+    done = world.deploy(ok=None)
+    assert time.monotonic() - began < 3 * TRIED, "each of its three questions has an end"
+    if done["status"] != "deployed" or lost != "40 % of the packets":
+        assert (done["status"], done["errorCode"], done["exitCode"]) == ("failed", "gate-timeout", 4), done
+        assert "the forge could not be asked" in done["errorSummary"], done
+        assert done["next"] == "homeport deploy, when it answers again"
+        assert world.text("site/a.txt") == "a\n"
+    assert world.json("status")["blocked"] == []
+    words = [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in world.own_processes()]
+    assert all(b"\0send\0" in said for said in words), "nobody is left but who tries again to send the status"
+    forge.answer = plainly  # type: ignore[method-assign]
+    cable.well()
+    world.publish({**configured(world, forge, GATE.replace("1s", "60s"))})
+    forge.add_run("CI", "success", sha=world.git("rev-parse", "HEAD"))
+    assert world.deploy()["status"] == "deployed"
+    assert world.text("site/a.txt") == "two\n"
+
+
+def test_a_cable_pulled_in_the_middle_of_opening_a_request_opens_no_second_one(
+    world: World, cable: Cable, forge: GitHubFake
+) -> None:
+    world.publish(configured(world, forge))
+    assert world.deploy()["ok"]
+    (world.live / "site/a.txt").write_text("by hand\n")
+    plainly = forge.add_pull
+
+    def opened_and_pulled(*said: str) -> int:
+        number = plainly(*said)
+        cable.loses(*forge_port(forge))
+        return number
+
+    forge.add_pull = opened_and_pulled  # type: ignore[method-assign, assignment]
+    forge.branches = Everything()
+    began = time.monotonic()
+    ran = world.homeport("--json", "adopt", ok=(1,))
+    assert time.monotonic() - began < SILENCE + 15
+    (pull,) = forge.pulls
+    assert f"branch {pull['head']} is pushed" in ran.last["what"]
+    assert "homeport adopt" in ran.last["next"]
+
+    said = world.homeport("--json", "adopt", ok=(1,)).last
+    assert "is pushed" in said["what"], "the cable is still out"
+    cable.well()
+    said = world.json("adopt")
+    assert (said["branch"], len(forge.pulls)) == (pull["head"], 1), "the one that is open is found"
+    assert said["request"] and str(pull["number"]) in said["request"]
+    (edit,) = world.json("edits")["edits"]
+    assert (edit["state"], edit["request"]) == ("adopted", said["request"])
+
+
+class Everything(set):  # type: ignore[type-arg]
+    """Every branch is there: the real origin has them."""
+
+    def __contains__(self, name: object) -> bool:
+        return True
+
+
+def test_commit_statuses_over_a_pulled_cable_delay_no_deploy_and_arrive_later(
+    world: World, cable: Cable, forge: GitHubFake
+) -> None:
+    cable.loses(*forge_port(forge))
+    sha = world.publish({**configured(world, forge), "site/a.txt": "two\n"})
+    done = world.deploy()
+    assert (done["status"], done["sha"]) == ("deployed", sha)
+    assert done["durationMs"] < SILENCE * 1000, "nobody waited for the forge"
+    assert forge.statuses == []
+    cable.well()
+    told = ("homeport/deploy/production", "success")
+    eventually(lambda: told in [(s["context"], s["state"]) for s in forge.statuses], "the status arrives", 90)
+    assert {s.path for s in forge.seen if s.method == "POST"} == {f"/api/v3/repos/octo/shop/statuses/{sha}"}
