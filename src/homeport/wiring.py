@@ -302,7 +302,7 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
         targets=LiveTargets(state, project, environment, git, store, rescues, clock, permits),
         checkouts=later(lambda: doors.checkouts(state, project, environment, git, store, shell, permits)),
         tries=later(lambda: doors.tries(git, environment)), watches=watches, take_over=take_over,
-        builds=later(lambda: doors.builds(git, shell, clock)), lock=FileLock(os.path.join(state, "lock")),
+        builds=later(lambda: doors.builds(git, shell, clock, store)), lock=FileLock(os.path.join(state, "lock")),
         shell_for=shell_for, runtimes_for=lambda shell: runtimes(shell, permits, state), prober_for=prober,
         journal_for=journal_for, follow_journal=follow, read_journal=chunk_from,
         start_runner=runners.start, ready_runner=runners.ready, runner_on_its_way=runners.on_its_way,

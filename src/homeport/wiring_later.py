@@ -40,10 +40,13 @@ def later(make: Callable[[], _T]) -> _T:
     return cast("_T", _Later(make))
 
 
-def builds(git: Mirror, shell: Shell, clock: Clock) -> Builds:
+def builds(git: Mirror, shell: Shell, clock: Clock, store: Any) -> Builds:
     from homeport.doors.builds import BuildFolders
 
-    return BuildFolders(git, shell=shell, clock=clock)
+    def known(path: str) -> tuple[int, int] | None:
+        return next(((record.device, record.inode) for record in store.targets() if record.path == path), None)
+
+    return BuildFolders(git, shell=shell, clock=clock, known=known)
 
 
 def checkouts(state: str, project: str, environment: str, git: Mirror, store: Any, shell: Shell,

@@ -7,7 +7,6 @@ next one finds out. A test that failed leaves nothing; the next one gets a host 
 from __future__ import annotations
 
 import shutil
-import sys
 from collections.abc import Generator, Iterator
 
 import pytest
@@ -35,7 +34,8 @@ def soak(request: pytest.FixtureRequest) -> Share | None:
     if not request.config.getoption("--soak"):
         return None
     number, _, of = str(request.config.getoption("--piece")).partition("/")
-    return Share(int(number), int(of), lambda text: print(f"{request.node.name}: {text}", file=sys.__stderr__, flush=True))
+    screen = request.config.pluginmanager.get_plugin("terminalreporter")
+    return Share(int(number), int(of), lambda text: screen.write_line(f"{request.node.name}: {text}") if screen else None)
 
 
 @pytest.fixture(scope="session")

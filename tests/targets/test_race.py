@@ -15,7 +15,10 @@ from pathlib import Path
 import pytest
 
 from homeport.doors.beside import EXCHANGE, rename
+from homeport.doors.clock import SystemClock
+from homeport.doors.shell import LocalShell
 from homeport.model.errors import HomeportError
+from homeport.wiring_later import builds as build_folders
 from tests.targets.conftest import Host
 
 FILES = {"a.txt", "sub/b.txt", "sub/deep/c.txt", "sub/in-place.txt"}
@@ -121,3 +124,59 @@ def test_a_folder_that_is_swapped_for_a_link_while_homeport_writes_lets_no_byte_
     assert not soak or not all(ended["deploy"] + ended["discard"]), "the swaps came in between"
     assert {p: t for p, t in host.files().items() if p in FILES} == dict.fromkeys(FILES, f"version {number}\n")
     assert not host.drift()
+
+
+def ready_to_be_hit(decoy: Path) -> None:
+    """What a build and an exchange would write to, move or remove if they came here; a name leads out of it."""
+    beside = decoy / ".homeport-api"
+    for name in ("api/dist/page", ".homeport-api/build/a.txt", ".homeport-api/build/dist/page", ".homeport-api/build.tree",
+                 ".homeport-api/outputs/victim/0/page", ".homeport-api/outputs/.new-1/0", "victim/page"):  # fmt: skip
+        (decoy / name).parent.mkdir(parents=True, exist_ok=True)
+        (decoy / name).write_text("not yours\n")
+    (beside / "live.json").write_text('{"key": "../../victim", "outputs": ["dist"]}')
+    for key in ("victim", *map(str, range(1, 1 + ROUNDS))):
+        (beside / "outputs" / key).mkdir(exist_ok=True)
+        about = '{"outputs": ["dist"], "bytes": 1, "at": "2020-01-01T00:00:00.000Z"}'
+        (beside / "outputs" / key / "about.json").write_text(about)
+
+
+def test_a_folder_above_that_is_swapped_for_a_link_while_homeport_builds_lets_no_byte_out(
+    host: Host, decoy: Path, request: pytest.FixtureRequest
+) -> None:
+    host.target = host.make_target(outputs=("dist",))
+    host.put(dict.fromkeys(FILES, "version 0\n"))
+    ready_to_be_hit(decoy)
+    link = host.root / "away"
+    link.symlink_to(decoy)
+    swapper, before = Swapper(host.live.parent, link), everything(decoy)
+    builds = build_folders(host.mirror, LocalShell(), SystemClock(), host.store)
+    made, ended = host.live.parent / ".homeport-api/build", list[bool]()
+
+    def disturbed(act: Callable[[], object]) -> None:
+        """While the folder is swapped, as often as it takes; then once more in peace."""
+        with swapper.at_work():
+            for _ in range(20):
+                try:
+                    act()
+                    ended.append(True)
+                except (HomeportError, OSError):
+                    ended.append(False)
+        assert everything(decoy) == before
+        act()
+
+    for number in range(1, 1 + (50 if request.config.getoption("--soak") else ROUNDS)):
+        sha = host.commit(dict.fromkeys(FILES, f"version {number}\n"))
+        tree = host.mirror.tree_of(sha, "api") or ""
+        disturbed(lambda: builds.prepare(host.target, tree, ["a.txt"], None))  # noqa: B023
+        disturbed(lambda: builds.lend_history(str(made), sha, "api", "main", None))  # noqa: B023
+        (made / "dist").mkdir(exist_ok=True)
+        (made / "dist/page").write_text(f"page {number}\n")
+        disturbed(lambda: builds.collect(host.target, str(number), ["dist"]))  # noqa: B023
+        disturbed(lambda: builds.swap_in(host.target, str(number), None))  # noqa: B023
+        disturbed(lambda: builds.prune(host.target, 2))
+        assert (host.live / "dist/page").read_text() == f"page {number}\n"
+        assert (made / "a.txt").read_text() == "version 0\n", "inherited from the live folder"
+    assert swapper.swaps > 20
+    assert True in ended
+    assert not request.config.getoption("--soak") or False in ended, "the swaps came in between"
+    assert len(builds.kept(host.target)) <= 2

@@ -48,6 +48,27 @@ def folder_beside(path: str) -> str:
     return os.path.join(parent, f".homeport-{name}")
 
 
+def held(fd: int) -> str:
+    """A path that leads to an open folder, for this process and those it starts, wherever that folder is moved to."""
+    return f"/proc/{os.getpid()}/fd/{fd}/."
+
+
+def open_beside(root: int | None, path: str, below: str) -> int:
+    """The folder beside the live folder `path` (open; None: there was never one), or the one `below` it, made when
+    missing. Raises OSError, and Refused (code `unowned`)."""
+    beside = folder_beside(path)
+    if root is None:
+        os.makedirs(os.path.dirname(beside), exist_ok=True)
+    fd = os.open(os.path.dirname(path) if root is None else "..", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=root)
+    for name in (os.path.basename(beside), *([below] if below else [])):
+        above = fd
+        try:
+            fd = _own_folder(above, name, 0o711, beside, "builds")
+        finally:
+            os.close(above)
+    return fd
+
+
 def open_stage(root: int, path: str, deploy: str) -> int:
     """A private folder for the staged files of one deploy of the open live folder `path`, made when missing.
 
@@ -135,14 +156,14 @@ def _walked(real: str) -> int:
     return fd
 
 
-def _own_folder(above: int, name: str, mode: int, where: str) -> int:
+def _own_folder(above: int, name: str, mode: int, where: str, what: str = "staged files") -> int:
     with suppress(FileExistsError):
         os.mkdir(name, mode, dir_fd=above)
         os.chmod(name, mode, dir_fd=above)
     fd = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
     if os.fstat(fd).st_uid != os.geteuid():
         os.close(fd)
-        raise Refused("another user owns the folder for staged files", where=where, next=f"ls -ld {where}", code="unowned")
+        raise Refused(f"another user owns the folder for {what}", where=where, next=f"ls -ld {where}", code="unowned")
     return fd
 
 

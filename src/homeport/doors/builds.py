@@ -2,6 +2,9 @@
 
 `<parent>/.homeport-<name>/build` holds the sources of the build and its caches, `outputs/<key>/` each kept set
 (one numbered entry per declared output), `live.json` says which set the live folder serves.
+
+All of it is reached from a descriptor of the live folder that was recorded: whoever swaps a folder above it for a link
+has nothing made, moved or removed where that link leads.
 """
 
 from __future__ import annotations
@@ -10,16 +13,16 @@ import json
 import os
 import pwd
 import shutil
-import stat
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from homeport.doors.accounts import name_of
-from homeport.doors.beside import EXCHANGE, NOREPLACE, folder_beside, rename, sync_file_system
+from homeport.doors.beside import EXCHANGE, NOREPLACE, folder_beside, held, open_beside, rename, sync_file_system
 from homeport.doors.buildtree import bring
 from homeport.doors.git import Mirror
 from homeport.doors.look import Blocked, folder_at, open_root, read_at, split
+from homeport.doors.targetbook import not_the_folder
 from homeport.model.errors import Failed, InfrastructureFault, Refused
 from homeport.model.live import Outputs, Target
 from homeport.model.paths import printable, to_bytes
@@ -33,47 +36,58 @@ ABOUT = "about.json"
 class BuildFolders:
     """Satisfies `Builds`."""
 
-    def __init__(self, git: Mirror, *, shell: Shell, clock: Clock) -> None:
-        self._git, self._shell, self._clock = git, shell, clock
+    def __init__(self, git: Mirror, *, shell: Shell, clock: Clock, known: Callable[[str], tuple[int, int] | None]) -> None:
+        """`known`: device and inode of the live folder with that path, as recorded; None when there is no record."""
+        self._git, self._shell, self._clock, self._known = git, shell, clock, known
+        self._prepared: dict[str, tuple[int, int]] = {}
+        """Path of each build folder that was made -> its device and inode."""
 
     def prepare(self, target: Target, tree: str, inherit: Sequence[str], user: str | None) -> str:
         """As `Builds.prepare`. Without a `user` the build folder belongs to whoever owns the live one."""
-        user = user or name_of(target.path)
-        folder = os.path.join(self._beside(target), "build")
-        bring(self._git, folder, tree, user)
+        folder = os.path.join(_folder(target), "build")
+        with self._live(target) as root, self._beside(target) as beside:
+            user = user or (name_of(held(root)) if root is not None else None)
+            bring(self._git, os.path.join(beside, "build"), tree, user, folder)
+            self._prepared[folder] = _inode(os.path.join(beside, "build"))
         self.bring_in(target, inherit, folder, user)
         return folder
 
     def bring_in(self, target: Target, inherit: Sequence[str], folder: str, user: str | None) -> None:
         """As `Builds.bring_in`."""
-        user = user or name_of(target.path)
-        root = open_root(target.path)
-        try:
+        if not inherit:
+            return
+        with self._live(target) as root, self._made(folder) as build:
+            user = user or (name_of(held(root)) if root is not None else None)
             for path in inherit:
-                _inherit(root, folder, path, user)
-        finally:
-            if root is not None:
-                os.close(root)
+                _inherit(root, build, path, user)
 
     def lend_history(self, folder: str, commit: str, source: str, branch: str, user: str | None) -> None:
         """As `Builds.lend_history`."""
         from homeport.doors.history import lend
 
-        owner = user or pwd.getpwuid(os.lstat(folder).st_uid).pw_name
-        lend(self._git, folder, commit, source, branch, owner)
+        with self._made(folder) as build:
+            owner = user or pwd.getpwuid(os.stat(build).st_uid).pw_name
+            lend(self._git, build, folder, commit, source, branch, owner)
 
     def lay_out(self, target: Target, tree: str, inside: str, user: str | None) -> str:
         """As `Builds.lay_out`."""
-        folder = os.path.join(self._beside(target), "brought")
-        shutil.rmtree(folder, ignore_errors=True)
-        os.mkdir(folder, 0o711)
-        bring(self._git, os.path.join(folder, "files", inside), tree, user or name_of(target.path))
-        return os.path.join(folder, "files")
+        folder = os.path.join(_folder(target), "brought", "files")
+        with self._live(target) as root, self._beside(target) as beside:
+            user = user or (name_of(held(root)) if root is not None else None)
+            brought = os.path.join(beside, "brought")
+            shutil.rmtree(brought, ignore_errors=True)
+            os.mkdir(brought, 0o711)
+            bring(self._git, os.path.join(brought, "files", inside), tree, user, folder)
+            self._prepared[folder] = _inode(os.path.join(brought, "files"))
+        return folder
 
     def collect(self, target: Target, key: str, outputs: Sequence[str], made_in: str | None = None) -> Outputs:
         """As `Builds.collect`: a set is complete, or not there."""
-        beside = self._beside(target)
-        build, sets = made_in or os.path.join(beside, "build"), os.path.join(beside, "outputs")
+        shown = made_in or os.path.join(_folder(target), "build")
+        with self._beside(target) as beside, self._made(shown) as build:
+            return self._collect(target, key, outputs, os.path.join(beside, "outputs"), build, shown)
+
+    def _collect(self, target: Target, key: str, outputs: Sequence[str], sets: str, build: str, shown: str) -> Outputs:
         os.makedirs(sets, mode=0o711, exist_ok=True)
         making = os.path.join(sets, f".new-{key}")
         shutil.rmtree(making, ignore_errors=True)
@@ -83,7 +97,7 @@ class BuildFolders:
             made = os.path.join(build, name)
             if not os.path.lexists(made) or _goes_through_link(build, name):
                 shutil.rmtree(making, ignore_errors=True)
-                raise Failed(f"the build did not make its output {printable(name)}", where=build,
+                raise Failed(f"the build did not make its output {printable(name)}", where=shown,
                              next="homeport check (build.outputs)", code="no-output")  # fmt: skip
             _copy(made, os.path.join(making, str(number)))
         size = _size(making)
@@ -97,36 +111,39 @@ class BuildFolders:
 
     def kept(self, target: Target) -> list[Outputs]:
         """The complete sets that can be exchanged in, newest first; the one that is live is not among them."""
-        sets = os.path.join(self._beside(target), "outputs")
         found = []
-        for name in _listed(sets):
-            about = _read_json(os.path.join(sets, name, ABOUT))
-            if about is not None and not name.startswith("."):
-                found.append(Outputs(service=target.name, key=name, bytes=int(about["bytes"]), at=str(about["at"])))
+        with self._beside(target) as beside:
+            sets = os.path.join(beside, "outputs")
+            for name in _listed(sets):
+                about = _read_json(os.path.join(sets, name, ABOUT))
+                if about is not None and not name.startswith("."):
+                    found.append(Outputs(service=target.name, key=name, bytes=int(about["bytes"]), at=str(about["at"])))
         return sorted(found, key=lambda o: o.at, reverse=True)
 
     def live_key(self, target: Target) -> str | None:
         """As `Builds.live_key`; None too while an exchange is half done."""
-        beside = self._beside(target)
-        said = _read_json(os.path.join(beside, MARK))
-        return None if said is None or os.path.lexists(os.path.join(beside, INTENT)) else said["key"]
+        with self._beside(target) as beside:
+            return _live_key(beside)
 
     def swap_in(self, target: Target, key: str, previous: str | None) -> None:
         """As `Builds.swap_in`. An intent on disk lets an interrupted exchange be ended: each output is looked at
         by the inode it had, so doing it again does nothing twice."""
-        beside = self._beside(target)
-        if self.live_key(target) == key:
+        with self._beside(target) as beside:
+            self._swap_in(target, beside, key, previous)
+
+    def _swap_in(self, target: Target, beside: str, key: str, previous: str | None) -> None:
+        if _live_key(beside) == key:
             return
         intent = _read_json(os.path.join(beside, INTENT))
         if intent is not None:
             self._carry_out(target, beside, intent)
             if intent["key"] == key:
                 return
-        old = self.live_key(target) or previous or "found-unknown"
+        old = _live_key(beside) or previous or "found-unknown"
         incoming = os.path.join(beside, "outputs", key)
         about = _read_json(os.path.join(incoming, ABOUT))
         if about is None:
-            raise Failed(f"the kept outputs {key[:12]} are not there any more", where=incoming,
+            raise Failed(f"the kept outputs {key[:12]} are not there any more", where=_folder(target),
                          next="homeport rebuild, or deploy the commit again", code="outputs-gone")  # fmt: skip
         inodes = [_inode(os.path.join(incoming, str(n))) for n, _ in enumerate(about["outputs"])]
         intent = {"key": key, "old": old, "outputs": about["outputs"], "inodes": inodes, "at": self._clock.now()}
@@ -135,34 +152,67 @@ class BuildFolders:
 
     def prune(self, target: Target, keep: int, budget: int | None = None) -> int:
         """As `Builds.prune`."""
-        sets = os.path.join(self._beside(target), "outputs")
         gone = size = 0
-        for number, outputs in enumerate(self.kept(target), 1):
-            size += outputs.bytes
-            if number < keep and (budget is None or size <= budget):
-                continue
-            shutil.rmtree(os.path.join(sets, outputs.key), ignore_errors=True)
-            gone += 1
-        shutil.rmtree(os.path.join(self._beside(target), "brought"), ignore_errors=True)
-        for name in _listed(sets):
-            if name.startswith(".new-"):
-                shutil.rmtree(os.path.join(sets, name), ignore_errors=True)
+        with self._beside(target) as beside:
+            sets = os.path.join(beside, "outputs")
+            for number, outputs in enumerate(self.kept(target), 1):
+                size += outputs.bytes
+                if number < keep and (budget is None or size <= budget):
+                    continue
+                shutil.rmtree(os.path.join(sets, outputs.key), ignore_errors=True)
+                gone += 1
+            shutil.rmtree(os.path.join(beside, "brought"), ignore_errors=True)
+            for name in _listed(sets):
+                if name.startswith(".new-"):
+                    shutil.rmtree(os.path.join(sets, name), ignore_errors=True)
         return gone
 
-    def _beside(self, target: Target) -> str:
-        beside = folder_beside(target.path)
+    @contextmanager
+    def _live(self, target: Target) -> Iterator[int | None]:
+        """A descriptor of the live folder, None while there never was one. Raises Refused (code `not-the-folder`) when
+        another one stands at its path than the one that was recorded."""
+        known, root = self._known(target.path), open_root(target.path)
         try:
-            os.makedirs(beside, mode=0o711, exist_ok=True)
-            if target.shared_by:
-                beside = os.path.join(beside, f"service-{target.shared_by}")
-                os.makedirs(beside, mode=0o711, exist_ok=True)
-            if not stat.S_ISDIR(os.lstat(beside).st_mode) or os.lstat(beside).st_uid != os.geteuid():
-                raise Refused("another user owns the folder for builds", where=beside, next=f"ls -ld {beside}",
-                              code="unowned")  # fmt: skip
+            found = os.fstat(root) if root is not None else None
+            there = (found.st_dev, found.st_ino) if found is not None else None
+            if known not in (None, (0, 0), there):
+                raise not_the_folder(target, "this is not the folder that homeport wrote to")
+            yield root
+        finally:
+            if root is not None:
+                os.close(root)
+
+    @contextmanager
+    def _beside(self, target: Target) -> Iterator[str]:
+        """The folder beside the live one, made when missing, by a path that leads there whatever is swapped above it."""
+        beside = _folder(target)
+        try:
+            with self._live(target) as root:
+                fd = open_beside(root, target.path, f"service-{target.shared_by}" if target.shared_by else "")
         except OSError as fault:
             raise InfrastructureFault(f"no room for builds: {fault.strerror}", where=beside, next=f"df -h {target.path}",
                                       code="build-folder") from fault  # fmt: skip
-        return beside
+        try:
+            yield held(fd)
+        finally:
+            os.close(fd)
+
+    @contextmanager
+    def _made(self, folder: str) -> Iterator[str]:
+        """A build folder that `prepare` told of, or one below it, by a path that leads there whatever is swapped."""
+        build = next((b for b in self._prepared if folder == b or folder.startswith(f"{b}/")), None)
+        if build is None:
+            yield folder
+            return
+        fd = os.open(build, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            found = os.fstat(fd)
+            if (found.st_dev, found.st_ino) != self._prepared[build]:
+                raise Refused("this is not the build folder that was made", where=build, next=f"ls -ld {build}",
+                              code="not-the-folder")  # fmt: skip
+            yield held(fd) + folder[len(build) :]
+        finally:
+            os.close(fd)
 
     def _carry_out(self, target: Target, beside: str, intent: dict[str, Any]) -> None:
         sets = os.path.join(beside, "outputs")
@@ -178,24 +228,34 @@ class BuildFolders:
     def _exchange_all(self, target: Target, intent: dict[str, Any], incoming: str, outgoing: str, old: str) -> None:
         """What was live becomes a kept set of its own, an empty one when there was nothing."""
         os.makedirs(outgoing, mode=0o711, exist_ok=True)
-        root = open_root(target.path)
-        if root is None:
-            raise InfrastructureFault("the live folder is gone", where=target.path, next="homeport doctor", code="write")
-        try:
-            for number, name in enumerate(intent["outputs"]):
-                _exchange(root, name, os.path.join(incoming, str(number)), os.path.join(outgoing, str(number)),
-                          tuple(intent["inodes"][number]))  # fmt: skip
-            sync_file_system(root)
-        except OSError as fault:
-            raise InfrastructureFault(f"outputs cannot be exchanged: {fault.strerror}", where=target.path,
-                                      next="homeport doctor", code="write") from fault  # fmt: skip
-        finally:
-            os.close(root)
+        with self._live(target) as root:
+            if root is None:
+                raise InfrastructureFault("the live folder is gone", where=target.path, next="homeport doctor",
+                                          code="write")  # fmt: skip
+            try:
+                for number, name in enumerate(intent["outputs"]):
+                    _exchange(root, name, os.path.join(incoming, str(number)), os.path.join(outgoing, str(number)),
+                              tuple(intent["inodes"][number]))  # fmt: skip
+                sync_file_system(root)
+            except OSError as fault:
+                raise InfrastructureFault(f"outputs cannot be exchanged: {fault.strerror}", where=target.path,
+                                          next="homeport doctor", code="write") from fault  # fmt: skip
         about = {"outputs": intent["outputs"], "bytes": _size(outgoing), "at": intent["at"]}
         _write_json(os.path.join(outgoing, ABOUT), about)
         shutil.rmtree(old, ignore_errors=True)
         os.rename(outgoing, old)
         _sync_folder(os.path.dirname(old))
+
+
+def _folder(target: Target) -> str:
+    """Where builds and kept outputs of the target lie, for people and for commands."""
+    beside = folder_beside(target.path)
+    return os.path.join(beside, f"service-{target.shared_by}") if target.shared_by else beside
+
+
+def _live_key(beside: str) -> str | None:
+    said = _read_json(os.path.join(beside, MARK))
+    return None if said is None or os.path.lexists(os.path.join(beside, INTENT)) else said["key"]
 
 
 def _exchange(root: int, name: str, incoming: str, outgoing: str, inode: tuple[int, int]) -> None:

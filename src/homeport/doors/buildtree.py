@@ -16,8 +16,9 @@ RECORD = "build.tree"
 """Beside the build folder: the tree that its sources were brought to."""
 
 
-def bring(git: Mirror, folder: str, tree: str, user: str | None) -> None:
-    """Makes every file of the tree be there with its bytes, and removes those of the tree before.
+def bring(git: Mirror, folder: str, tree: str, user: str | None, shown: str) -> None:
+    """Makes every file of the tree be there with its bytes, and removes those of the tree before. `shown`: the folder
+    as people know it.
 
     Whatever a build wrote over its sources is put back; a folder of another user's builds is begun anew, for the new
     user could not write what lies there. Raises InfrastructureFault.
@@ -46,11 +47,11 @@ def bring(git: Mirror, folder: str, tree: str, user: str | None) -> None:
             file.write(tree)
         os.rename(f"{record}.new", record)
     except OSError as fault:
-        raise InfrastructureFault(f"the build folder cannot be made: {fault.strerror}", where=folder,
-                                  next=f"df -h {folder}", code="build-folder") from fault  # fmt: skip
+        raise InfrastructureFault(f"the build folder cannot be made: {fault.strerror}", where=shown,
+                                  next=f"df -h {shown}", code="build-folder") from fault  # fmt: skip
     except Blocked as blocked:
         raise InfrastructureFault(f"a {blocked.oddity} stands in the build folder", where=printable(blocked.path),
-                                  next=f"rm -r {folder}", code="build-folder") from blocked  # fmt: skip
+                                  next=f"rm -r {shown}", code="build-folder") from blocked  # fmt: skip
 
 
 def _recorded(record: str, git: Mirror) -> str | None:

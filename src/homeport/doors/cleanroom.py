@@ -20,7 +20,7 @@ def clean_room(git: Mirror, tree: str, user: str) -> Iterator[str]:
     try:
         os.chmod(top, 0o711)  # noqa: S103  (the user passes through, and cannot list it)
         folder = os.path.join(top, "checkout")
-        bring(git, folder, tree, user)
+        bring(git, folder, tree, user, folder)
         yield folder
     finally:
         shutil.rmtree(top, ignore_errors=True)

@@ -12,6 +12,7 @@ import shutil
 import stat
 from contextlib import suppress
 
+from homeport.doors.beside import held
 from homeport.doors.git import Mirror
 from homeport.doors.gitcmd import GitCommand
 from homeport.model.errors import InfrastructureFault
@@ -19,30 +20,40 @@ from homeport.model.errors import InfrastructureFault
 _CONFIG = "[core]\n\trepositoryformatversion = 0\n\tbare = false\n\tfilemode = true\n\tlogallrefupdates = false\n"
 
 
-def lend(mirror: Mirror, folder: str, commit: str, source: str, branch: str, user: str | None) -> None:
-    """Makes `folder`/.git anew: HEAD on `branch` at the commit, its history and tags, and an index of `source`.
+def lend(mirror: Mirror, folder: str, shown: str, commit: str, source: str, branch: str,
+         user: str | None) -> None:  # fmt: skip
+    """Makes `folder`/.git anew: HEAD on `branch` at the commit, its history and tags, and an index of
+    `source`. `shown`: the folder as the build knows it.
 
     Raises InfrastructureFault.
     """
-    store = os.path.join(os.path.dirname(folder), "history.git")
+    above = os.open(os.path.join(folder, ".."), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    store = os.path.join(held(above), "history.git")
     try:
-        git = _store(mirror, store)
-        wanted = f"+{commit}:refs/heads/{branch}"
-        git.run("-c", "protocol.file.allow=always", "fetch", "--quiet", "--no-write-fetch-head", "--prune", "--no-auto-gc",
-                "--", mirror.path, wanted, timeout=600)  # fmt: skip
-        _open_to_read(store)
-        refs = git.run("for-each-ref", "--format=%(objectname) %(refname)", f"refs/heads/{branch}", "refs/tags")
-        index = os.path.join(store, "lent.index")
-        git.run("read-tree", f"{commit}:{source}", index=index)
-        with open(index, "rb") as file:
-            entries = file.read()
-        _write(folder, {
-            "HEAD": f"ref: refs/heads/{branch}\n".encode(), "config": _CONFIG.encode(), "packed-refs": refs,
-            "index": entries, "objects/info/alternates": f"{store}/objects\n".encode(), "refs/heads/": b"",
-        }, user)  # fmt: skip
+        _lend(mirror, folder, store, os.path.dirname(shown), commit, source, branch, user)
     except OSError as fault:
-        raise InfrastructureFault(f"the build cannot be shown its history: {fault.strerror}", where=store,
-                                  next=f"df -h {folder}", code="build-folder") from fault  # fmt: skip
+        raise InfrastructureFault(f"the build cannot be shown its history: {fault.strerror}", where=shown,
+                                  next=f"df -h {shown}", code="build-folder") from fault  # fmt: skip
+    finally:
+        os.close(above)
+
+
+def _lend(mirror: Mirror, folder: str, store: str, beside: str, commit: str, source: str, branch: str,
+          user: str | None) -> None:  # fmt: skip
+    git = _store(mirror, store)
+    wanted = f"+{commit}:refs/heads/{branch}"
+    git.run("-c", "protocol.file.allow=always", "fetch", "--quiet", "--no-write-fetch-head", "--prune", "--no-auto-gc",
+            "--", mirror.path, wanted, timeout=600)  # fmt: skip
+    _open_to_read(store)
+    refs = git.run("for-each-ref", "--format=%(objectname) %(refname)", f"refs/heads/{branch}", "refs/tags")
+    index = os.path.join(store, "lent.index")
+    git.run("read-tree", f"{commit}:{source}", index=index)
+    with open(index, "rb") as file:
+        entries = file.read()
+    _write(folder, {
+        "HEAD": f"ref: refs/heads/{branch}\n".encode(), "config": _CONFIG.encode(), "packed-refs": refs,
+        "index": entries, "objects/info/alternates": f"{beside}/history.git/objects\n".encode(), "refs/heads/": b"",
+    }, user)  # fmt: skip
 
 
 def _store(mirror: Mirror, store: str) -> GitCommand:
