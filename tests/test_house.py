@@ -86,6 +86,17 @@ def test_only_the_shell_door_starts_processes(path: Path) -> None:
     assert not starts, f"{named(path)} uses {sorted(starts)}; doors/shell.py is the one door for that"
 
 
+@pytest.mark.parametrize("path", [path for path in FILES if floor(path) in ("model", "decide", "doors", "flow")], ids=named)
+def test_what_a_deploy_does_side_by_side_is_done_where_no_thread_starts_too(path: Path) -> None:
+    """`Thread.start` and every pool wait for ever for a thread that dies as it starts; model/abreast.py does not."""
+    if named(path) == "doors/shell.py":  # a talk with another machine, which no runner has
+        return
+    wrong = {name for name in imported(path) if name.startswith("concurrent.futures") or name == "threading.Thread"}
+    wrong |= {f"threading.{node.attr}" for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+              if isinstance(node, ast.Attribute) and node.attr in ("Thread", "Timer")}  # fmt: skip
+    assert not wrong, f"{named(path)} uses {sorted(wrong)}; see model/abreast.py"
+
+
 @pytest.mark.parametrize("path", FILES, ids=named)
 def test_files_stay_readable(path: Path) -> None:
     lines = path.read_text(encoding="utf-8").count("\n")
