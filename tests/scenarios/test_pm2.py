@@ -115,7 +115,8 @@ def test_a_commit_that_fails_its_health_check_is_rolled_back_and_blocked(world: 
     assert world.get(port)[1].split()[1] == "one"
     status = world.json("status")
     assert status["sha"] == good
-    assert status["hold"]
+    assert status["hold"]["pushesPass"]
+    assert "a new push that the forge tells of is deployed" in world.homeport("status").stdout
     assert bad in str(status["blocked"])
 
     again = world.deploy(ok=(3,))

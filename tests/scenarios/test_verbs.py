@@ -88,7 +88,8 @@ def test_a_commit_blocked_by_a_failure_is_free_once_the_branch_went_past_it(web:
 
 def test_a_hold_is_shown_and_a_person_still_deploys(web: World) -> None:
     web.homeport("hold", "--because", "moving the database", "--for", "30m")
-    assert web.json("status")["hold"]["because"] == "moving the database"
+    held = web.json("status")["hold"]
+    assert (held["because"], held["pushesPass"]) == ("moving the database", False)
     assert "moving the database" in web.homeport("status").stdout
     web.homeport("hold", "--because", "x", "--for", "soon", ok=(2,))
     web.homeport("hold", "--because", "x", "--for", "90")

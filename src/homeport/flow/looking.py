@@ -26,12 +26,11 @@ def status_of(site: Site) -> dict[str, Any]:
     names = layout.services_of(site.config, site.environment)
     states = _states(site, names, records)
     services = [_service_status(site, name, records, states.get(name, "unknown")) for name in names]
-    hold = max(site.store.holds(), key=lambda one: one.until, default=None)
     running = site.store.running()
     return {
         "project": site.project, "environment": site.environment, "host": site.host,
         "sha": newest.sha if newest else None, "deployId": newest.id if newest else None, "services": services,
-        "hold": {"because": hold.because, "by": hold.by, "until": hold.until} if hold else None,
+        "hold": _hold(site),
         "blocked": [{"sha": b.sha, "because": b.because, "by": b.by, "at": b.at} for b in site.store.blocks()],
         "edits": sum(s["drift"] or 0 for s in services), "tries": trying.live(records.values(), site.clock.now(),
                                                                     float(site.env.edit_warning)),
@@ -39,6 +38,17 @@ def status_of(site: Site) -> dict[str, Any]:
         "running": {"deployId": running.id, "stage": running.stage} if running else None, "waiting": waiting_of(site),
         "hostfiles": _hostfiles(site), "idle": _idle(site, records, running),
     }  # fmt: skip
+
+
+def _hold(site: Site) -> dict[str, Any] | None:
+    """The hold that lasts longest, and whether a push goes on in spite of all that there are."""
+    holds = site.store.holds()
+    if not holds:
+        return None
+    from homeport.decide.converging import passes
+
+    last = max(holds, key=lambda one: one.until)
+    return {"because": last.because, "by": last.by, "until": last.until, "pushesPass": all(map(passes, holds))}
 
 
 def waiting_of(site: Site) -> dict[str, Any] | None:

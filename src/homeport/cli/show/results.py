@@ -158,6 +158,7 @@ def _in_the_way(said: dict[str, Any], ink: Ink) -> list[str]:
     hold = said.get("hold")
     if hold:
         said_by = f"{text(hold['because'])} (by {text(hold['by'])})"
+        said_by += "; a new push that the forge tells of is deployed" if hold.get("pushesPass") else ""
         lines.append(f"{ink('warn', 'on hold')} until {when(hold['until'])}: {said_by}")
     for block in said.get("blocked", ()):
         lines.append(f"{ink('warn', 'blocked')} {short(block['sha'])}: {text(block['because'])} "
