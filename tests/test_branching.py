@@ -32,8 +32,11 @@ def become(words):
     return 7
 
 print("what the caller says", end="")
-copy = branch_off("homeport.runner", lambda: loaded.append("all"), become)
-if sys.argv[1] == "tell":
+copy = branch_off("homeport.runner", lambda: loaded.append("all"), become, loaded.extend)
+if sys.argv[1] == "expect":
+    copy.expects(["state", "sh\u00f6p"])
+    copy.expects(["only", "once"])
+if sys.argv[1] in ("tell", "expect"):
     assert copy.told(sys.argv[3], ["state", "sh\\u00f6p"])
     assert os.waitstatus_to_exitcode(os.waitpid(copy.pid, 0)[1]) == 7
 else:
@@ -57,6 +60,12 @@ def test_a_copy_goes_on_in_its_own_session_with_nothing_of_the_caller_open(tmp_p
     assert not [path for path in told["open"] if path.startswith(str(tmp_path))]
     assert told["called"].startswith("homeport.runner"[:10])
     assert (tmp_path / "log").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_copy_prepares_for_what_it_may_expect_and_is_told_all_the_same(tmp_path: Path) -> None:
+    called(tmp_path, "expect")
+    told = json.loads(sorted((tmp_path / "log").read_text().splitlines())[1])
+    assert (told["words"], told["loaded"]) == (["state", "sh\u00f6p"], ["all", "state", "sh\u00f6p"])
 
 
 def test_a_copy_that_is_not_wanted_ends_with_its_caller(tmp_path: Path) -> None:

@@ -171,3 +171,40 @@ def test_a_watched_checkout_is_looked_at_path_by_path_and_never_says_less_than_a
     finally:
         watch.close()
         tree.close()
+
+
+def test_a_look_that_began_early_counts_once_and_only_for_the_same_index_and_commit(checkout: Path) -> None:
+    shell = Listening()
+    tree = Checkout(str(checkout), shell)
+
+    def looks_for(act: Callable[[], object]) -> tuple[int, str]:
+        """(looks at everything until a commit was made, the files in it); `act` happens after one began early."""
+        shell.ran.clear()
+        tree.begin()
+        act()
+        snapshot = tree.take(ADA, "try\n", lambda _: False)
+        return shell.ran.count("diff-files"), tree._git("ls-tree", "-r", "--name-only", snapshot.sha).stdout.decode()
+
+    try:
+        (checkout / "new.txt").write_text("new\n")
+        assert looks_for(lambda: None) == (1, "a.txt\nnew.txt\n")
+        (checkout / "more.txt").write_text("more\n")
+        tree.take(ADA, "try\n", lambda _: False)
+        assert shell.ran.count("diff-files") == 2, "what was seen early is used once"
+
+        def commit() -> None:
+            looked = tree._ahead._turn
+            assert looked is not None
+            looked.ended(20)
+            (checkout / "late.txt").write_text("late\n")
+            git(checkout, "add", "-A")
+
+        assert looks_for(commit) == (2, "a.txt\nlate.txt\nmore.txt\nnew.txt\n")
+        tree.begin()
+        watch = tree.watch()
+        assert tree._ahead._turn is None, "what is saved before the watch stands would be missed"
+        watch.close()
+    finally:
+        tree.begin()
+        tree.close()
+    assert not os.path.exists(tree._own)

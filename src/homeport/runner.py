@@ -9,13 +9,15 @@ import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from homeport.flow.site import Site
 
 
-def main(argv: list[str]) -> int:
+def main(argv: list[str], opened: Sequence[Site] = ()) -> int:
     """Empties the queue of one environment. SIGTERM and SIGINT ask the running deploy to cancel.
 
-    With `--wait` it loads everything first, and begins when its input ends.
+    With `--wait` it loads everything first, and begins when its input ends. `opened`: the site, where it is open already.
     """
     gc.set_threshold(50_000)
     from homeport.flow.runner import drain
@@ -32,9 +34,9 @@ def main(argv: list[str]) -> int:
         load_ahead()
         os.read(0, 1)
     try:
-        done = False
+        done, ready = False, list(opened)
         while not done:
-            with site_from_state(root, project, environment) as site:
+            with ready.pop() if ready else site_from_state(root, project, environment) as site:
                 _mind_signals(site)
                 done = drain(site, lambda: read_host() == site.host_config)  # called within this turn
     except HomeportError as fault:

@@ -202,7 +202,10 @@ def _carried_out(argv: list[str]) -> int:
     except Away as away:
         from homeport.cli.remoting import run_there
 
-        return run_there(away.options, away.places)
+        try:
+            return run_there(away.options, away.places)
+        finally:
+            away.options.let_go()
 
 
 def _known(fault: BaseException) -> HomeportError:

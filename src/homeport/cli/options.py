@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from homeport.model.errors import HomeportError
 from homeport.model.remote import Elsewhere, Place
 
 if TYPE_CHECKING:
     from homeport.cli.calling import Call
     from homeport.flow.site import Site
+    from homeport.model.abreast import Turn
+    from homeport.model.trying import WorkingTree
 
 
 @dataclass(kw_only=True)
@@ -33,16 +37,23 @@ class Options:
     """Ctrl-C was pressed while a host worked for us."""
     call: Call | None = None
     """The connection to whoever asked from another machine."""
+    tree: Turn[WorkingTree] | None = None
+    """The working tree around the folder, looked at meanwhile; whoever takes it closes it."""
 
-    def site(self, *, recover: bool = False, deploys: bool = False) -> Site:
+    def site(self, *, recover: bool = False, deploys: bool = False, tries: bool = False) -> Site:
         """The environment that the options and the folder name. With `recover`, a deploy that a crash
-        interrupted is ended first (DESIGN section 1); with `deploys`, a runner gets ready meanwhile. Raises Away when
+        interrupted is ended first (DESIGN section 1); with `deploys`, a runner gets ready meanwhile; with `tries`,
+        the working tree is looked at, too. Raises Away when
         the environment is on other machines."""
         from homeport.wiring import open_site
         from homeport.wiring_ahead import look_anew, no_runner, runner_ahead
 
         if deploys and self.call is None:
             runner_ahead()
+        if tries and self.call is None:
+            from homeport.wiring_ahead import tree_ahead
+
+            self.tree = tree_ahead(self.folder)
         try:
             site = open_site(self.folder, self.project, self.environment, self.host)
         except Elsewhere as there:
@@ -58,6 +69,13 @@ class Options:
                 look_anew()
                 self.note(f"an interrupted deploy was ended first: homeport show {ended}")
         return site
+
+    def let_go(self) -> None:
+        """Closes the working tree that was looked at for nothing."""
+        turn, self.tree = self.tree, None
+        if turn is not None:
+            with suppress(HomeportError):
+                turn.result().close()
 
     def tell(self, said: Any, text: Callable[[bool], str]) -> None:
         """Prints an answer: one line of JSON, or (unless quiet) the text; `text` is given whether to colour."""

@@ -51,7 +51,8 @@ class TreeAnswers:
         from homeport.wiring import working_tree
 
         if self._tree is None:
-            self._tree = working_tree(self._options.folder)
+            turn, self._options.tree = self._options.tree, None
+            self._tree = turn.result() if turn is not None else working_tree(self._options.folder)
         return self._tree
 
     def _take(self, given: dict[str, Any]) -> Any:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from homeport.cli.confirming import confirm_options
 from homeport.cli.deploying import ask_and_follow, drift_options
-from homeport.cli.options import Options, pass_options
+from homeport.cli.options import Away, Options, pass_options
 from homeport.model.deploys import EXIT_CODES
 from homeport.model.errors import Refused
 
@@ -45,27 +45,36 @@ def try_now(options: Options, services: tuple[str, ...], yes: bool, watch: bool,
       homeport -e staging try api
       homeport try api --watch
     """
-    from homeport.wiring import working_tree
-
     wish = Wish(services=services, yes=yes, on_drift=on_drift, allow_mass_delete=allow_mass_delete, confirm=confirm,
                 because=because)  # fmt: skip
-    with options.site(recover=True, deploys=True) as site:
-        known(site, services)
-        # it loads while the working tree is read
-        site.ready_runner()
-        if options.call is not None:
-            from homeport.wiring_hosts import sent_tree
+    try:
+        with options.site(recover=True, deploys=True, tries=True) as site:
+            _tried(options, site, wish, watch)
+    except Away:
+        raise
+    except BaseException:
+        options.let_go()
+        raise
 
-            tree = sent_tree(options.call.asked_for_tree)
+
+def _tried(options: Options, site: Site, wish: Wish, watch: bool) -> None:
+    known(site, wish.services)
+    # it loads while the working tree is read
+    site.ready_runner()
+    if options.call is not None:
+        from homeport.wiring_hosts import sent_tree
+
+        tree = sent_tree(options.call.asked_for_tree)
+    else:
+        assert options.tree is not None
+        tree, options.tree = options.tree.result(), None
+    try:
+        if watch:
+            _watch(options, site, tree, wish)
         else:
-            tree = working_tree(options.folder)
-        try:
-            if watch:
-                _watch(options, site, tree, wish)
-            else:
-                _ask(options, site, tree, wish)
-        finally:
-            tree.close()
+            _ask(options, site, tree, wish)
+    finally:
+        tree.close()
 
 
 @dataclass(frozen=True, kw_only=True)

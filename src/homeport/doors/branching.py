@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import struct
 import sys
 from collections.abc import Callable
 from typing import NoReturn
@@ -12,6 +13,9 @@ from typing import NoReturn
 from homeport.doors.shell import copied, still_runs
 
 Become = Callable[[list[str]], int]
+Prepare = Callable[[list[str]], None]
+_LENGTH = struct.Struct(">I")
+"""Before what a copy may expect."""
 _WORD = 3
 """The descriptor on which a copy waits for its word."""
 
@@ -22,13 +26,24 @@ class Copy:
     def __init__(self, pid: int, poke: int) -> None:
         self.pid = pid
         self._poke = poke
+        self._expects = False
+
+    def expects(self, words: list[str]) -> None:
+        """Says beforehand what it will be told, so that it can prepare; only the first time counts."""
+        if self._expects or not words:
+            return
+        self._expects = True
+        said = b"\0".join(map(os.fsencode, words))
+        with contextlib.suppress(OSError):
+            os.write(self._poke, _LENGTH.pack(len(said)) + said)
 
     def told(self, log: str, words: list[str]) -> bool:
         """Whether it goes on from here, with its output appended to `log` (0600). It can be told once."""
         try:
             if not still_runs(self.pid):
                 return False
-            os.write(self._poke, b"\0".join(os.fsencode(word) for word in (log, *words)))
+            nothing = b"" if self._expects else _LENGTH.pack(0)
+            os.write(self._poke, nothing + b"\0".join(os.fsencode(word) for word in (log, *words)))
         except OSError:
             return False
         finally:
@@ -39,8 +54,8 @@ class Copy:
         os.close(self._poke)
 
 
-def branch_off(name: str, load: Callable[[], None], become: Become) -> Copy | None:
-    """Makes a copy in a session of its own, which loads more and then waits.
+def branch_off(name: str, load: Callable[[], None], become: Become, prepare: Prepare = lambda _: None) -> Copy | None:
+    """Makes a copy in a session of its own, which loads more, prepares for what it may expect, and then waits.
 
     None where that is not safe or not possible: beside another thread, an open database (SQLite: a connection must
     not be carried over) or a closed standard output, or without room for a process. Nothing was done then.
@@ -59,7 +74,7 @@ def branch_off(name: str, load: Callable[[], None], become: Become) -> Copy | No
     try:
         pid = copied()
         if pid == 0:
-            _live(word, mask, name, load, become)
+            _live(word, mask, name, load, become, prepare)
     except OSError:
         os.close(poke)
         return None
@@ -84,7 +99,8 @@ def _alone() -> bool:
     return True
 
 
-def _live(word: int, mask: set[int | signal.Signals], name: str, load: Callable[[], None], become: Become) -> NoReturn:
+def _live(word: int, mask: set[int | signal.Signals], name: str, load: Callable[[], None], become: Become,
+          prepare: Prepare) -> NoReturn:  # fmt: skip
     """From the first moment of a copy to its end: no handler, buffer or finalizer of the first process runs here."""
     code = 1
     try:
@@ -102,6 +118,10 @@ def _live(word: int, mask: set[int | signal.Signals], name: str, load: Callable[
         _call(name)
         load()
         with open(_WORD, "rb", closefd=False) as waiting:
+            head = waiting.read(_LENGTH.size)
+            expected = waiting.read(_LENGTH.unpack(head)[0]) if head else b""
+            if expected:
+                prepare(list(map(os.fsdecode, expected.split(b"\0"))))
             said = waiting.read()
         if said:
             log, *words = map(os.fsdecode, said.split(b"\0"))

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable
 
-from homeport.doors.branching import Become, Copy, branch_off
+from homeport.doors.branching import Become, Copy, Prepare, branch_off
 from homeport.doors.shell import detach, still_runs
 
 _started: dict[str, int] = {}
@@ -17,11 +17,11 @@ _copies: list[Copy] = []
 """A copy of this process that becomes the next runner."""
 
 
-def ahead(load: Callable[[], None], become: Become) -> None:
+def ahead(load: Callable[[], None], become: Become, prepare: Prepare) -> None:
     """Has a copy of this process load what a runner needs, while this one works out what to ask for; it ends with this
     one when no runner is wanted. To be called before anything is opened."""
     unwanted()
-    copy = branch_off("homeport.runner", load, become)
+    copy = branch_off("homeport.runner", load, become, prepare)
     if copy is not None:
         _copies.append(copy)
 
@@ -67,6 +67,8 @@ class Runners:
     def ready(self) -> None:
         """Starts a runner that waits until `start` wants one, or this process has ended; then there may be nothing to
         do for it."""
+        for copy in _copies:
+            copy.expects(self._argv[3:])
         if _copies or (self._state in _ready and still_runs(_ready[self._state][0])):
             return
         word, poke = os.pipe()

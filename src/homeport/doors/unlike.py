@@ -52,6 +52,36 @@ def unlike_index(git: Git, meanwhile: Callable[[], object]) -> Unlike:
     return Unlike(tracked, tuple(from_bytes(path) for path in others.split(b"\0")[:-1]), tuple(dict.fromkeys(unmerged)))
 
 
+class Ahead:
+    """A look that begins before anybody asks what was seen."""
+
+    def __init__(self) -> None:
+        self._turn: Turn[tuple[object, Unlike] | None] | None = None
+
+    def begin(self, ground: Callable[[], object], look: Callable[[], Unlike]) -> None:
+        """`ground`: what has to be the same when it is asked for."""
+
+        def work() -> tuple[object, Unlike] | None:
+            return (ground(), look()) if self._turn is not None else None
+
+        self._turn = Turn(work)
+        begun(self._turn.do)
+
+    def taken(self, ground: object) -> Unlike | None:
+        """What was seen, once; None where nothing was, or on another ground. Raises what the look raised."""
+        turn = self._turn
+        found = turn.result() if turn is not None else None
+        self._turn = None
+        return found[1] if found is not None and found[0] == ground else None
+
+    def drop(self) -> None:
+        """Nobody asks any more."""
+        turn, self._turn = self._turn, None
+        if turn is not None:
+            turn.do()
+            turn.ended()
+
+
 def staged(git: Git, git_dir: str, index: str, base: str, tree: str | None) -> dict[str, Entry | None] | None:
     """What the index has that the commit `base`, with that tree, has not; None where the whole index has to be read for
     more than that."""

@@ -22,7 +22,7 @@ from homeport.doors.fewentries import same_place
 from homeport.doors.handmade import Handmade
 from homeport.doors.inotify import Inotify
 from homeport.doors.objects import Objects, Silent
-from homeport.doors.unlike import staged, unlike_index
+from homeport.doors.unlike import Ahead, Unlike, staged, unlike_index
 from homeport.model.edits import Person
 from homeport.model.errors import InfrastructureFault, Refused, UsageFault
 from homeport.model.live import Entry
@@ -112,7 +112,17 @@ class Checkout:
         self._entries: dict[str, Entry | None] | None = None
         """What the last commit has that its base has not; None: its index is kept instead."""
 
+        self._ahead = Ahead()
+
+    def begin(self) -> None:
+        """Looks at everything meanwhile, for the next `take`."""
+        self._ahead.begin(lambda: self._ground(self._head()), self._look)
+
+    def _look(self) -> Unlike:
+        return unlike_index(self._git, lambda: self._few.tree_of(self._head()))
+
     def close(self) -> None:
+        self._ahead.drop()
         self._asked.close()
         shutil.rmtree(self._own, ignore_errors=True)
 
@@ -127,7 +137,7 @@ class Checkout:
                     return found
                 continue
             self._based = self._entries = None
-            look = unlike_index(self._git, lambda: self._few.tree_of(base))
+            look = self._ahead.taken(self._ground(base)) or self._look()
             if look.unmerged:
                 some = ", ".join(map(printable, look.unmerged[:5]))
                 raise Refused(f"there are conflicts that nobody has settled: {some}", where=self.top, code="unmerged",
@@ -184,6 +194,7 @@ class Checkout:
 
     def watch(self) -> FolderWatch:
         """As `WorkingTree.watch`."""
+        self._ahead.drop()  # what is saved between that look and the watch would be missed
         raw = self._git("ls-files", "-z", "-o", "-i", "--exclude-standard", "--directory", timeout=600).stdout
         ignored = {from_bytes(path[:-1]) for path in raw.split(b"\0") if path.endswith(b"/")}
         begun = False
