@@ -11,7 +11,7 @@ import pytest
 from homeport.doors.runtimes import listening
 from homeport.doors.runtimes.handover import Handover
 from homeport.doors.runtimes.supervisor import SupervisorRuntime
-from homeport.model.errors import Failed
+from homeport.model.errors import Failed, InfrastructureFault
 from homeport.model.ports import OnLine, Shell
 from homeport.model.running import Restarted, Runtime, Unit, UnitState
 
@@ -38,6 +38,8 @@ class Machine:
         self.gap = 0
         self.dead = False
         self.going_back = False
+        self.silent = False
+        """The supervisor does as it is told, and ends before it has answered."""
 
     def step(self, change: Callable[[], Any]) -> Any:
         """One thing that is asked of somebody else."""
@@ -103,6 +105,8 @@ class Machine:
             if self.address is not None:
                 raise Failed("cannot listen", code="not-ready")
             self.carries = dict(to)
+            if self.silent:
+                raise InfrastructureFault("the supervisor cannot be asked", code="no-supervisor")
 
         self.step(lead)
 
@@ -199,6 +203,19 @@ def test_a_version_that_does_not_come_up_is_ended_and_the_old_one_serves_on(begi
     with pytest.raises(Failed):
         machine.again("two")
     assert machine.serves() == "one" and machine.gap == 0
+
+
+@pytest.mark.parametrize("begin", [fresh, handed_over, handed_over_twice])
+def test_without_an_answer_from_the_supervisor_neither_process_is_ended(begin: Callable[[], Machine]) -> None:
+    machine = begin()
+    machine.silent = True
+    with pytest.raises(InfrastructureFault):
+        machine.again("two")
+    ((name, port),) = machine.carries.items()
+    assert machine.running[name] == ("two", port)
+    machine.silent = False
+    machine.again("three")
+    assert machine.serves() == "three" and machine.gap == 0
 
 
 def test_the_first_time_is_the_only_one_with_a_gap() -> None:

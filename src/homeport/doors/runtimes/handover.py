@@ -64,9 +64,9 @@ class Handover:
         began = self._raise(new, port, on_line)
         try:
             self._lead(unit, fresh, port, known if not carried else [], on_line)
-        except Failed:
-            # Only this says for sure that nothing is led there: without an answer it may be the one that serves.
-            self._end(new)
+        except Failed as fault:
+            if not isinstance(fault, InfrastructureFault):  # without an answer it may be the one that serves
+                self._end(new)
             raise
         for name, old in carried.items():
             if not listening.until_left(old, unit.drain):
@@ -132,6 +132,8 @@ class Handover:
         try:
             self._supervisor.carry(unit, {name: port})
             return
+        except InfrastructureFault:
+            raise
         except Failed:
             held = [one for one in before if one != name and self._holds(unit, one)]
             if not held:
@@ -140,6 +142,8 @@ class Handover:
         self._runtime.forget(replace(unit, name=held[0]))
         try:
             self._supervisor.carry(unit, {name: port})
+        except InfrastructureFault:
+            raise
         except Failed as fault:
             raise Failed(f"{fault.what}; {held[0]} was stopped for it", where=fault.where, next=fault.next,
                          code="no-door") from fault  # fmt: skip

@@ -18,7 +18,7 @@ from homeport.flow.stages.syncing import mark_changed
 from homeport.flow.work import ServiceWork, Tools, Work
 from homeport.model.abreast import side_by_side
 from homeport.model.config import Command
-from homeport.model.errors import Failed, Refused
+from homeport.model.errors import Failed, HomeportError, Refused
 from homeport.model.events import RestartDone, RestartStart
 from homeport.model.running import Batching, Restarted
 
@@ -80,15 +80,11 @@ def restart(service: ServiceWork, work: Work, tools: Tools) -> ServiceWork | Non
     try:
         unit = replace(unit_to_start(service, work, tools), scopes=unit_scopes(work.config, site.environment))
         done = runtime.restart(unit, tools.lines_of(service.name))
-    except Refused:
-        site.store.save_service(service.record)
-        raise
-    except Failed as fault:
+    except HomeportError as fault:
+        if fault.code == "unregistered" or _old_serves_on(service, fault):
+            site.store.save_service(service.record)
         if fault.code != "unregistered":
-            if service.service.handoff == "port" and fault.code != "no-door":
-                site.store.save_service(service.record)  # the old version serves on: an undo need not start it again
             raise
-        site.store.save_service(service.record)
         tools.notice(work.deploy.id, f"{fault.what}; its files are in place, it is not started", level="warning",
                      service=service.name, code="unregistered")  # fmt: skip
         return None
@@ -96,10 +92,17 @@ def restart(service: ServiceWork, work: Work, tools: Tools) -> ServiceWork | Non
 
 
 def _begin(service: ServiceWork, work: Work, tools: Tools) -> None:
-    if service.service.runtime != "supervisor" and service.record.started is not None:
-        # from here on it is not known what runs, so an undo starts the old version; the supervisor keeps the old running
+    if service.record.started is not None:
+        # from here on it is not known what runs, so whoever is killed, an undo starts the old version
         tools.site.store.save_service(replace(service.record, started=None))
     tools.journal.write(RestartStart(deploy_id=work.deploy.id, at=tools.site.clock.now(), service=service.name))
+
+
+def _old_serves_on(service: ServiceWork, fault: HomeportError) -> bool:
+    """Whether what ran before still does, so that an undo need not start it again."""
+    if service.service.handoff == "port" and service.service.runtime != "supervisor":
+        return isinstance(fault, Failed | Refused) and fault.code not in ("no-door", "no-supervisor")
+    return isinstance(fault, Refused) or service.service.runtime == "supervisor"
 
 
 def _started(service: ServiceWork, done: Restarted, took: int, work: Work, tools: Tools) -> ServiceWork:
