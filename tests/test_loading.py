@@ -417,11 +417,12 @@ def test_control_characters_of_the_file_never_reach_the_terminal() -> None:
     assert r"\x1b[2J" in fault.what
 
 
-def test_services_that_share_the_projects_target_may_protect_but_not_own() -> None:
+def test_services_that_share_the_projects_target_may_protect_and_own_but_not_unprotect() -> None:
     head = '[project]\nname = "shop"\ntarget = "/srv/shop"\n[environments.e]\nbranch = "main"\n[services.api]\n'
     assert load(f"{head}source = 'api'\nprotect = ['data/']\n").services["api"].protect == ["data/"]
-    assert fault_of(f"{head}owner = 'www'\n").what == (
-        "`owner` needs a `target` of the service's own; this one shares [project] target"
+    assert load(f"{head}source = 'api'\nowner = 'www'\n").services["api"].owner == "www"
+    assert fault_of(f"{head}unprotect = ['.env']\n").what == (
+        "`unprotect` needs a `target` of the service's own; this one shares [project] target"
     )
 
 

@@ -180,7 +180,7 @@ class HomeServer:
         self.compose = COMPOSE % named + "".join(SLEEPER.format(name=name, box=BOX) for name in SLEEPERS)
         config = CONFIG % {"live": self.live, "admin": self.ports["ADMIN"], "proxy": self.ports["PROXY"],
                            "forge": forge.url, "sockets": sockets, "ready": binary("pg_isready")}  # fmt: skip
-        config += "".join(CORE.format(name=name) for name in SLEEPERS)
+        config += "".join(CORE.format(name=name) for name in SLEEPERS) + f'mutable = ["state.json"]\nowner = "{USER}"\n'
         dockerfile = f"FROM {BOX}\nCOPY . /www/\n"
         self.push({
             "homeport.toml": config, "compose.yaml": self.compose, ".gitignore": ".env\n", "README.md": "ours\n",
@@ -188,7 +188,7 @@ class HomeServer:
             "site/Dockerfile": dockerfile, "site/index.html": "first\n",
             "db/migrate.sh": MIGRATE % {"psql": binary("psql")},
             "db/migrations/1.sql": "CREATE TABLE item (id int PRIMARY KEY);\n",
-            **{f"core/{name}/own.conf": "1\n" for name in SLEEPERS},
+            **{f"core/{name}/own.conf": "1\n" for name in SLEEPERS}, "core/backup/state.json": "{}\n",
         })  # fmt: skip
         world.git("clone", "-q", str(world.origin), str(self.live), cwd=world.root)
         lines = [f"{name}_PORT={port}" for name, port in self.ports.items()]
@@ -303,11 +303,17 @@ def test_a_home_server_with_nobody_watching(server: HomeServer, channel: Channel
     assert server.sql("SELECT name FROM migrated") == "migrations/1.sql"
     server.daemon.start()
 
-    # routine: one service's files, told by the forge
+    # routine: one service's files, told by the forge; what a program rewrote is saved and reset, what it took is given back
     before = server.containers()
+    state, own = server.live / "core/backup/state.json", server.live / "core/backup/own.conf"
+    assert own.owner() == USER != (server.live / "core/mail/own.conf").owner()
+    state.write_text('{"seen": 1}\n')
+    os.chown(own, 0, 0)
     two = server.push({"api/n": "2\n"}, message="Two")
     assert server.arrives(two)["status"] == "deployed"
     assert (server.changed(before), server.page("/api/version"), server.head()) == ({"api"}, two, (two, ""))
+    assert (own.owner(), state.read_text()) == (USER, "{}\n")
+    assert [row["path"] for row in world.json("rescue", "list")["rescues"]] == ["core/backup/state.json"]
     eventually(lambda: titles() == ["shop production: deployed"] * 2, "the first deploy and the routine one are told")
     eventually(lambda: ("homeport/deploy/production", "success") in {(s["context"], s["state"]) for s in forge.statuses},
                "the forge is told too")  # fmt: skip

@@ -383,3 +383,6 @@ def test_ownership_of_what_git_tracks_is_mended_and_of_nothing_else(host: Host) 
     assert os.stat("/etc/hostname").st_uid == outside.st_uid
     assert host.targets.mend(host.target) == ()
     assert host.states() == {"cache.bin": "added"}
+    os.chown(host.live / "deep/a.txt", 0, 0)
+    assert host.targets.mend(host.target, "to") == host.targets.mend(host.target, "", ("deep",)) == ()
+    assert host.targets.mend(host.target, "deep", ("to",)) == ("deep/a.txt",)

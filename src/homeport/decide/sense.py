@@ -27,9 +27,9 @@ from homeport.model.config import (
 Fault = tuple[Path, str]
 
 CHECK_KINDS = ("http", "tcp", "command", "process", "containers", "version")
-NEEDS_TARGET = ("protect", "mutable", "in_place", "build", "checkout")
+NEEDS_TARGET = ("protect", "mutable", "in_place", "build", "checkout", "owner")
 """Keys of a service that mean nothing without a live folder, its own or the project's."""
-NEEDS_OWN_TARGET = ("unprotect", "owner")
+NEEDS_OWN_TARGET = ("unprotect",)
 LIMITS = ("outputs", "journals", "fetch")
 """Keys of `[limits]` in host.toml: the size of all kept build outputs of one service; of all journals; how long a fetch
 may take."""

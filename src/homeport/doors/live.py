@@ -188,7 +188,7 @@ class LiveTargets:
     def settle(self, target: Target) -> tuple[str, ...]:
         return self._settle(target, wait=True)
 
-    def mend(self, target: Target) -> tuple[str, ...]:
+    def mend(self, target: Target, below: str = "", apart: Sequence[str] = ()) -> tuple[str, ...]:
         from homeport.doors.beside import owner_named
         from homeport.doors.mending import mend
 
@@ -200,7 +200,9 @@ class LiveTargets:
             self._permits.changing(target.path)
             with index.hold():
                 self._refuse_another(target, root)
-                mended = mend(root, self._git.listing(self._book.record(target).tree), owner)
+                head, others = f"{below}/" if below else "", tuple(f"{folder}/" for folder in apart)
+                mended = mend(root, [path for path in self._git.listing(self._book.record(target).tree)
+                                     if path.startswith(head) and not path.startswith(others)], owner)  # fmt: skip
                 if mended:
                     index.refresh(target.path)
         finally:

@@ -211,8 +211,8 @@ class Targets(Protocol):
         """After a crash: rescues and clears what an interrupted sync left beside the folder; rescue ids."""
         ...
 
-    def mend(self, target: Target) -> tuple[str, ...]:
-        """Gives what git tracks there to the target's `owner`; the paths that belonged to somebody else."""
+    def mend(self, target: Target, below: str = "", apart: Sequence[str] = ()) -> tuple[str, ...]:
+        """Gives what git tracks there (in the folder `below`, not in those `apart`) to its `owner`; what was another's."""
         ...
 
     def discard(self, target: Target, differences: Sequence[Difference], deploy: str | None) -> SyncResult:

@@ -6,10 +6,11 @@ from dataclasses import replace as change
 
 from msgspec.structs import replace
 
+from homeport.decide import layout
 from homeport.flow.goals import build_target
 from homeport.flow.work import ServiceWork, TargetWork, Tools, Work
 from homeport.model.deploys import ServiceState
-from homeport.model.live import SyncPlan
+from homeport.model.live import SyncPlan, Target
 
 
 def sync_and_swap(work: Work, tools: Tools) -> Work:
@@ -44,16 +45,31 @@ def _only_restarts_follow(work: Work, swaps: bool) -> bool:
     if work.deploy.kind != "try" or swaps or (work.deploy.stage or "").startswith("rollback:"):
         return False
     in_place = any(s.service.build is not None and s.service.build.where == "live" for s in work.services.values())
-    return not in_place and not any(t.target.owner is not None for t in work.targets.values())
+    owners = any(t.target.owner is not None for t in work.targets.values()) or bool(_owners_below(work))
+    return not in_place and not owners
 
 
 def _mend_owners(work: Work, tools: Tools) -> None:
-    """What programs and people left as somebody else's goes back to the `owner` (D8)."""
-    for target in (t.target for t in work.targets.values() if t.target.owner is not None):
-        mended = tools.site.targets.mend(target)
+    """What programs and people left as somebody else's goes back to the `owner` (D8). In the project's live folder each
+    service's files are those below its `source`; of nested sources the inner one's `owner` counts."""
+    asked: list[tuple[Target, str, tuple[str, ...]]] = [
+        (t.target, "", ()) for t in work.targets.values() if t.target.owner is not None]  # fmt: skip
+    sharing = _owners_below(work)
+    for folder, target in sharing.items():
+        inner = tuple(other for other in sharing if other != folder and (not folder or other.startswith(f"{folder}/")))
+        asked.append((target, folder, inner))
+    for target, folder, inner in asked:
+        mended = tools.site.targets.mend(target, folder, inner)
         if mended:
             shown = ", ".join(mended[:5]) + (f" and {len(mended) - 5} more" if len(mended) > 5 else "")
             tools.notice(work.deploy.id, f"given to {target.owner}: {shown}", service=target.name, code="mended")
+
+
+def _owners_below(work: Work) -> dict[str, Target]:
+    """By source folder: the project's live folder with the owner that a service gives its part of it."""
+    return {layout.folder_of(s.service): replace(s.target, owner=s.service.owner)
+            for s in work.services.values()
+            if s.target is not None and s.target.name == layout.PROJECT and s.service.owner is not None}  # fmt: skip
 
 
 def _forget_starts(work: Work, plans: list[TargetWork], tools: Tools) -> Work:
