@@ -28,6 +28,8 @@ FATAL = [
      "services.b.ready.tcp", None),
     ("[services.b]\nruntime = 'systemd'\ncommand = 'x'\nlisten = '3000'\nhandoff = 'port'\n"
      "ready = { http = 'http://127.0.0.1:3000/' }", "services.b.ready.http", None),
+    ("[services.b]\nruntime = 'pm2'\ncommand = 'x'\nlisten = '3000'\nhandoff = 'port'\n[services.c]\nruntime = 'pm2'\n"
+     "unit = 'b.b'", "services.c", None),
     ("[services.b]\nruntime = 'pm2'\ncommand = 'x'\nlisten = '3000'\nhandoff = 'port'\non_change = 'reload'",
      "services.b.on_change", None),
     ("[services.b]\nruntime = 'command'\ncommand = 'x'\nlisten = '3000'\nhandoff = 'port'", "services.b.handoff", None),

@@ -44,6 +44,7 @@ def unsupported(config: Config) -> list[Note]:
             notes += _checks(environment.checks, ("environments", name, "checks"), "environments without Compose")
     for name, service in config.services.items():
         notes += _service(service, ("services", name))
+    notes += _second_names(config)
     for position, action in enumerate(config.actions):
         path: Path = ("actions", position)
         acted_on = config.services.get(action.service or "")
@@ -106,6 +107,18 @@ def _unsupervised(service: Service, path: Path) -> Iterator[Note]:
             yield _lacking((*path, key), f"{what} for {named}")
     if service.drain != Service().drain:
         yield _lacking((*path, "drain"), f"draining for {named}", fatal=False)
+
+
+def _second_names(config: Config) -> Iterator[Note]:
+    """A service that runs under two names in turn needs the second one for itself."""
+    named = {(service.runtime, service.unit or name): name for name, service in config.services.items()}
+    for name, service in config.services.items():
+        second = f"{(service.unit or name).removesuffix('.service')}.b"
+        if service.handoff == "port" and service.runtime in HANDED_OVER:
+            for unit in (second, f"{second}.service"):
+                if other := named.get((service.runtime, unit)):
+                    told = f'`{unit}` is the second name of {name}, which has `handoff = "port"`; give it another `unit`'
+                    yield Note(where=dotted(("services", other)), message=told, fatal=True)
 
 
 def _handed_over(service: Service, path: Path, named: str) -> Iterator[Note]:
