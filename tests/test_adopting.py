@@ -94,14 +94,15 @@ def edit(path: str, state: EditState, **more: object) -> Edit:
 def test_what_is_left_out_is_told_why(what: Difference, known: list[Edit], named: list[str] | None,
                                       because: str | None) -> None:  # fmt: skip
     taken, skipped = adopting.select([what], named, known, foreign=False, hostile=lambda path: ".GIT" in path,
-                                     branches=lambda name: name == "there")  # fmt: skip
+                                     branches=lambda name: name == "there", large=lambda _: False)  # fmt: skip
     assert [row.because for row in skipped] == ([because] if because else [])
     assert [d.path for d in taken] == ([] if because else [what.path])
 
 
 def test_a_name_takes_a_folder_and_nothing_that_only_begins_like_it() -> None:
     there = [difference("lib/a"), difference("library"), difference("lib")]
-    taken, _ = adopting.select(there, ["lib"], [], foreign=False, hostile=lambda _: False, branches=lambda _: False)
+    taken, _ = adopting.select(there, ["lib"], [], foreign=False, hostile=lambda _: False, branches=lambda _: False,
+                               large=lambda _: False)  # fmt: skip
     assert [d.path for d in taken] == ["lib/a", "lib"]
     assert not any(adopting.named_by(d.path, ["", "/", "li"]) for d in there)
 

@@ -98,6 +98,29 @@ def test_a_look_says_how_old_its_branch_is_as_long_as_another_deployer_may_have_
     assert "by another deployer" in shown and "compared with" not in shown
 
 
+def test_a_file_larger_than_the_memory_is_told_left_where_it_is_and_saved_when_it_is_discarded(
+    world: World, request: pytest.FixtureRequest
+) -> None:
+    """5 GB with --soak, else as much as is handed to git as a file."""
+    size = 5 << 30 if request.config.getoption("--soak") else 101 << 20
+    world.project(SITE, FILES)
+    world.deploy()
+    big = world.live / "site/big.bin"
+    with big.open("wb") as file:
+        file.truncate(size)
+    (path,) = world.json("drift", ok=(3,))["services"][0]["paths"]
+    assert (path["path"], path["state"]) == ("big.bin", "added")
+    assert world.homeport("diff", ok=(3,)).stdout == "big.bin: too large to be shown\n"
+    (world.live / "site/third.txt").write_text("by hand\n")
+    said = world.json("adopt", "--branch", "found")
+    assert said["paths"] == ["site/third.txt"] and said["skipped"][0]["because"] == "too large for a commit"
+    refused = world.json("adopt", "big.bin", ok=(3,))
+    assert refused["code"] == "not-adoptable" and "too large" in refused["what"] and big.stat().st_size == size
+    world.json("discard", "big.bin")
+    (rescue,) = world.json("rescue", "list")["rescues"]
+    assert (rescue["path"], rescue["bytes"], big.exists()) == ("big.bin", size, False)
+
+
 def test_an_edit_of_the_same_size_in_the_same_second_is_seen(world: World) -> None:
     world.project(SITE, FILES)
     world.deploy()

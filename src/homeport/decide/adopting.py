@@ -27,12 +27,12 @@ class Skipped(Struct, frozen=True):
 
 
 def select(differences: Sequence[Difference], named: Collection[str] | None, edits: Sequence[Edit], *, foreign: bool,
-           hostile: Callable[[str], bool], branches: Callable[[str], bool],
+           hostile: Callable[[str], bool], branches: Callable[[str], bool], large: Callable[[str], bool],
            ) -> tuple[list[Difference], list[Skipped]]:  # fmt: skip
     """(what is adopted, what is not and why) of one live folder.
 
     `named` are the paths a person gave (None: all of them): naming one adopts what was accepted, or is on a branch
-    already. `branches` tells whether the origin still has a branch.
+    already. `branches` tells whether the origin still has a branch, `large` whether a live file is too much for a commit.
     """
     known = {edit.path: edit for edit in edits}
     taken, skipped = [], []
@@ -40,7 +40,8 @@ def select(differences: Sequence[Difference], named: Collection[str] | None, edi
         if named is not None and not named_by(difference.path, named) and not _makes_way(difference, named):
             continue
         edit = known.get(shown(difference.path))
-        because = _because(difference, edit, named, foreign, hostile, branches)
+        because = "too large for a commit" if difference.actual is not None and large(difference.path) else None
+        because = because or _because(difference, edit, named, foreign, hostile, branches)
         if because is None:
             taken.append(difference)
         else:

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from homeport.doors.beside import EXCHANGE, NOREPLACE, folder_beside, open_stages, rename
-from homeport.doors.look import Blocked, blob_id, folder_at, look_in, read_at, read_in, split
+from homeport.doors.look import Blocked, blob_id, folder_at, kept_in, look_in, read_at, read_in, split
 from homeport.doors.swap import BEGUN, IN_PLACE
 from homeport.doors.writing import write_all
 from homeport.model.errors import InfrastructureFault
@@ -83,11 +83,11 @@ def _save_all(rescues: Rescues, target: Target, stage: int, known: Callable[[], 
     saved = []
     oids: set[str] | None = None
     for name in sorted(os.listdir(stage)):
-        found = read_in(stage, name)
-        if name not in paths or found is None:
+        there = look_in(stage, name).entry
+        if name not in paths or there is None:
             continue
         oids = known() if oids is None else oids
-        if blob_id(found[1]) not in oids:
+        if there.oid not in oids and (found := kept_in(stage, name)) is not None:
             saved.append(rescues.save(target.name, paths[name], found[0], found[1], INTERRUPTED, deploy).id)
     return saved
 

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from homeport.doors import scanning
 from homeport.doors.claims import refuse_foreign_claim, write_claim
 from homeport.doors.git import Mirror
-from homeport.doors.look import look_at, open_root, read_at, shown
+from homeport.doors.look import large_at, look_at, open_root, read_at, shown
 from homeport.doors.noting import Noting
 from homeport.doors.permits import Permits
 from homeport.doors.targetbook import TargetBook, never_there, not_the_folder, refuse_unowned
@@ -237,6 +237,10 @@ class LiveTargets:
             found = None if root is None else read_at(root, path)
         return None if found is None or (found[0] == "120000") != link else found[1]
 
+    def is_large(self, target: Target, path: str) -> bool:
+        with self._root(target.path) as root:
+            return root is not None and large_at(root, path)
+
     def read_host_file(self, path: str) -> bytes | None:
         self._permits.folder(path)
         folder, name = os.path.split(path)
@@ -303,7 +307,7 @@ class LiveTargets:
         return applied
 
     def _save(self, target: Target, deploy: str | None) -> Save:
-        def save(path: str, mode: str, content: bytes, because: str) -> str:
+        def save(path: str, mode: str, content: bytes | str, because: str) -> str:
             return self._rescues.save(target.name, path, mode, content, because, deploy).id
 
         return save

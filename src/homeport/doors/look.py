@@ -20,6 +20,9 @@ from homeport.model.paths import from_bytes, printable, to_bytes
 
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+LARGE = 100 << 20
+"""Bytes from which on a file is handed to git as a file, and neither shown nor adopted: it may be larger than the memory,
+and forges take none."""
 _TRIES = 3
 """Readings of a file that somebody writes to meanwhile."""
 
@@ -187,6 +190,26 @@ def read_in(folder: int, name: str) -> tuple[str, bytes] | None:
         if not stat.S_ISREG(found.st_mode):
             return None
         return ("100755" if found.st_mode & 0o100 else "100644"), file.read()
+
+
+def kept_in(folder: int, name: str) -> tuple[str, bytes | str] | None:
+    """As `read_in`, in a folder that nobody else writes to: of a file too large for memory a path to it, good while the
+    folder is open."""
+    found = os.stat(to_bytes(name), dir_fd=folder, follow_symlinks=False)
+    if not stat.S_ISREG(found.st_mode) or found.st_size < LARGE:
+        return read_in(folder, name)
+    return "100755" if found.st_mode & 0o100 else "100644", f"/proc/{os.getpid()}/fd/{folder}/{name}"
+
+
+def large_at(root: int, path: str) -> bool:
+    """Whether a regular file of at least `LARGE` bytes lies there."""
+    folder, name = split(path)
+    try:
+        with folder_at(root, folder) as here:
+            found = os.stat(to_bytes(name), dir_fd=here, follow_symlinks=False)
+    except (OSError, Blocked):
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size >= LARGE
 
 
 def read_at(root: int, path: str) -> tuple[str, bytes] | None:

@@ -21,11 +21,13 @@ class RescueBox:
 
     def save(self, service: str, path: str, mode: str, content: bytes | str, because: str, deploy: str | None) -> Rescue:
         """As `Rescues.save`; when it returns, the bytes are in the mirror and on its disk. Raises InfrastructureFault."""
-        raw = _read(content) if isinstance(content, str) else content
-        oid = self._git.write_blob(raw)
+        if isinstance(content, str):
+            oid, size = _stored(self._git, content)
+        else:
+            oid, size = self._git.write_blob(content), len(content)
         told = exact(path)
         name = None if told == path else b64encode(to_bytes(path)).decode("ascii")
-        rescue = Rescue(id=f"r-{os.urandom(4).hex()}", service=service, path=told, mode=mode, oid=oid, bytes=len(raw),
+        rescue = Rescue(id=f"r-{os.urandom(4).hex()}", service=service, path=told, mode=mode, oid=oid, bytes=size,
                         because=because, at=self._clock.now(), deploy=deploy, raw=name)  # fmt: skip
         self._git.keep(f"rescue/{rescue.id}", oid)
         self._store.add_rescue(rescue)
@@ -46,13 +48,13 @@ class RescueBox:
         return self._git.read(rescue.oid)
 
 
-def _read(path: str) -> bytes:
+def _stored(git: Mirror, path: str) -> tuple[str, int]:
+    """Object id and size of a regular file, which git reads by itself."""
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-        with os.fdopen(fd, "rb") as file:
-            if not stat.S_ISREG(os.fstat(fd).st_mode):
-                raise InfrastructureFault("only a regular file can be saved", where=printable(path), next="homeport drift")
-            return file.read()
+        found = os.lstat(path)
     except OSError as fault:
         raise InfrastructureFault(f"cannot be read to be saved: {fault.strerror}", where=printable(path),
                                   next="homeport doctor", code="unreadable") from fault  # fmt: skip
+    if not stat.S_ISREG(found.st_mode):
+        raise InfrastructureFault("only a regular file can be saved", where=printable(path), next="homeport drift")
+    return git.write_blob_of(path), found.st_size

@@ -26,7 +26,7 @@ from homeport.doors.beside import (
     sync_file_system,
     unchangeable,
 )
-from homeport.doors.look import Blocked, Seen, blob_id, folder_at, look_in, mounts_below, read_in, split
+from homeport.doors.look import Blocked, Seen, blob_id, folder_at, kept_in, look_in, mounts_below, read_in, split
 from homeport.doors.writing import write_file, write_through
 from homeport.model.errors import InfrastructureFault, Refused
 from homeport.model.live import Entry, SyncStep
@@ -34,8 +34,8 @@ from homeport.model.paths import printable, to_bytes
 
 Content = Callable[[str], bytes]
 """The bytes of a blob, by object id."""
-Save = Callable[[str, str, bytes, str], str]
-"""Rescues (path, git mode, bytes, because); returns the rescue's id when it is safe on disk."""
+Save = Callable[[str, str, bytes | str, str], str]
+"""Rescues (path, git mode, bytes or the file that has them, because); returns the rescue's id when it is safe on disk."""
 MEANWHILE = "changed while the sync ran"
 _MANY = 16
 """Staged files from which one syncfs is cheaper than an fsync each."""
@@ -268,7 +268,7 @@ class _Swap:
         expected = old.entry == step.before
         if old.entry is None or (expected and step.rescue is None):
             return
-        found = read_in(folder, os.fsdecode(name))
+        found = kept_in(folder, os.fsdecode(name))
         if found is None:
             raise self._fault("cannot be read to be saved", step.path, "unreadable")
         if not expected:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -100,7 +101,7 @@ def _pick(site: Site, words: Sequence[str], wish: Wish) -> list[Part]:
         found |= {p for one, p in local.items() if any(adopting.named_by(d.path, [one]) for d in differences)}
         taken, skipped = adopting.select(
             differences, named, site.edits.living(target.name), foreign=wish.foreign, hostile=site.merging.hostile,
-            branches=lambda name: site.git.has(f"refs/heads/{name}"),
+            branches=lambda name: site.git.has(f"refs/heads/{name}"), large=partial(site.targets.is_large, target),
         )  # fmt: skip
         parts.append(Part(target=target, scan=scan, deployed=there.since, taken=tuple(taken), skipped=tuple(skipped)))
     parts += tried.outside(site, [service] if service else [], paths)

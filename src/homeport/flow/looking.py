@@ -221,6 +221,8 @@ def diff_of(site: Site, service: str | None, paths: Sequence[str]) -> str:
 
 def _one_diff(site: Site, git: Git, target: Target, difference: Difference) -> str:
     actual: Entry | None = difference.actual
+    if actual is not None and site.targets.is_large(target, difference.path):
+        return f"{printable(difference.path)}: too large to be shown\n"
     if actual is not None and not git.has(actual.oid):
         content = site.targets.read_live(target, difference.path, link=actual.mode == "120000")
         if content is None:

@@ -109,7 +109,6 @@ class Git(Protocol):
 
     def fetched_at(self) -> str | None:
         """When the last fetch ended well, in UTC; None where that is not known."""
-        ...
 
     def twin(self) -> AbstractContextManager[Git]:
         """The same mirror for a look: what is written to it, or fetched, lies elsewhere and is gone afterwards."""
@@ -230,6 +229,9 @@ class Targets(Protocol):
     def read_live(self, target: Target, path: str, *, link: bool = False) -> bytes | None:
         """A regular live file's bytes, or with `link` where a link points; None when absent or of another kind."""
         ...
+
+    def is_large(self, target: Target, path: str) -> bool:
+        """Whether a regular file lies there that may be larger than the memory."""
 
     def read_host_file(self, path: str) -> bytes | None:
         """The bytes of an env file outside every live folder; None when there is none.
@@ -395,7 +397,6 @@ class HostLists(Protocol):
     def unit(self, name: str) -> None: ...
     def hostfile(self, path: str) -> None:
         """Code `hostfiles`."""
-        ...
 
     def lists(self) -> None:
         """Code `no-lists`: root changes nothing on a machine without a host file."""
@@ -403,7 +404,6 @@ class HostLists(Protocol):
 
     def new_file(self, folder: str, path: str, instead: str) -> None:
         """Before a file is made in that folder, whose path holds no links; `instead`: the command without this limit."""
-        ...
 
 
 
