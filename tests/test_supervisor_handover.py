@@ -182,8 +182,8 @@ def test_a_connection_that_never_ends_holds_up_nobody_and_is_cut_at_the_deadline
         assert b"begun" in line.recv(4096)
         (rig.folder / "again").touch()
         done = rig.restart("web")
-        assert done["ok"] and get(port) == "two"
-        assert rig.status("web")["draining"] == [old] and alive(old), "done before the drain is"
+        assert done["ok"] and rig.status("web")["draining"] == [old] and alive(old), "done before the drain is"
+        assert get(port) == "two"
         while line.recv(4096):
             pass
     eventually(lambda: not alive(old) and rig.status("web")["draining"] == [], "cut at its deadline")
