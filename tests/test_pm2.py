@@ -297,7 +297,10 @@ def test_a_stopped_process_is_started_again(host: Host, runtime: Pm2) -> None:
 
 
 def test_a_process_that_gives_up_is_failed(host: Host, runtime: Pm2) -> None:
-    host.pm2("start", "server.js", "--name", "api", "--max-restarts", "1", REPORT="/nonexistent/report")
+    # however slowly it starts here, it has not run long enough to count as well
+    app = {"name": "api", "script": "server.js", "max_restarts": 1, "min_uptime": 60_000}
+    (host.app / "api.json").write_text(json.dumps({"apps": [app]}))
+    host.pm2("start", "api.json", REPORT="/nonexistent/report")
     _until(lambda: runtime.inspect(host.unit()).state == "failed")
     assert runtime.inspect(host.unit()).detail == "errored"
 

@@ -174,6 +174,9 @@ def test_the_asker_killed_leaves_the_deploy_going(host: Host) -> None:
 
 
 def test_a_runner_that_is_killed_while_somebody_waits_is_started_again(host: Host) -> None:
+    hold, toml = host.world.root / "hold-restart", host.world.clone / "homeport.toml"
+    toml.write_text(toml.read_text().replace("started.log", f"started.log; while [ -e {hold} ]; do sleep 0.05; done"))
+    hold.touch()
     host.publish()
     asker = host.world.start("--json", "deploy")
     assert asker.stdout is not None
@@ -181,8 +184,9 @@ def test_a_runner_that_is_killed_while_somebody_waits_is_started_again(host: Hos
     with asker.stdout:
         for line in asker.stdout:
             lines.append(line)
-            if '"sync","state":"start"' in line:
+            if '"restart","state":"start"' in line:
                 os.kill(host.row(host.world.json("history")["deploys"][0]["id"]).pid or 0, signal.SIGKILL)
+                hold.unlink()
                 break
         lines += list(asker.stdout)
     assert asker.wait(timeout=60) == 0, "".join(lines)

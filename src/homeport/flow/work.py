@@ -116,7 +116,8 @@ def tools_for(site: Site, deploy: str) -> Tools:
 
     def cancelled() -> bool:
         now = site.clock.monotonic()
-        if now - asked["at"] > 0.2:
+        # a yes is never an old one: the way back may have begun since, and nothing cancels that
+        if asked["yes"] or now - asked["at"] > 0.2:
             row = site.store.deploy(deploy)
             rolling = row is not None and (row.stage or "").startswith("rollback:")
             asked.update(at=now, yes=bool(site.store.cancel_asked(deploy)) and not rolling)
