@@ -116,11 +116,15 @@ def test_a_request_merged_on_the_forge_is_seen(gitea: Forged) -> None:
 
 
 def test_a_forge_that_fails_after_the_push_is_told_and_gone_on_with(gitea: Forged) -> None:
-    gitea.fake.queued = [Answer(500, {"message": "down"})] * 8
-    ran = gitea.run("adopt", ok=(1,))
-    (branch,) = [name for name in branches(gitea.world) if name != "main"]
-    assert f"branch {branch} is pushed" in ran.last["what"]
-    assert "homeport adopt" in ran.last["next"]
+    """Whatever it answers, one branch is pushed, no edit is lost, and asked again it comes to one request."""
+    said = {401: "forge-denied", 403: "forge-denied", 404: "forge-missing", 422: "forge-refused", 500: "forge-down"}
+    for status, code in said.items():
+        gitea.fake.queued = [Answer(status, {"message": "down"})] * 8
+        ran = gitea.run("adopt", ok=(1, 3))
+        (branch,) = [name for name in branches(gitea.world) if name != "main"]
+        assert f"branch {branch} is pushed" in ran.last["what"] and ran.last["code"] == code, ran.last
+        assert "homeport adopt" in ran.last["next"]
+    assert [(row["state"], row["branch"]) for row in gitea.run("edits").last["edits"]] == [("adopted", branch)]
     gitea.fake.queued = []
     said = gitea.run("adopt").last
     assert (said["branch"], len(gitea.fake.pulls)) == (branch, 1)

@@ -1,4 +1,4 @@
-"""The audit has a row for whatever changed anything, with who, from where and the outcome; and holds end as they should."""
+"""B10 D15: the audit has a row for whatever changed anything, with who, from where and the outcome; and how holds end."""
 
 from __future__ import annotations
 

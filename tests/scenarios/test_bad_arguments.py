@@ -1,4 +1,4 @@
-"""Every verb, with nothing and with junk, in the environments that scripts and old terminals give it."""
+"""B1: every verb, with nothing and with junk, in the environments that scripts and old terminals give it."""
 
 from __future__ import annotations
 

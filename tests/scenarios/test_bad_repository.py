@@ -1,4 +1,4 @@
-"""What an origin or a commit may bring that must not reach a live folder, and that the next good commit mends."""
+"""D4: what an origin or a commit may bring that must not reach a live folder, and that the next good commit mends."""
 
 from __future__ import annotations
 
