@@ -16,8 +16,8 @@ from homeport.model.paths import from_bytes, printable, to_bytes
 EMPTY_TREE = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"
 """Known to every git, also where it was never written."""
 _OID = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
-_LASTING = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64})(?:\^\{(?:tree|commit)\})?")
-"""Names that stand for the same object for good, once it is here."""
+_LASTING = re.compile(r"(?:[0-9a-f]{40}|[0-9a-f]{64})\^\{(?:tree|commit)\}")
+"""Names that stand for the same object for good. Whether an id is here is asked each time: a gc may have taken it."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _PATHS_AT_ONCE = 500
 _NEVER_SUBMODULES = (".gitignore", ".gitattributes")
