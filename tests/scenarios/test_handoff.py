@@ -97,6 +97,7 @@ def test_pm2_behind_the_supervisors_socket_loses_no_request(supervised: Supervis
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1800)
 def test_killed_at_forty_moments_of_a_deploy_no_request_fails_and_one_process_is_left(supervised: Supervised) -> None:
     world = supervised.world
     port = world.free_port()
