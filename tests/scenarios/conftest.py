@@ -29,6 +29,16 @@ def node_files() -> dict[str, str | None]:
     return {"api/server.js": NODE_SERVER, "api/version.txt": "one\n"}
 
 
+@pytest.fixture
+def etc(world: World) -> Path:
+    """A folder that stands for /etc, below a root of its own in host.toml."""
+    folder = world.root / "etc"
+    folder.mkdir()
+    text = world.host_file.read_text()
+    world.host_file.write_text(text.replace(f'roots = ["{world.live}"]', f'roots = ["{world.live}", "{folder}"]'))
+    return folder
+
+
 @pytest.fixture(scope="session")
 def ssh_keys(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Keys of the person and of the machines, made once."""

@@ -50,15 +50,6 @@ def program(name: str) -> str:
 
 
 @pytest.fixture
-def etc(world: World) -> Path:
-    folder = world.root / "etc"
-    folder.mkdir()
-    text = world.host_file.read_text()
-    world.host_file.write_text(text.replace(f'roots = ["{world.live}"]', f'roots = ["{world.live}", "{folder}"]'))
-    return folder
-
-
-@pytest.fixture
 def started() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
     """Starts a program in front, in a group of its own that ends with the test."""
     running: list[subprocess.Popen[bytes]] = []

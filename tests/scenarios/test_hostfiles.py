@@ -18,16 +18,6 @@ from tests.world import World, eventually
 SERVICE = '\n[services.api]\nsource = "api"\ntarget = "{live}/api"\n'
 
 
-@pytest.fixture
-def etc(world: World) -> Path:
-    """A folder that stands for /etc, below a root of its own in host.toml."""
-    folder = world.root / "etc"
-    folder.mkdir()
-    text = world.host_file.read_text()
-    world.host_file.write_text(text.replace(f'roots = ["{world.live}"]', f'roots = ["{world.live}", "{folder}"]'))
-    return folder
-
-
 def registered(world: World, path: Path, more: str = "", before: str = "") -> None:
     entry = f'\n[[hostfiles]]\npath = "{path}"\npurpose = "the proxy"\n{more}\n'
     world.project(before + SERVICE + entry, {"api/a": "one\n"})

@@ -49,14 +49,6 @@ class _Pull(Struct):
     merged: bool = False
     mergeable: bool | None = None
     merge_commit_sha: str | None = None
-
-
-class _Looked(Struct):
-    number: int
-    html_url: str
-    head: _Side
-    base: _Side
-    merged: bool = False
     user: _Creator | None = None
     merged_by: _Creator | None = None
 
@@ -128,7 +120,7 @@ class Gitea:
             if fault.status == 404:
                 return []
             raise
-        pull = self._client.read(reply, _Looked)
+        pull = self._client.read(reply, _Pull)
         if not pull.merged:
             return []
         pages = self._client.pages(f"{self._at}/pulls/{pull.number:d}/reviews", {"limit": 50})
@@ -137,11 +129,8 @@ class Gitea:
             if review.user is not None and review.state in ("APPROVED", "REQUEST_CHANGES"):
                 fresh = not review.dismissed and not review.stale and review.commit_id == pull.head.sha
                 said[review.user.login] = review.state == "APPROVED" and fresh
-        author = pull.user.login if pull.user else ""
-        merger = pull.merged_by.login if pull.merged_by else ""
-        names = [*(name for name, approved in said.items() if approved), merger]
-        return [Reviewed(number=pull.number, url=pull.html_url, base=pull.base.ref, author=author,
-                         by=wire.others(author, names) if author else ())]  # fmt: skip
+        author, merger = pull.user.login if pull.user else "", pull.merged_by.login if pull.merged_by else ""
+        return [wire.reviewed(pull.number, pull.html_url, pull.base.ref, author, said, merger)]
 
     def merge(self, number: int, *, sha: str, title: str, body: str = "") -> PullRequest:
         wire.commit(sha)

@@ -202,9 +202,7 @@ class GitHub:
             if _person(review.user) and review.state in ("APPROVED", "CHANGES_REQUESTED", "DISMISSED"):
                 said[_person(review.user)] = review.state == "APPROVED" and review.commit_id == pull.head.sha
         author = pull.user.login if pull.user else ""
-        names = [*(name for name, approved in said.items() if approved), _person(pull.merged_by)]
-        return Reviewed(number=pull.number, url=pull.html_url, base=pull.base.ref, author=author,
-                        by=wire.others(author, names) if author else ())  # fmt: skip
+        return wire.reviewed(pull.number, pull.html_url, pull.base.ref, author, said, _person(pull.merged_by))
 
     def merge(self, number: int, *, sha: str, title: str, body: str = "") -> PullRequest:
         wire.commit(sha)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from urllib.parse import quote
 
 from homeport.model.errors import Refused, UsageFault
-from homeport.model.forge import NewRequest, is_commit, is_ref_name
+from homeport.model.forge import NewRequest, Reviewed, is_commit, is_ref_name
 
 STATUS_TEXT = 140
 """Characters of a status description; GitHub refuses more."""
@@ -56,6 +56,13 @@ def others(author: str, names: Iterable[str]) -> tuple[str, ...]:
     """Who is not the author, each once; names of forges are the same in capitals."""
     found = {name.lower(): name for name in names if name and name.lower() != author.lower()}
     return tuple(found.values())
+
+
+def reviewed(number: int, url: str, base: str, author: str, said: Mapping[str, bool], merger: str) -> Reviewed:
+    """Who stood for a request besides its author: whose last word was an approval of what was merged, and who merged it.
+    Nobody where the author is not known."""
+    names = [*(name for name, approved in said.items() if approved), merger]
+    return Reviewed(number=number, url=url, base=base, author=author, by=others(author, names) if author else ())
 
 
 def one_line(text: str) -> str:
