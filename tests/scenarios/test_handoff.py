@@ -43,7 +43,7 @@ def supervised(world: World, pm2_program: str) -> Iterator[Supervised]:
         made.end()
 
 
-def test_pm2_behind_the_supervisors_socket_loses_no_request(supervised: Supervised) -> None:
+def test_behind_the_supervisors_socket_no_request_is_lost(supervised: Supervised) -> None:
     world = supervised.world
     port = world.free_port()
     stop = Path(world.root / "stop")

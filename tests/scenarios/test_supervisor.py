@@ -72,6 +72,7 @@ class Supervised:
                 start_new_session=True,
             )  # fmt: skip
         self.until_it_answers()
+        assert self.keeper.poll() is None, "it is this one that answers"
 
     def until_it_answers(self) -> None:
         eventually(lambda: self.run() is not None, "the supervisor answers")
