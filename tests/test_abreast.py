@@ -27,7 +27,9 @@ def machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
     elif request.param == "each dies as it starts":
         monkeypatch.setattr(abreast._thread, "start_new_thread", stillborn)
     before = threading.stack_size(1 << 50 if request.param == "no room for a stack" else 0)
+    monkeypatch.setattr(abreast, "PATIENCE", 0.02)
     yield request.param
+    abreast._stillborn.clear()
     threading.stack_size(before)
 
 

@@ -53,6 +53,10 @@ CHANGING = ("renameat2", "rename", "renameat", "unlink", "unlinkat", "rmdir", "m
 Files = dict[str, tuple[str, str]]
 """path -> (kind: file, program or link; content)"""
 
+PROTECTED: Files = {"plain/.env": ("file", "KEY=of the server\n"), "web/node_modules/it.js": ("file", "installed there\n"),
+                    "app/notes.bak": ("file", "of a person\n")}  # fmt: skip
+"""Server-side files: they stay as they are, whatever happens (A3)."""
+
 
 def files(number: int, size: int = 8) -> Files:
     """What version `number` of the project brings below `live`: every kind of change from each to the next."""
@@ -130,6 +134,10 @@ class Host:
         self._write(1)
         self.sha = world.push()
         self.deploy()
+        for name, (_, content) in PROTECTED.items():
+            path = world.live / name
+            path.parent.mkdir(exist_ok=True)
+            path.write_text(content)
         self.database = world.state / "shop/production/homeport.db"
         self._traced: dict[bool, list[Moment]] = {}
 
@@ -204,7 +212,7 @@ class Host:
         self.world.commit(f"version {number}")
 
     def expected(self, number: int) -> Files:
-        return {**files(number, self.size), **outputs(number)}
+        return {**files(number, self.size), **outputs(number), **PROTECTED}
 
     def deploy(self, *options: str, ok: tuple[int, ...] | None = (0,)) -> dict[str, Any]:
         return self.world.deploy(*options, ok=ok)

@@ -300,7 +300,7 @@ class Mirror(MirrorReader):
 
     def _check_version(self) -> None:
         said = self.cmd.run("version").decode("utf-8", "replace")
-        found = re.search(r"(\d+)\.(\d+)", said)
+        found = re.search(r"(\d{1,4})\.(\d{1,4})", said)
         if found is None or (int(found[1]), int(found[2])) < OLDEST_GIT:
             raise InfrastructureFault(f"{printable(said.strip())} is too old; homeport needs git 2.34 or newer",
                                       where="PATH", next="install a newer git, then: homeport doctor",

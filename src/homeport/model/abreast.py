@@ -14,30 +14,45 @@ from typing import Generic, TypeVar
 _A = TypeVar("_A")
 _B = TypeVar("_B")
 _T = TypeVar("_T")
+PATIENCE = 1.0
+"""Seconds in which a thread that was started begins, on a busy machine too."""
+_stillborn: list[bool] = []
+"""Not empty once one did not: from then on nobody waits for the beginning of another."""
 
 
 class Turn(Generic[_T]):
     """One piece of work, done once, by whoever takes it first."""
 
-    __slots__ = ("_answer", "_fault", "_over", "_taken", "_work")
+    __slots__ = ("_answer", "_begun", "_fault", "_over", "_taken", "_work")
 
     def __init__(self, work: Callable[[], _T]) -> None:
         self._work = work
         self._answer: list[_T] = []
         self._fault: BaseException | None = None
         self._taken, self._over = _thread.allocate_lock(), _thread.allocate_lock()
+        self._begun = _thread.allocate_lock()
         self._over.acquire()
+        self._begun.acquire()
 
     def do(self) -> None:
         """Does it, unless somebody has begun it. What the work raises is kept for `result`."""
         if not self._taken.acquire(blocking=False):
             return
+        self._begun.release()
         try:
             self._answer.append(self._work())
         except BaseException as fault:
             self._fault = fault
         finally:
             self._over.release()
+
+    def begins(self) -> None:
+        """Waits until the thread that was started for it has begun, if threads begin on this machine."""
+        if not _stillborn:
+            if self._begun.acquire(timeout=PATIENCE):
+                self._begun.release()
+            else:
+                _stillborn.append(True)
 
     def ended(self, within: float = -1) -> bool:
         """Whether it is done, or will be within so many seconds; without a limit it waits for whoever began it."""
@@ -84,10 +99,12 @@ def side_by_side(works: Sequence[Callable[[], _T]], most: int) -> list[Turn[_T]]
 def together(first: Callable[[], _A], second: Callable[[], _B]) -> tuple[_A, _B]:
     """Both answers, worked out at the same time; what either raises is raised here."""
     beside = Turn(second)
-    begun(beside.do)
+    started = begun(beside.do)
     try:
         answer = first()
     finally:
+        if started:
+            beside.begins()
         beside.do()
         beside.ended()
     return answer, beside.result()

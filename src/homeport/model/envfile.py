@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 
 _START = re.compile(r"[ \t]*(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_.-]*)[ \t]*=[ \t]*")
-_COMMENT = re.compile(r"[ \t]+#.*|^#.*")
+_COMMENT = re.compile(r"(?<![ \t])[ \t]+#.*|^#.*")
 _ESCAPES = {"n": "\n", "r": "\r", "t": "\t", '"': '"', "\\": "\\", "$": "$", "`": "`"}
 
 

@@ -17,7 +17,7 @@ _VERDICTS: dict[str, Verdict] = {
 }  # fmt: skip
 _WRITTEN = {"passed": "success", "pending": "pending", "failed": "failure", "error": "error"}
 _RUN = re.compile(r"/actions/runs/([0-9]+)(?:/|$)", re.ASCII)
-_JOB = re.compile(r"(?P<workflow>.+?) / (?P<job>.+) \((?P<event>[a-z_]+)\)", re.ASCII | re.DOTALL)
+_JOB = re.compile(r"(?P<workflow>(?:(?! / ).)+) / (?P<job>.+) \((?P<event>[a-z_]+)\)", re.ASCII | re.DOTALL)
 """How Actions names its statuses: `CI / build (push)`."""
 
 
