@@ -307,17 +307,23 @@ def test_adopting_twice_makes_one_branch(deployed: World) -> None:
     assert deployed.json("adopt")["branch"] != first["branch"]
 
 
-def test_killed_while_it_pushes_it_goes_on_with_the_same_branch(deployed: World) -> None:
-    started, go = deployed.root / "started", deployed.root / "go"
-    hook = deployed.origin / "hooks/pre-receive"
+def killed_while_it_pushes(world: World, then: str) -> Path:
+    """Adopts an edit and is killed when the origin has begun to take the push; the hook, which ends with these words."""
+    started, hook = world.root / "started", world.origin / "hooks/pre-receive"
     hook.parent.mkdir(exist_ok=True)
-    hook.write_text(f"#!/bin/sh\ntouch {started}\nwhile [ ! -e {go} ]; do sleep 0.05; done\n")
+    hook.write_text(f"#!/bin/sh\ntouch {started}\n{then}\n")
     hook.chmod(0o755)
-    edit(deployed, "other.txt", "by hand\n")
-    child = deployed.start("adopt")
+    edit(world, "other.txt", "by hand\n")
+    child = world.start("adopt")
     eventually(started.exists, "the push has begun")
     child.kill()
     child.communicate()
+    return hook
+
+
+def test_killed_while_it_pushes_it_goes_on_with_the_same_branch(deployed: World) -> None:
+    go = deployed.root / "go"
+    killed_while_it_pushes(deployed, f"while [ ! -e {go} ]; do sleep 0.05; done")
     go.touch()
     eventually(lambda: len(branches(deployed)) == 2, "the push that was under way has ended")
     said = deployed.json("adopt")
@@ -326,17 +332,7 @@ def test_killed_while_it_pushes_it_goes_on_with_the_same_branch(deployed: World)
 
 
 def test_killed_before_it_pushes_it_begins_anew(deployed: World) -> None:
-    started = deployed.root / "started"
-    hook = deployed.origin / "hooks/pre-receive"
-    hook.parent.mkdir(exist_ok=True)
-    hook.write_text(f"#!/bin/sh\ntouch {started}\nsleep 1\nexit 1\n")
-    hook.chmod(0o755)
-    edit(deployed, "other.txt", "by hand\n")
-    child = deployed.start("adopt")
-    eventually(started.exists, "the push has begun")
-    child.kill()
-    child.communicate()
-    hook.unlink()
+    killed_while_it_pushes(deployed, "sleep 1; exit 1").unlink()
     said = deployed.json("adopt")
     assert said["paths"] == ["site/other.txt"]
     assert counts(deployed, said["branch"]).split() == ["0", "1"]

@@ -48,7 +48,10 @@ def test_looking_deciding_and_undoing_answer_as_they_do_on_the_host(fleet: Fleet
         there, here = fleet.prod.homeport(*args, ok=(code,)), fleet.homeport("-e", "production", *args, ok=(code,))
         assert ageless(here.stdout) == ageless(there.stdout), args
         assert ageless(here.stderr) == ageless(there.stderr), args
-    assert "Binary files" in fleet.homeport("-e", "production", "diff", ok=(3,)).stdout
+    whole = fleet.homeport("-e", "production", "diff", ok=(3,)).stdout
+    alone = fleet.homeport("-e", "production", "diff", "site/a.txt", ok=(3,)).stdout
+    assert "Binary files" in whole and alone in whole and "b.bin" not in alone
+    assert f"-{fleet.laptop.git('show', 'HEAD:site/a.txt')}\n+edited\n" in alone, "git and the host, side by side"
     said = fleet.homeport("-e", "production", "discard", "site/b.bin").stdout
     assert "put back: b.bin" in said
     (rescue,) = fleet.homeport("--json", "-e", "production", "rescue", "list").last["rescues"]

@@ -210,11 +210,14 @@ def _torn(site: Site, target: Target, scan: Scan) -> set[str]:
 
 
 def diff_of(site: Site, service: str | None, paths: Sequence[str]) -> str:
-    """A unified diff from what was put there to what is there; empty when equal."""
+    """A unified diff from what was put there to what is there; empty when equal. Paths as `below` takes them."""
     parts = []
     with site.git.twin() as git:
         for _, target in targets_of(site, [service] if service else []):
-            for difference in chosen(met(site, target), paths):
+            local = [place for path in paths if (place := below(target, path)) is not None]
+            if paths and not local:
+                continue
+            for difference in chosen(met(site, target), local):
                 parts.append(_one_diff(site, git, target, difference))
     return "".join(parts)
 
