@@ -138,6 +138,7 @@ class Host:
             path = world.live / name
             path.parent.mkdir(exist_ok=True)
             path.write_text(content)
+        subprocess.run(["sync", "-f", str(world.live)], check=True)  # they outlive a power cut, as the server's own do
         self.database = world.state / "shop/production/homeport.db"
         self._traced: dict[bool, list[Moment]] = {}
 
