@@ -101,7 +101,7 @@ def test_the_old_version_keeps_serving_when_the_new_one_does_not_get_ready(rig: 
     old = rig.status("web")["pid"]
     bad: dict[str, tuple[list[str], str]] = {
         "never listens": (["sh", "-c", "echo here; exec sleep 1000"], "does not listen"),
-        "ends": (["sh", "-c", "echo here; exit 3"], "status 3"),
+        "ends": (["sh", "-c", "echo here; sleep 0.3; exit 3"], "status 3"),
         "no such program": (["/no/such/program"], "No such file"),
         "no such folder": (command(["node", "web.js"]), "enter /no/such"),
     }

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.scenarios.telling import SITE, deployed, disk, fault, mended, picture, remount, run
-from tests.world import World
+from tests.world import World, eventually
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts")
 
@@ -49,6 +49,7 @@ def lose_but_its_log(path: Path) -> None:
 def test_a_damaged_database_stops_every_verb_and_moved_aside_the_deploy_works(
     world: World, database: Path, harm: Callable[[Path], None]
 ) -> None:
+    eventually(lambda: not world.own_processes(), "the runner has left, which would tidy up after itself")
     harm(database)
     world.publish({"site/a.txt": "two\n"})
     before, bytes_before = picture(world.live), database.read_bytes() if database.exists() else None
