@@ -137,8 +137,10 @@ class Host:
         for name, (_, content) in PROTECTED.items():
             path = world.live / name
             path.parent.mkdir(exist_ok=True)
-            path.write_text(content)
-        subprocess.run(["sync", "-f", str(world.live)], check=True)  # they outlive a power cut, as the server's own do
+            with path.open("w") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())  # it outlives a power cut, as what was long there does
         self.database = world.state / "shop/production/homeport.db"
         self._traced: dict[bool, list[Moment]] = {}
 
