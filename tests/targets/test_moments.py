@@ -400,3 +400,4 @@ def test_what_could_not_be_recorded_later_is_told_and_found_as_after_a_crash(hos
     host.deploy(sha)
     assert (host.files(), host.states()) == ({"a.txt": "two"}, {})
     assert host.scan().syncing is None
+    host.mirror.close()  # the fault that was raised beside holds on to all of this
