@@ -153,6 +153,11 @@ def small_disk(world: World) -> Iterator[Path]:
         yield folder
 
 
+def gone(world: World) -> None:
+    """A runner that has told its outcome tidies up, and would make room on a disk that was filled before."""
+    eventually(lambda: not world.own_processes(), "the runner has gone")
+
+
 def fill(folder: Path, leave: int) -> None:
     """Fills the disk below a folder up to `leave` bytes."""
     handle = os.open(folder / "fill", os.O_WRONLY | os.O_CREAT)
@@ -179,6 +184,7 @@ def test_a_full_disk_under_the_state_ends_the_command_and_leaves_whole_files(
     deployed(world)
     world.publish({"site/a.txt": "two\n"})
     before = picture(world.live)
+    gone(world)
     fill(small_disk, leave * 1024)
     said = run(world, "--json", "deploy", timeout=60)
     (small_disk / "fill").unlink()
@@ -213,6 +219,7 @@ def looks(world: World, small_disk: Path, how: str, sha: str) -> None:
     (world.live / "site/a.txt").write_text("by hand\n")
     world.publish({"site/b.txt": "two\n"})
     before = picture(world.live)
+    gone(world)
     fill(small_disk, 0) if how == "full" else remount(small_disk, "ro")
     status = world.json("status")
     assert (status["sha"], status["services"][0]["drift"], status["services"][0]["state"]) == (sha, 1, "files")
