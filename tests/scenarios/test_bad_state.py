@@ -221,6 +221,7 @@ def looks(world: World, small_disk: Path, how: str, sha: str) -> None:
     before = picture(world.live)
     gone(world)
     fill(small_disk, 0) if how == "full" else remount(small_disk, "ro")
+    assert "takes no writes" in world.homeport("status").stderr
     status = world.json("status")
     assert (status["sha"], status["services"][0]["drift"], status["services"][0]["state"]) == (sha, 1, "files")
     assert [row["status"] for row in world.json("history")["deploys"]] == ["deployed"]
@@ -228,7 +229,6 @@ def looks(world: World, small_disk: Path, how: str, sha: str) -> None:
     assert "+by hand" in world.json("diff", ok=(3,))["diff"]
     plan = world.json("plan")
     assert (plan["to"], [r["rule"] for r in plan["refusals"]]) == (world.git("rev-parse", "HEAD"), ["drift"])
-    assert "takes no writes" in world.homeport("status").stderr
     assert world.homeport("doctor", ok=None).stdout
     assert how in fault(world, "deploy", code=1)
     assert picture(world.live) == before
