@@ -162,10 +162,16 @@ def fill(folder: Path, leave: int) -> None:
     """Fills the disk below a folder up to `leave` bytes."""
     handle = os.open(folder / "fill", os.O_WRONLY | os.O_CREAT)
     size = 0
+
+    def full() -> bool:
+        nonlocal size
+        with contextlib.suppress(OSError):
+            while True:
+                size += os.write(handle, b"x" * 4096)
+        return os.statvfs(folder).f_bavail == 0
+
     try:
-        while True:
-            size += os.write(handle, b"x" * 4096)
-    except OSError:
+        eventually(full, "no block is left")  # the kernel may say so one block too early
         os.ftruncate(handle, max(0, size - leave))
     finally:
         os.close(handle)
