@@ -462,7 +462,7 @@ def test_status() -> None:
     assert f"deploying now: {ID}, build\n" in said
     assert "sale (by wk)" in said
     assert "blocked 9876543: broken (by homeport, bad time)" in said
-    assert "next: homeport drift   2 paths changed on the host\n      homeport unhold  deploy again\n" in said
+    assert "next: homeport drift   2 paths changed on the host\n      homeport unhold  ends the hold\n" in said
     assert "nothing deployed yet" in results.status(STATUS | {"sha": None, "services": []})
 
 

@@ -184,7 +184,7 @@ def _in_the_way(said: dict[str, Any], ink: Ink) -> list[str]:
     if said.get("edits"):
         commands.append(("homeport drift", f"{count(said['edits'], 'path')} changed on the host"))
     if hold:
-        commands.append(("homeport unhold", "deploy again"))
+        commands.append(("homeport unhold", "ends the hold"))
     if not said.get("sha") and not said.get("running"):
         commands.append(("homeport plan", "what a first deploy would do"))
     if lines or commands:
