@@ -41,6 +41,10 @@ _FETCHED = "homeport-fetched"
 """A file of the mirror, written when a fetch ended well: git itself keeps no such time."""
 _REFS = ("+refs/heads/*:refs/heads/*", "+refs/tags/*:refs/tags/*")
 _AUTHOR = "homeport <homeport@localhost>"
+LOOSE, PACKS = 2048, 40
+"""Loose objects (counted in one of their 256 folders), and packs, above which the mirror is tidied."""
+ABANDONED = 86400
+"""Seconds after which the half-written pack of a git that was killed is nobody's any more."""
 _HIDDEN = re.compile(r"(?<=://)[^/@\s]+@")
 
 
@@ -167,6 +171,20 @@ class Mirror(MirrorReader):
             why = printable(done.stderr.decode("utf-8", "replace").strip())
             raise InfrastructureFault(f"refs/homeport/{next(iter(refs))} cannot be written: {why}", where=self.path,
                                       next="homeport doctor", code="ref")  # fmt: skip
+
+    def tidy(self) -> None:
+        """Once there are many: one pack of all loose objects and of the small packs among the others. Nothing goes, what no
+        ref reaches neither (git-repack(1), `--geometric`). Others may read and write meanwhile."""
+        packs, loose = (_listed(os.path.join(self.path, "objects", name)) for name in ("pack", "17"))
+        if len(loose) * 256 < LOOSE and sum(name.endswith(".pack") for name in packs) < PACKS:
+            return
+        for name in packs:
+            path = os.path.join(self.path, "objects", "pack", name)
+            if name.startswith((".tmp-", "tmp_")) and _aged(path):
+                with contextlib.suppress(OSError):
+                    os.unlink(path)
+        with contextlib.suppress(InfrastructureFault):  # a full disk: the next deploy tries again
+            self.cmd.run("repack", "-d", "-l", "-q", "--geometric=2", timeout=FETCH_TIMEOUT)
 
     def kept(self, prefix: str = "") -> dict[str, str]:
         """What `keep` holds: ref (without refs/homeport/) to object id."""
@@ -375,6 +393,20 @@ class Mirror(MirrorReader):
         for name in ("packed-refs.lock", "shallow.lock"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(self.path, name))
+
+
+def _listed(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except OSError:
+        return []
+
+
+def _aged(path: str) -> bool:
+    try:
+        return time.time() - os.lstat(path).st_mtime > ABANDONED
+    except FileNotFoundError:
+        return False
 
 
 def _lock_patiently(handle: int, shell: Shell, where: str) -> None:

@@ -32,6 +32,7 @@ def drain(site: Site, limits_hold: Callable[[], bool] = lambda: True) -> bool:
                 if not limits_hold():
                     return False
                 carry_out(site, site.store.begin(waiting.id, os.getpid()))
+    site.git.tidy()
     return True
 
 
