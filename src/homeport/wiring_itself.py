@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from homeport.doors.shell import Conversation
 
-_PROGRAM = (sys.executable, "-m", "homeport.cli.main")
+_PROGRAM = (sys.executable, "-m", "homeport")
 
 
 def itself(words: Sequence[str]) -> Conversation:

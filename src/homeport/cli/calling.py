@@ -22,7 +22,7 @@ from homeport.model.remote import PROTOCOL, Caller, Hello, Spoken
 LOOKING = frozenset({"status", "history", "show", "logs", "plan", "drift", "diff", "edits", "doctor", "rules", "audit"})
 """Verbs that change nothing a person put there: over several hosts they go on after a failure, and once nobody
 listens they end at once."""
-DEPLOYING = frozenset({"deploy", "rollback", "rebuild", "restart", "try"})
+WANT_RUNNER = frozenset({"deploy", "rollback", "rebuild", "restart", "try"})
 """Verbs that will want a runner."""
 
 

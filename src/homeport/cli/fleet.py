@@ -6,10 +6,9 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import AbstractContextManager, ExitStack, suppress
 
 import click
-import msgspec
 
 from homeport.cli.options import Options
 from homeport.decide.fleet import waves
@@ -30,14 +29,14 @@ def turns(options: Options, places: Sequence[Place]) -> list[list[Place]]:
 
 
 def tip(options: Options, place: Place) -> str | None:
-    """The commit that a deploy without a ref would bring now, asked from one host for all of them."""
-    said: dict[str, object] = {}
-    with _command(options, place, ["plan"], json=True) as asked:
-        for line in asked.lines():
-            said = _decoded(line) or said
-        asked.ended()
-    found = said.get("to")
-    return found if isinstance(found, str) else None
+    """The commit that a deploy without a ref would bring now, asked from one host for all of them; None when that cannot be
+    told: then each host says why."""
+    from homeport.cli.remoting import ask_there
+
+    with suppress(HomeportError):
+        found = ask_there(options, place, ["plan"], lambda _: None).get("to")
+        return found if isinstance(found, str) else None
+    return None
 
 
 def side_by_side(options: Options, places: Sequence[Place], words: Sequence[str]) -> dict[str, int]:
@@ -70,7 +69,7 @@ def side_by_side(options: Options, places: Sequence[Place], words: Sequence[str]
             say(place, complaint, err=True)
 
     with ExitStack() as running:
-        talks = [running.enter_context(_command(options, place, words, json=options.json)) for place in places]
+        talks = [running.enter_context(_command(options, place, words)) for place in places]
         with _Interrupted(options, talks):
             hearing = [threading.Thread(target=hear, args=pair) for pair in zip(places, talks, strict=True)]
             for one in hearing:
@@ -80,10 +79,11 @@ def side_by_side(options: Options, places: Sequence[Place], words: Sequence[str]
     return codes
 
 
-def _command(options: Options, place: Place, words: Sequence[str], *, json: bool) -> AbstractContextManager[Talk]:
+def _command(options: Options, place: Place, words: Sequence[str]) -> AbstractContextManager[Talk]:
     from homeport.wiring_itself import itself
 
-    loud = [flag for flag, on in (("--json", json), ("--quiet", options.quiet), ("--verbose", options.verbose)) if on]
+    flags = {"--json": options.json, "--quiet": options.quiet, "--verbose": options.verbose}
+    loud = [flag for flag, on in flags.items() if on]
     named = ["-C", options.folder, "-e", place.environment, "--host", place.host]
     return itself([*named, *loud, *words])
 
@@ -108,14 +108,6 @@ class _Interrupted:
 
     def __exit__(self, *_: object) -> None:
         signal.signal(signal.SIGINT, self._before)
-
-
-def _decoded(line: bytes) -> dict[str, object] | None:
-    try:
-        said = msgspec.json.decode(line)
-    except msgspec.DecodeError:
-        return None
-    return said if isinstance(said, dict) else None
 
 
 def summed_up(options: Options, verb: str, codes: dict[str, int], left: Sequence[Place]) -> None:

@@ -145,13 +145,13 @@ def cli(ctx: click.Context, folder: str, project: str | None, environment: str |
     options = Options(folder=folder, project=project, environment=environment, host=host, json=as_json, quiet=quiet,
                       verbose=verbose, words=ctx.meta.get(WORDS, ()))  # fmt: skip
     if caller is not None:
-        from homeport.cli.calling import DEPLOYING, Call, read_caller
+        from homeport.cli.calling import WANT_RUNNER, Call, read_caller
         from homeport.wiring import own_name
         from homeport.wiring_ahead import runner_ahead
         from homeport.wiring_person import called_by, for_a_key
 
         options.call = Call(read_caller(caller))
-        if options.words[:1] and options.words[0] in DEPLOYING and not for_a_key():
+        if options.words[:1] and options.words[0] in WANT_RUNNER and not for_a_key():
             runner_ahead()  # before this process listens, and before it works for somebody
         called_by(options.call.caller)
         options.call.begin(options.words[0], own_name())

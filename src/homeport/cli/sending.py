@@ -14,13 +14,10 @@ from homeport.cli.options import Options
 from homeport.model.edits import Person
 from homeport.model.errors import Refused, UsageFault
 from homeport.model.paths import printable
-from homeport.model.remote import Place
+from homeport.model.remote import MOST_SENT, Place
 
 if TYPE_CHECKING:
     from homeport.model.trying import WorkingTree
-
-MOST = 256 * 1024 * 1024
-"""Bytes that a try sends at once."""
 
 
 class TreeAnswers:
@@ -69,9 +66,9 @@ class TreeAnswers:
         return msgspec.to_builtins(told)
 
     def _pack(self, given: dict[str, Any]) -> str:
-        """Raises Refused (code `too-long`) for more than `MOST` bytes."""
+        """Raises Refused (code `too-long`) for more than `MOST_SENT` bytes."""
         path = self.tree.packed(str(given.get("commit")), [str(sha) for sha in given.get("have", ())])
-        if os.path.getsize(path) > MOST:
+        if os.path.getsize(path) > MOST_SENT:
             raise Refused("the working tree differs by more than can be sent", where=self.tree.top, code="too-long",
                           next="commit and push, then deploy a branch")  # fmt: skip
         with open(path, "rb") as file:

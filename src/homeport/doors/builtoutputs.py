@@ -6,7 +6,6 @@ They are taken byte by byte: no filter and no line end of the checkout's setting
 
 from __future__ import annotations
 
-import base64
 import binascii
 import os
 import stat
@@ -18,18 +17,15 @@ import msgspec
 
 from homeport.doors import loose
 from homeport.doors.git import Mirror
-from homeport.doors.gitcmd import GitCommand
+from homeport.doors.senttree import unpack
 from homeport.doors.shell import scrubbed
 from homeport.model.bringing import BuiltElsewhere, Wanted
 from homeport.model.errors import InfrastructureFault, Refused, UsageFault
 from homeport.model.live import Entry
 from homeport.model.paths import from_bytes, printable, to_bytes
 from homeport.model.ports import Shell
+from homeport.model.remote import MOST_SENT
 
-MOST = 256 * 1024 * 1024
-"""Bytes of outputs that are brought at once."""
-UNPACK_TIMEOUT = 900.0
-"""Seconds."""
 _WHO = "homeport <homeport@localhost>"
 _HEX = "0123456789abcdef"
 
@@ -58,26 +54,24 @@ class CheckoutOutputs:
     def take(self, sha: str, wanted: Mapping[str, Wanted]) -> str:
         """As `BuiltElsewhere.take`."""
         self._built_from(sha, wanted)
-        left, changes = MOST, dict[str, Entry | None]()
+        left, changes = MOST_SENT, dict[str, Entry | None]()
         for service, it in wanted.items():
             for output in it.outputs:
                 here = f"{it.folder}/{output}" if it.folder else output
                 for path, seen in self._below(here):
                     left -= seen.st_size
                     if left < 0:
-                        raise Refused(f"the outputs are more than {MOST >> 20} MiB", where=self.top, code="too-long",
+                        raise Refused(f"the outputs are more than {MOST_SENT >> 20} MiB", where=self.top, code="too-long",
                                       next="homeport deploy, which builds on the host")  # fmt: skip
                     name = f"{service}/{output}{path[len(here) :]}"
                     changes[name] = self._blob(path, seen)
-        empty, _ = loose.encoded(b"tree", b"")
+        empty = loose.id_of(b"tree", b"")
         tree, trees = loose.changed_tree(lambda _: b"", empty, changes)
         for oid, raw in trees.items():
             self._objects[oid] = (b"tree", (loose.decoded(oid, raw) or (b"", b""))[1])
         when = f"{int(time.time())} +0000"
         text = f"tree {tree}\nauthor {_WHO} {when}\ncommitter {_WHO} {when}\n\nOutputs of {', '.join(wanted)} at {sha}\n"
-        commit, _ = loose.encoded(b"commit", text.encode("utf-8", "surrogateescape"))
-        self._objects[commit] = (b"commit", text.encode("utf-8", "surrogateescape"))
-        return commit
+        return self._kept(b"commit", to_bytes(text))
 
     def bring(self, commit: str, into: str) -> None:
         """As `BuiltElsewhere.bring`, to a repository of this machine. Raises InfrastructureFault (code `pack`)."""
@@ -136,10 +130,15 @@ class CheckoutOutputs:
             content = os.readlink(self._real(path))
         else:
             with open(os.open(self._real(path), os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
-                content = file.read(MOST + 1)
-        oid, _ = loose.encoded(b"blob", content)
-        self._objects[oid] = (b"blob", content)
-        return Entry("120000" if link else "100755" if seen.st_mode & 0o100 else "100644", oid)
+                content = file.read(MOST_SENT + 1)
+        mode = "120000" if link else "100755" if seen.st_mode & 0o100 else "100644"
+        return Entry(mode, self._kept(b"blob", content))
+
+    def _kept(self, kind: bytes, content: bytes) -> str:
+        """The id of an object that is to be brought; it is compressed once, when it is known where to."""
+        oid = loose.id_of(kind, content)
+        self._objects[oid] = (kind, content)
+        return oid
 
     def _real(self, path: str) -> bytes:
         return os.path.join(to_bytes(self.top), to_bytes(path))
@@ -159,7 +158,7 @@ class SentOutputs:
     """Satisfies `BuiltElsewhere`, for a checkout on the machine of whoever asks."""
 
     def __init__(self, ask: Callable[[str, Any], Any], shell: Shell) -> None:
-        self._ask, self._shell, self._pack = ask, shell, b""
+        self._ask, self._shell, self._pack = ask, shell, ""
 
     def head(self) -> str:
         said = self._ask("built-head", {})
@@ -170,17 +169,20 @@ class SentOutputs:
     def take(self, sha: str, wanted: Mapping[str, Wanted]) -> str:
         said = self._ask("built", {"sha": sha, "wanted": msgspec.to_builtins(dict(wanted))})
         try:
-            commit, self._pack = str(said["commit"]), base64.b64decode(said["pack"], validate=True)
-        except (binascii.Error, KeyError, TypeError, ValueError) as fault:
+            commit, self._pack = str(said["commit"]), said["pack"]
+        except (KeyError, TypeError) as fault:
             raise _garbled(str(fault)) from fault
         return commit
 
     def bring(self, commit: str, into: str) -> None:
         del commit
-        GitCommand(into, self._shell).run("index-pack", "--stdin", "--strict", input=self._pack, timeout=UNPACK_TIMEOUT)
+        try:
+            unpack(self._pack, into, self._shell)
+        except (binascii.Error, TypeError, ValueError) as fault:
+            raise _garbled(str(fault)) from fault
 
     def close(self) -> None:
-        self._pack = b""
+        self._pack = ""
 
 
 class OutputBox:

@@ -175,13 +175,14 @@ class Mirror(MirrorReader):
     def tidy(self) -> None:
         """Once there are many: one pack of all loose objects and of the small packs among the others. Nothing goes, what no
         ref reaches neither (git-repack(1), `--geometric`). Others may read and write meanwhile."""
-        packs, loose = (_listed(os.path.join(self.path, "objects", name)) for name in ("pack", "17"))
-        if len(loose) * 256 < LOOSE and sum(name.endswith(".pack") for name in packs) < PACKS:
+        from glob import escape, glob
+
+        objects = escape(os.path.join(self.path, "objects"))
+        if len(glob(f"{objects}/17/*")) * 256 < LOOSE and len(glob(f"{objects}/pack/*.pack")) < PACKS:
             return
-        for name in packs:
-            path = os.path.join(self.path, "objects", "pack", name)
-            if name.startswith((".tmp-", "tmp_")) and _aged(path):
-                with contextlib.suppress(OSError):
+        for path in (*glob(f"{objects}/pack/.tmp-*"), *glob(f"{objects}/pack/tmp_*")):
+            with contextlib.suppress(OSError):
+                if time.time() - os.lstat(path).st_mtime > ABANDONED:
                     os.unlink(path)
         with contextlib.suppress(InfrastructureFault):  # a full disk: the next deploy tries again
             self.cmd.run("repack", "-d", "-l", "-q", "--geometric=2", timeout=FETCH_TIMEOUT)
@@ -393,20 +394,6 @@ class Mirror(MirrorReader):
         for name in ("packed-refs.lock", "shallow.lock"):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(self.path, name))
-
-
-def _listed(folder: str) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except OSError:
-        return []
-
-
-def _aged(path: str) -> bool:
-    try:
-        return time.time() - os.lstat(path).st_mtime > ABANDONED
-    except FileNotFoundError:
-        return False
 
 
 def _lock_patiently(handle: int, shell: Shell, where: str) -> None:

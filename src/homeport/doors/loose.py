@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 
+from homeport.doors.objects import entries_of
 from homeport.model.abreast import side_by_side
 from homeport.model.live import Entry
 from homeport.model.paths import to_bytes
@@ -24,10 +25,15 @@ _AT_ONCE = 8
 """Files that are brought to the disk at the same time: it waits for all of them once."""
 
 
+def id_of(kind: bytes, content: bytes) -> str:
+    found = hashlib.sha1(b"%s %d\0" % (kind, len(content)), usedforsecurity=False)
+    found.update(content)
+    return found.hexdigest()
+
+
 def encoded(kind: bytes, content: bytes) -> tuple[str, bytes]:
     """(id, the bytes of its file)."""
-    whole = b"%s %d\0" % (kind, len(content)) + content
-    return hashlib.sha1(whole, usedforsecurity=False).hexdigest(), zlib.compress(whole, 1)
+    return id_of(kind, content), zlib.compress(b"%s %d\0" % (kind, len(content)) + content, 1)
 
 
 def decoded(oid: str, raw: bytes) -> tuple[bytes, bytes] | None:
@@ -155,14 +161,3 @@ def _changed(read: Callable[[str], bytes], tree: str | None, changes: Changes, m
     if new != tree:
         made[new] = raw
     return new
-
-
-def entries_of(tree: bytes) -> dict[bytes, tuple[bytes, str]]:
-    """Name to (mode, id), from the content of a tree."""
-    found, at = {}, 0
-    while at < len(tree):
-        middle = tree.index(b"\0", at)
-        mode, _, name = tree[at:middle].partition(b" ")
-        at = middle + 21
-        found[name] = (mode, tree[middle + 1 : at].hex())
-    return found

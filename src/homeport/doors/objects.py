@@ -145,6 +145,17 @@ class Objects:
             self._able = False
 
 
+def entries_of(tree: bytes) -> dict[bytes, tuple[bytes, str]]:
+    """Name to (mode, id), from the content of a tree."""
+    found, at = {}, 0
+    while at < len(tree):
+        middle = tree.index(b"\0", at)
+        mode, _, name = tree[at:middle].partition(b" ")
+        at = middle + 21
+        found[name] = (mode, tree[middle + 1 : at].hex())
+    return found
+
+
 def entry_in(tree: bytes, name: bytes) -> tuple[str, Entry] | None:
     """(type, entry) of a name in the content of a tree object."""
     at = 0
@@ -229,10 +240,5 @@ def _entries(objects: Objects, tree: str | None) -> dict[tuple[bytes, bool], Ent
     content = objects.contents(tree.encode("ascii") + b"^{tree}")
     if content is None:
         raise Silent
-    found, at, raw = {}, 0, content[2]
-    while at < len(raw):
-        middle = raw.index(b"\0", at)
-        mode, _, name = raw[at:middle].partition(b" ")
-        at = middle + 21
-        found[name, mode == b"40000"] = Entry(mode.decode("ascii").zfill(6), raw[middle + 1 : at].hex())
-    return found
+    return {(name, mode == b"40000"): Entry(mode.decode("ascii").zfill(6), oid)
+            for name, (mode, oid) in entries_of(content[2]).items()}  # fmt: skip

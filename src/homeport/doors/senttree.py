@@ -42,11 +42,9 @@ class SentTree:
         """As `WorkingTree.pack`: every object is checked before it is taken into the mirror."""
         said = self._ask("pack", {"commit": commit, "have": list(have)})
         try:
-            raw = base64.b64decode(said, validate=True)
+            unpack(said, into, self._shell)
         except (binascii.Error, TypeError, ValueError) as fault:
             raise _garbled(str(fault)) from fault
-        git = GitCommand(into, self._shell)
-        git.run("index-pack", "--stdin", "--strict", input=raw, timeout=UNPACK_TIMEOUT)
 
     def packed(self, commit: str, have: Sequence[str]) -> str:
         raise UsageFault("the working tree is packed where it lies", next="homeport try", code="usage")
@@ -63,6 +61,13 @@ class SentTree:
 
     def close(self) -> None:
         return
+
+
+def unpack(said: Any, into: str, shell: Shell) -> None:
+    """Takes a pack that came as text into the repository `into`, every object checked. Raises binascii.Error, TypeError and
+    ValueError for what is no such text."""
+    raw = base64.b64decode(said, validate=True)
+    GitCommand(into, shell).run("index-pack", "--stdin", "--strict", input=raw, timeout=UNPACK_TIMEOUT)
 
 
 def _garbled(said: str) -> InfrastructureFault:

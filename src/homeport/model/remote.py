@@ -15,6 +15,8 @@ from homeport.model.rules import ActorKind
 
 PROTOCOL = 1
 """Raised when an older program could not understand a newer one; both sides must speak the same."""
+MOST_SENT = 256 * 1024 * 1024
+"""Bytes that a try, or outputs that were built elsewhere, send at once."""
 OWN_TYPES = ("hello", "note", "asked", "question", "error")
 """Types of lines that are for the near side only; an error is passed on too."""
 
