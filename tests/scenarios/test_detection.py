@@ -74,6 +74,21 @@ def test_an_ignored_path_is_put_in_place_without_a_restart(world: World) -> None
     assert starts(world) == began
 
 
+def test_a_plan_says_how_much_concerns_each_service(world: World) -> None:
+    """D5: counts of paths and lines, from the service's own last success; binary files have no lines."""
+    world.project(SERVICES, FILES)
+    world.deploy()
+    world.publish({"site/index.html": "2\n3\n", "site/new.txt": "a\nb\nc\n"})
+    (world.clone / "site/picture").write_bytes(bytes(range(256)))
+    world.publish({"docs.md": "no service\n"})
+    plan = world.json("plan")
+    assert plan["extent"] == {"site": {"paths": 3, "inserted": 5, "removed": 1}}
+    assert (plan["paths"]["added"], plan["paths"]["modified"]) == (3, 1)
+    assert "3 paths, +5 -1 lines" in world.homeport("plan").stdout
+    world.deploy()
+    assert world.json("plan")["extent"] == {}
+
+
 def test_an_action_runs_for_its_paths_once_and_not_again(world: World) -> None:
     world.project(SERVICES, FILES)
     world.deploy()

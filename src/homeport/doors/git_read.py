@@ -157,6 +157,13 @@ class MirrorReader:
         )  # fmt: skip
         return [TreeChange(path, old, new) for path, old, new in _raw_lines(raw.split(b"\0"))]
 
+    def lines(self, before: str | None, after: str) -> dict[str, tuple[int, int]]:
+        """As `Git.lines`: how many lines came and went at each path that differs; none for binary files."""
+        raw = self.cmd.run("diff-tree", "-r", "-z", "--numstat", "--no-renames", "--no-ext-diff", "--no-textconv",
+                           self._object(before or EMPTY_TREE), self._object(after), timeout=600)  # fmt: skip
+        rows = (line.split(b"\t", 2) for line in raw.split(b"\0")[:-1])
+        return {from_bytes(path): (int(came), int(went)) for came, went, path in rows if came != b"-"}
+
     def listing(self, tree: str) -> dict[str, Entry]:
         """Every file, link and submodule of a tree or commit by its path."""
         return {from_bytes(path): entry for path, entry in self.entries(tree)}

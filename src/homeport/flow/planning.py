@@ -83,7 +83,7 @@ def make_plan(site: Site, request: Request) -> Plan:
         work = fetching.pass_gate(work, tools)
     except Refused as fault:
         refusals.append(Refusal(rule=fault.code or "refused", message=fault.what, next=fault.next))
-    work = deciding.make_plan(inspecting.read_live(work, tools), tools)
+    work = deciding.make_plan(inspecting.read_live(work, tools), tools, extent=True)
     assert work.plan is not None
     if work.held and not work.plan.services:
         told = tries.refused(work.held, site, ())

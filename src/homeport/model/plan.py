@@ -58,6 +58,15 @@ class PathCounts(Struct, frozen=True, kw_only=True):
     deleted: int = 0
 
 
+class Extent(Struct, frozen=True, kw_only=True):
+    """How much of what a deploy brings concerns one service."""
+
+    paths: int
+    inserted: int
+    """Lines; none of binary files."""
+    removed: int
+
+
 class Plan(Struct, frozen=True, kw_only=True, rename={"from_sha": "from", "to_sha": "to"}):
     from_sha: str | None
     to_sha: str
@@ -67,5 +76,7 @@ class Plan(Struct, frozen=True, kw_only=True, rename={"from_sha": "from", "to_sh
     paths: PathCounts = field(default_factory=PathCounts)
     refusals: tuple[Refusal, ...] = ()
     actions: tuple[DueAction, ...] = ()
+    extent: dict[str, Extent] = field(default_factory=dict)
+    """By service, where paths of the commit concern it; worked out for whoever reads the plan, not in a deploy."""
     quiet: bool = False
     """The commit is new but touches nothing deployable: it is recorded as seen."""

@@ -6,7 +6,7 @@ Every function returns whole lines. `color` adds colour and nothing else.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from homeport.cli.show import queue, tries, words
@@ -15,7 +15,7 @@ from homeport.cli.show.words import Ink, ago, clock_time, compact_time, count, m
 from homeport.model.deploys import Deploy
 from homeport.model.errors import HomeportError
 from homeport.model.live import Rescue
-from homeport.model.plan import Plan, Refusal, ServicePlan
+from homeport.model.plan import Extent, Plan, Refusal, ServicePlan
 
 WIDTH = 80
 _OUTCOMES = {
@@ -74,7 +74,7 @@ def plan(plan: Plan, *, color: bool = False, words: Sequence[str] = ()) -> str:
     lines = [f"{ink('strong', 'plan')}  {begin}{ink('sha', short(plan.to_sha))}"
              + (f"  {count(total, 'path')}: {changed}" if total else "")]  # fmt: skip
     if plan.services:
-        lines += ["", *_plan_services(plan.services, ink)]
+        lines += ["", *_plan_services(plan.services, plan.extent, ink)]
     if plan.actions:
         lines += ["", *(f"  {ink('strong', 'action')}  for {text(', '.join(one.paths))}" for one in plan.actions)]
     if plan.refusals:
@@ -86,11 +86,14 @@ def plan(plan: Plan, *, color: bool = False, words: Sequence[str] = ()) -> str:
     return joined(lines)
 
 
-def _plan_services(services: Sequence[ServicePlan], ink: Ink) -> list[str]:
+def _plan_services(services: Sequence[ServicePlan], extent: Mapping[str, Extent], ink: Ink) -> list[str]:
     width = max(len(text(s.service)) for s in services)
     lines = []
     for row in services:
-        lines.append(f"  {ink('strong', text(row.service).ljust(width))}  {' → '.join(row.actions)}")
+        much = extent.get(row.service)
+        told = f"{count(much.paths, 'path')}, +{much.inserted} -{much.removed} lines" if much is not None else ""
+        lines.append(f"  {ink('strong', text(row.service).ljust(width))}  {' → '.join(row.actions)}"
+                     + (f"  {ink('dim', told)}" if told else ""))  # fmt: skip
         if row.reasons:
             lines.append(" " * (width + 4) + ink("dim", _fitted(row.reasons, WIDTH - width - 4)))
     return lines

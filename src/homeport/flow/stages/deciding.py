@@ -14,7 +14,7 @@ from homeport.flow.work import ServiceWork, Tools, Work
 from homeport.model.errors import Refused
 from homeport.model.events import PlanEvent
 from homeport.model.live import Stat
-from homeport.model.plan import ActionName, DueAction, PathCounts, Plan, Refusal, ServicePlan
+from homeport.model.plan import ActionName, DueAction, Extent, PathCounts, Plan, Refusal, ServicePlan
 
 
 def decide_plan(work: Work, tools: Tools) -> Work:
@@ -45,9 +45,9 @@ def decide_restart(work: Work, tools: Tools) -> Work:
     return work
 
 
-def make_plan(work: Work, tools: Tools) -> Work:
-    """The plan of this work; effects are reads only."""
-    changes, paths = _changes(work, tools)
+def make_plan(work: Work, tools: Tools, *, extent: bool = False) -> Work:
+    """The plan of this work; effects are reads only. `extent`: with how much of it concerns each service."""
+    changes, paths = _changes(work, tools, lines=extent)
     impacts = impact.impacts(work.config, list(work.services), changes)
     services: dict[str, ServiceWork] = {}
     rows: list[ServicePlan] = []
@@ -67,11 +67,13 @@ def make_plan(work: Work, tools: Tools) -> Work:
         from_sha=next(iter(shas)) if len(shas) == 1 else None, to_sha=work.sha or "",
         deployable=bool(rows or due) and not refusals, services=tuple(rows), paths=paths,
         refusals=tuple(refusals), actions=tuple(due), quiet=not (rows or due),
+        extent={name: Extent(paths=it.count, inserted=it.inserted, removed=it.removed)
+                for name, it in impacts.items() if extent and it.affected},
     )  # fmt: skip
     return work.having(services=services, plan=plan)
 
 
-def _changes(work: Work, tools: Tools) -> tuple[dict[str, list[Stat]], PathCounts]:
+def _changes(work: Work, tools: Tools, *, lines: bool) -> tuple[dict[str, list[Stat]], PathCounts]:
     """Per service, the paths between its own last success and the new commit; each pair is read once."""
     by_pair: dict[str | None, list[Stat]] = {}
     kinds: dict[str, str] = {}
@@ -82,7 +84,8 @@ def _changes(work: Work, tools: Tools) -> tuple[dict[str, list[Stat]], PathCount
             since = None
         if since not in by_pair:
             changes = tools.site.git.changes(since, work.sha) if work.sha and since != work.sha else []
-            by_pair[since] = [Stat(change.path) for change in changes]
+            counted = tools.site.git.lines(since, work.sha) if lines and changes and work.sha else {}
+            by_pair[since] = [Stat(change.path, *counted.get(change.path, ())) for change in changes]
             for change in changes:
                 kind = "added" if change.before is None else "deleted" if change.after is None else "modified"
                 kinds.setdefault(change.path, kind)
