@@ -20,6 +20,7 @@ from typing import Any
 from homeport.doors.accounts import name_of
 from homeport.doors.beside import EXCHANGE, NOREPLACE, folder_beside, held, open_beside, rename, sync_file_system
 from homeport.doors.buildtree import bring
+from homeport.doors.durable import sync_folder
 from homeport.doors.git import Mirror
 from homeport.doors.look import Blocked, folder_at, open_root, read_at, split
 from homeport.doors.targetbook import not_the_folder
@@ -106,7 +107,7 @@ class BuildFolders:
         _sync(making)
         shutil.rmtree(os.path.join(sets, key), ignore_errors=True)
         os.rename(making, os.path.join(sets, key))
-        _sync_folder(sets)
+        sync_folder(sets)
         return Outputs(service=target.name, key=key, bytes=size, at=str(about["at"]))
 
     def kept(self, target: Target) -> list[Outputs]:
@@ -244,7 +245,7 @@ class BuildFolders:
         _write_json(os.path.join(outgoing, ABOUT), about)
         shutil.rmtree(old, ignore_errors=True)
         os.rename(outgoing, old)
-        _sync_folder(os.path.dirname(old))
+        sync_folder(os.path.dirname(old))
 
 
 def _folder(target: Target) -> str:
@@ -397,15 +398,7 @@ def _write_json(path: str, said: dict[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.rename(f"{path}.new", path)
-    _sync_folder(os.path.dirname(path))
-
-
-def _sync_folder(path: str) -> None:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    sync_folder(os.path.dirname(path))
 
 
 def _sync(path: str) -> None:

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from typing import Any
 
+from homeport.doors.durable import sync_folder
 from homeport.model.errors import HomeportError, InfrastructureFault, StateFault
 from homeport.model.ports import Clock
 
@@ -69,7 +70,7 @@ class Database:
             for end in ("", "-wal", "-shm"):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(fresh + end)
-        _sync_folder(self.path)
+        sync_folder(os.path.dirname(os.path.abspath(self.path)))
 
     def _open(self, path: str, readonly: bool) -> sqlite3.Connection:
         size = os.stat(path).st_size
@@ -158,9 +159,7 @@ class Database:
                 if connection.execute("SELECT 1 FROM schema_migrations WHERE number = ?", (number,)).fetchone() is None:
                     for statement in _statements(sql):
                         connection.execute(statement)
-                    connection.execute(
-                        "INSERT INTO schema_migrations VALUES (?, ?, ?)", (number, name, self._clock.now())
-                    )
+                    connection.execute("INSERT INTO schema_migrations VALUES (?, ?, ?)", (number, name, self._clock.now()))
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
@@ -230,7 +229,7 @@ class Database:
                 for end in ("", "-wal", "-shm", "-journal"):
                     with contextlib.suppress(FileNotFoundError):
                         os.unlink(part + end)
-            _sync_folder(path)
+            sync_folder(os.path.dirname(os.path.abspath(path)))
 
     def close(self) -> None:
         """May be called twice."""
@@ -307,11 +306,3 @@ def _statements(sql: str) -> Iterator[str]:
             text = ""
     if any(line and not line.startswith("--") for line in text.split("\n")):
         yield text
-
-
-def _sync_folder(path: str) -> None:
-    folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

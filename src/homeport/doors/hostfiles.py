@@ -13,6 +13,7 @@ import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from homeport.doors.durable import sync_folder
 from homeport.doors.look import Blocked, folder_at
 from homeport.model.errors import InfrastructureFault, Refused
 from homeport.model.hostfiles import Held
@@ -77,7 +78,7 @@ class HostFileDoor:
                               next=f"homeport hostfile diff {path}", code="changing")  # fmt: skip
             try:
                 os.rename(to_bytes(os.path.basename(copy)), to_bytes(name), src_dir_fd=folder, dst_dir_fd=folder)
-                _sync(folder)
+                sync_folder(".", dir_fd=folder)
             except OSError as fault:
                 hint = " (it is mounted by itself, and cannot be exchanged)" if fault.errno == errno.EBUSY else ""
                 raise _cannot(f"it cannot be replaced{hint}", path, fault) from fault
@@ -87,7 +88,7 @@ class HostFileDoor:
             there = None if folder is None else _read(folder, name, path)
             if folder is not None and there is not None and there.digest == expected:
                 _unlink(folder, name)
-                _sync(folder)
+                sync_folder(".", dir_fd=folder)
 
     def clear(self, path: str) -> None:
         with _folder_of(path) as (folder, name):
@@ -214,14 +215,6 @@ def _write(place: str, name: str, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(fd)
-
-
-def _sync(folder: int) -> None:
-    fd = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
 
 
 def _unlink(folder: int, name: str) -> None:

@@ -11,6 +11,7 @@ from typing import Literal
 import msgspec
 
 from homeport.doors.clock import SystemClock
+from homeport.doors.durable import sync_folder
 from homeport.doors.encoding import encode
 from homeport.model.errors import InfrastructureFault
 from homeport.model.events import DeployDone, Event, LogLine, Notice
@@ -48,7 +49,7 @@ class FileJournal:
             self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             self._size = os.fstat(self._file).st_size
             self._torn = self._size > 0 and os.pread(self._file, 1, self._size - 1) != b"\n"
-            _sync_folder(path)
+            sync_folder(os.path.dirname(os.path.abspath(path)))
         except OSError as fault:
             raise self._fault(fault) from fault
 
@@ -130,14 +131,6 @@ class FileJournal:
     def _fault(self, fault: OSError) -> InfrastructureFault:
         return InfrastructureFault(f"the journal cannot be written: {fault.strerror}", where=self.path, next="df -h",
                                    code="journal")  # fmt: skip
-
-
-def _sync_folder(path: str) -> None:
-    folder = os.open(os.path.dirname(os.path.abspath(path)), os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
 
 
 def read_from(path: str, offset: int) -> tuple[list[bytes], int]:
