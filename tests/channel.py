@@ -7,6 +7,8 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.world import World
+
 
 class ChannelServer:
     def __init__(self) -> None:
@@ -31,6 +33,12 @@ class ChannelServer:
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
+
+    def told_by(self, world: World) -> None:
+        """The project's channel is this one, and the machine's owner lets messages come here."""
+        world.more["SHOP_CHANNEL"] = f"json://127.0.0.1:{self.port}/"
+        text = world.host_file.read_text()
+        world.host_file.write_text(f'channels = ["127.0.0.1:{self.port}"]\n{text}')
 
     def close(self) -> None:
         self._server.shutdown()

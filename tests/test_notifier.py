@@ -34,7 +34,7 @@ def test_discord_gets_an_embed_in_which_nobody_can_be_called(
 
     # Apprise's own plugin with Discord's address changed: everything else is what Discord gets
     monkeypatch.setattr(NotifyDiscord, "notify_url", f"http://127.0.0.1:{server.port}/api/webhooks")
-    AppriseChannel().send(f"discord://{'1' * 18}/{'t' * 60}/", FAILED)
+    AppriseChannel(["127.0.0.1"]).send(f"discord://{'1' * 18}/{'t' * 60}/", FAILED)
     (sent,) = server.taken
     assert sent["path"] == f"/api/webhooks/{'1' * 18}/{'t' * 60}"
     assert sent["allowed_mentions"] == {"parse": []}
@@ -52,7 +52,7 @@ def test_any_other_channel_gets_title_and_text_and_a_secret_address_comes_from_a
     server: ChannelServer, tmp_path: Path
 ) -> None:
     (tmp_path / "url").write_text(f"json://127.0.0.1:{server.port}/hook\n")
-    AppriseChannel().send(Secret(file=str(tmp_path / "url")), FAILED)
+    AppriseChannel(["127.0.0.1"]).send(Secret(file=str(tmp_path / "url")), FAILED)
     (sent,) = server.taken
     assert (sent["title"], sent["type"], sent["path"]) == (FAILED.title, "failure", "/hook")
     for part in (FAILED.text, "Commit: abc Prices", FAILED.page, "@everyone b"):
@@ -63,9 +63,9 @@ def test_what_does_not_take_the_message_is_told_without_its_address(server: Chan
     server.status = 500
     url = f"json://user:hunter2@127.0.0.1:{server.port}/secret-path"
     with pytest.raises(InfrastructureFault) as caught:
-        AppriseChannel().send(url, FAILED)
+        AppriseChannel(["127.0.0.1"]).send(url, FAILED)
     assert caught.value.code == "channel"
     assert "hunter2" not in str(caught.value) and "secret-path" not in str(caught.value)
     with pytest.raises(ConfigFault) as wrong:
-        AppriseChannel().send("nothing://known", FAILED)
+        AppriseChannel(["127.0.0.1"]).send("nothing://known", FAILED)
     assert wrong.value.code == "channel-url"

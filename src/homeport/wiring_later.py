@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def outbox(database: Database) -> Outbox:
     return OutboxTable(database)
 
 
-def channel() -> Channel:
+def channel(allowed: Sequence[str]) -> Channel:
     from homeport.doors.notifier import AppriseChannel
 
-    return AppriseChannel()
+    return AppriseChannel(allowed)

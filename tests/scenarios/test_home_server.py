@@ -280,7 +280,7 @@ def server(world: World, tmp_path: Path, sockets: Path) -> Iterator[HomeServer]:
 @pytest.fixture
 def channel(world: World) -> Iterator[ChannelServer]:
     made = ChannelServer()
-    world.more["SHOP_CHANNEL"] = f"json://127.0.0.1:{made.port}/"
+    made.told_by(world)
     yield made
     made.close()
 

@@ -25,7 +25,7 @@ urls = [{ env = "SHOP_CHANNEL" }]
 @pytest.fixture
 def channel(world: World) -> Iterator[ChannelServer]:
     made = ChannelServer()
-    world.more["SHOP_CHANNEL"] = f"json://127.0.0.1:{made.port}/"
+    made.told_by(world)
     try:
         yield made
     finally:
@@ -71,3 +71,18 @@ def test_a_dead_channel_delays_nothing_and_gets_the_message_when_it_is_back(worl
     assert world.deploy()["status"] == "deployed"
     eventually(lambda: len(channel.taken) == 2, "both messages arrived")
     eventually(lambda: world.json("notify", "test")["waiting"] == 0, "what was taken waits no more")
+
+
+def test_a_channel_that_leads_back_to_the_machine_is_refused_until_host_toml_names_it(
+    world: World, channel: ChannelServer
+) -> None:
+    allowed = world.host_file.read_text()
+    world.host_file.write_text("".join(allowed.splitlines(keepends=True)[1:]))
+    world.project(SERVICE, {"job/run.sh": "echo fine\n"})
+    world.more["SHOP_CHANNEL"] = f"json://localhost:{channel.port}/"
+    refused = world.homeport("notify", "test", ok=(1,))
+    said = refused.stdout + refused.stderr
+    assert f"127.0.0.1 port {channel.port} leads back to this machine" in said and "`channels` in host.toml" in said
+    assert channel.asked == 0
+    world.host_file.write_text(allowed)
+    assert world.homeport("notify", "test").stdout and channel.asked == 1

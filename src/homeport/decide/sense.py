@@ -67,6 +67,8 @@ def host_faults(host: HostConfig) -> Iterator[Fault]:
         yield from spelling.user(user, ("users", position))
     for position, unit in enumerate(host.units):
         yield from spelling.plain(unit, ("units", position))
+    for position, text in enumerate(host.channels):
+        yield from spelling.address_listed(text, ("channels", position))
     for name, secret in host.secrets.items():
         yield from _secret(secret, ("secrets", name))
     for name, bound in host.keys.items():

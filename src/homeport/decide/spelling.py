@@ -154,6 +154,15 @@ def ip(value: str, path: Path) -> Iterator[Fault]:
         yield path, f"`{value}` must be an IP address such as 192.0.2.7"
 
 
+def address_listed(value: str, path: Path) -> Iterator[Fault]:
+    from homeport.model.addresses import entry
+
+    try:
+        entry(value)
+    except ValueError:
+        yield path, f"`{value}` must be an address such as 127.0.0.1:8080, or a network such as 10.0.0.0/8"
+
+
 def ssh(value: str, path: Path) -> Iterator[Fault]:
     found = _SSH.fullmatch(value)
     if found is None or (found[3] and not 0 < int(found[3][1:]) < 65536):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import logging
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
+from homeport.doors.outgoing import Outgoing
 from homeport.doors.secrets import value_of
 from homeport.model.config import Secret
-from homeport.model.errors import ConfigFault, InfrastructureFault
+from homeport.model.errors import ConfigFault, InfrastructureFault, Refused
 from homeport.model.notices import Message
 
 COLORS = {"failure": 0xD9534F, "full": 0x2E86DE, "condensed": 0x3FA45B, "suppressed": 0x888888}
@@ -18,34 +20,46 @@ KINDS = {"failure": "failure", "full": "success", "condensed": "info", "suppress
 
 
 class AppriseChannel:
-    """Satisfies `Channel`."""
+    """Satisfies `Channel`. `allowed` are addresses of this machine, or around it, that a message may go to."""
+
+    def __init__(self, allowed: Sequence[str] = ()) -> None:
+        self._allowed = allowed
 
     def send(self, channel: Secret | str, message: Message) -> None:
         apprise = _library()
         url = channel if isinstance(channel, str) else value_of(channel, "notify.urls")
-        told = _Told()
+        told, way_out = _Told(), Outgoing(self._allowed)
         logger = logging.getLogger("apprise")
         logger.addHandler(told)
         try:
-            way = apprise.Apprise.instantiate(url, suppress_exceptions=True)
-            if way is None:
-                raise ConfigFault("Apprise does not know this address", where="homeport.toml: notify.urls",
-                                  next="homeport notify test", code="channel-url")  # fmt: skip
-            with tempfile.NamedTemporaryFile("wb", prefix="homeport-embed-", suffix=".json") as file:
-                if "discord" in _schemes(way):
-                    file.write(msgspec.json.encode(embed(message)).replace(b"{{", b"{ {"))
-                    file.flush()
-                    way.template.add(file.name)
-                one = apprise.Apprise()
-                one.add(way)
-                taken = one.notify(title=message.title, body=plain(message), notify_type=KINDS[message.outcome],
-                                   body_format=apprise.NotifyFormat.TEXT, interpret_escapes=False)  # fmt: skip
+            with way_out.held():
+                taken = self._told(apprise, url, message)
         finally:
             logger.removeHandler(told)
-        if not taken:
-            why = told.last or "it gave no reason"
-            raise InfrastructureFault(f"the channel did not take the message: {why}", where=f"notify.urls ({_kind(url)})",
-                                      next="homeport notify test", code="channel")  # fmt: skip
+        if taken:
+            return
+        if way_out.refused:
+            what = f"a message does not go there: {way_out.refused[-1]}, and `channels` in host.toml does not name it"
+            raise Refused(what, where=f"notify.urls ({_kind(url)})", code="channels",
+                          next="add it to `channels` in host.toml, as this machine's owner")  # fmt: skip
+        why = told.last or "it gave no reason"
+        raise InfrastructureFault(f"the channel did not take the message: {why}", where=f"notify.urls ({_kind(url)})",
+                                  next="homeport notify test", code="channel")  # fmt: skip
+
+    def _told(self, apprise: Any, url: str, message: Message) -> bool:
+        way = apprise.Apprise.instantiate(url, suppress_exceptions=True)
+        if way is None:
+            raise ConfigFault("Apprise does not know this address", where="homeport.toml: notify.urls",
+                              next="homeport notify test", code="channel-url")  # fmt: skip
+        with tempfile.NamedTemporaryFile("wb", prefix="homeport-embed-", suffix=".json") as file:
+            if "discord" in _schemes(way):
+                file.write(msgspec.json.encode(embed(message)).replace(b"{{", b"{ {"))
+                file.flush()
+                way.template.add(file.name)
+            one = apprise.Apprise()
+            one.add(way)
+            return bool(one.notify(title=message.title, body=plain(message), notify_type=KINDS[message.outcome],
+                                   body_format=apprise.NotifyFormat.TEXT, interpret_escapes=False))  # fmt: skip
 
 
 def embed(message: Message) -> dict[str, Any]:
