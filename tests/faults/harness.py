@@ -14,7 +14,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +143,8 @@ class Host:
                 os.fsync(file.fileno())  # it outlives a power cut, as what was long there does
         self.database = world.state / "shop/production/homeport.db"
         self._traced: dict[bool, list[Moment]] = {}
+        self.fault: Moment | None = None
+        """The call at which the last fault came, if it did."""
 
     @property
     def next_is_odd(self) -> bool:
@@ -173,7 +175,8 @@ class Host:
         """So many of the wanted moments, evenly spread, first and last among them; all of both ways for a soak, or a
         share of them.
 
-        The caller publishes the next version each time.
+        The caller publishes the next version each time. A deploy differs a little from the next (who of two threads is
+        first to write a ref): a soak goes on behind the last moment of each call until no fault comes any more.
         """
         self.moments()
         found = {way: [m for m in moments if wanted(m)] for way, moments in self._traced.items()}
@@ -183,15 +186,24 @@ class Host:
                 yield spread(found[self.next_is_odd], most)[n]
             return
         left = {way: soak.of(moments)[::-1] for way, moments in found.items()}
-        tried = 0
-        while any(left.values()):
-            if not left[self.next_is_odd]:
-                self.towards(odd=not self.next_is_odd)
-            yield left[self.next_is_odd].pop()
-            tried += 1
+        behind = soak.of(
+            [m for way in left for m in last_of_each(self._traced[way]) if m.syscall in {f.syscall for f in found[way]}]
+        )
+        tried = came = 0
+        while any(left.values()) or behind:
+            if any(left.values()):
+                if not left[self.next_is_odd]:
+                    self.towards(odd=not self.next_is_odd)
+                yield left[self.next_is_odd].pop()
+            else:
+                last = behind.pop()
+                yield replace(last, nth=last.nth + 1)
+                if self.fault is not None:
+                    behind.append(replace(last, nth=last.nth + 1))
+            tried, came = tried + 1, came + (self.fault is not None)
             if tried % 25 == 0:
-                soak.tell(f"{tried} so far")
-        soak.tell(f"{tried} moments tried, of {sum(map(len, found.values()))}")
+                soak.tell(f"{tried} so far, the fault came in {came}")
+        soak.tell(f"{tried} moments tried, of {sum(map(len, found.values()))}; the fault came in {came}")
 
     def publish(self) -> None:
         """The next version is pushed."""
@@ -280,15 +292,21 @@ class Host:
         log = self.world.root / "strace.log"
         code = self.run("-o", str(log), "-e", f"trace={moment.syscall}",
                         "-e", f"inject={moment.syscall}:signal=KILL:when={moment.nth}")  # fmt: skip
+        self.fault = moment if code != 0 else None
         return deploy, code != 0
 
-    def refused(self, moment: Moment, error: str, *, on: bool = False, **request: Any) -> tuple[str, bool]:
-        """Starts a deploy in which that call fails with `error`; from then `on`, or once."""
+    def refused(self, moment: Moment, error: str, **request: Any) -> tuple[str, Moment | None]:
+        """Starts a deploy in which that call fails with `error`: (its id, the call that did fail, if one did).
+
+        It need not be the same as in the deploy that was traced: what counts is what this deploy was refused.
+        """
         deploy = self.enqueue(**request)
         log = self.world.root / "strace.log"
-        self.run("-o", str(log), "-e", f"trace={moment.syscall}",
-                 "-e", f"inject={moment.syscall}:error={error}:when={moment.nth}{'+' if on else ''}")  # fmt: skip
-        return deploy, "(INJECTED)" in log.read_text(errors="replace")
+        self.run("-y", "-s", "300", "-o", str(log), "-e", f"trace={moment.syscall},write",
+                 "-e", f"inject={moment.syscall}:error={error}:when={moment.nth}")  # fmt: skip
+        lines = log.read_text(errors="replace").splitlines()
+        self.fault = next((m for m in moments(lines) if m.shown.endswith("(INJECTED)")), None)
+        return deploy, self.fault
 
     # what must be true
 
@@ -346,6 +364,11 @@ def moments(lines: Sequence[str]) -> Iterator[Moment]:
         told = _STAGE.search(line) if name == "write" else None
         if told is not None:
             stage = told.group(1) if told.group(2) == "start" else f"after {told.group(1)}"
+
+
+def last_of_each(found: Sequence[Moment]) -> list[Moment]:
+    """The last moment of every kind of call."""
+    return list({m.syscall: m for m in found}.values())
 
 
 def spread(found: Sequence[Moment], most: int) -> list[Moment]:
