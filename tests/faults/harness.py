@@ -14,7 +14,8 @@ import stat
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,8 @@ class Share:
     number: int
     among: int
     tell: Callable[[str], None]
-    """Says how many there were."""
+    """Says how many there were, and what went wrong."""
+    wrong: list[str] = field(default_factory=list)
 
     def of(self, found: Sequence[Moment]) -> list[Moment]:
         return list(found[self.number - 1 :: self.among])
@@ -143,6 +145,8 @@ class Host:
                 os.fsync(file.fileno())  # it outlives a power cut, as what was long there does
         self.database = world.state / "shop/production/homeport.db"
         self._traced: dict[bool, list[Moment]] = {}
+        self.asked = ""
+        """The id of the deploy that was asked for last, by hand."""
         self.fault: Moment | None = None
         """The call at which the last fault came, if it did."""
 
@@ -204,6 +208,22 @@ class Host:
             if tried % 25 == 0:
                 soak.tell(f"{tried} so far, the fault came in {came}")
         soak.tell(f"{tried} moments tried, of {sum(map(len, found.values()))}; the fault came in {came}")
+        assert not soak.wrong, "\n".join(soak.wrong)
+
+    @contextmanager
+    def trying(self, soak: Share | None, what: str) -> Iterator[None]:
+        """Says at which moment something went wrong; a soak notes it and goes on with a version that is whole."""
+        try:
+            yield
+        except (AssertionError, subprocess.TimeoutExpired) as wrong:
+            row = self.row(self.asked)
+            text = f"{what} (came at {self.fault}; {row.status}: {row.error_summary}): {wrong}"
+            if soak is None:
+                raise AssertionError(text) from wrong
+            soak.tell(text)
+            soak.wrong.append(text)
+            self.world.kill_homeport()
+            self.settle()
 
     def publish(self) -> None:
         """The next version is pushed."""
@@ -240,7 +260,8 @@ class Host:
         eventually(lambda: not self.world.own_processes(), "the runner before has ended")
         store = self.store()
         try:
-            return store.enqueue(Request(**{"kind": "commit", "requested_by": "ada", **request}))[0]
+            self.asked, _ = store.enqueue(Request(**{"kind": "commit", "requested_by": "ada", **request}))
+            return self.asked
         finally:
             store.close()
 

@@ -63,13 +63,11 @@ def test_a_kill_at_any_moment_is_ended_by_one_command(host: Host, where: str, so
     killed = 0
     for moment in host.each(lambda m: WHERE[where](m) and changes(m), 4 if where == "journal lines" else 3, soak=soak):
         host.publish()
-        deploy, fell = host.killed(moment)
-        killed += fell
-        try:
+        with host.trying(soak, f"killed before {moment}"):
+            deploy, fell = host.killed(moment)
+            killed += fell
             host.old_or_new(host.number - 1, host.number, "plain/in-place.txt")
             recovered(host, deploy)
-        except AssertionError as fault:
-            raise AssertionError(f"killed before {moment}: {fault}") from fault
     assert killed > 0
 
 

@@ -120,10 +120,8 @@ def test_a_power_cut_in_the_middle_is_ended_by_one_command(host: Host, disk: Dis
         disk.settle()
         deploy, _ = host.killed(moment)
         disk.cut()
-        try:
+        with host.trying(soak, f"power cut before {moment}"):
             host.old_or_new(host.number - 1, host.number, "plain/in-place.txt")
             assert host.deploy()["ok"]
             assert host.row(deploy).state == "done"
             host.ended(host.number)
-        except AssertionError as fault:
-            raise AssertionError(f"power cut before {moment}: {fault}") from fault

@@ -52,20 +52,18 @@ def test_a_refused_call_leaves_old_or_new_and_the_next_deploy_works(
 
     for moment in host.each(wanted, 2, soak=soak):
         host.publish()
-        deploy, fault = host.refused(moment, error)
-        row = host.row(deploy)
-        try:
+        with host.trying(soak, f"{error} at {moment}"):
+            deploy, fault = host.refused(moment, error)
+            row = host.row(deploy)
             host.old_or_new(host.number - 1, host.number, "plain/in-place.txt")
             if row.status == "deployed":
                 assert read(host.world.live) == host.expected(host.number), "what is called deployed is live"
-                assert fault is None or fault.stage != "sync" or not must_be_heard(fault)
+                assert fault is None or fault.stage != "sync" or not must_be_heard(fault), "a failure was not heard"
             assert host.blocked() == [], "an infrastructure fault blocks no commit"
             assert host.deploy()["ok"]
             host.ended(host.number)
             row = host.row(deploy)
             assert row.status in ("deployed", "unchanged") or row.error_summary, "the owner is told"
-        except AssertionError as wrong:
-            raise AssertionError(f"{error} at {fault or moment} ({row.status}: {row.error_summary}): {wrong}") from wrong
 
 
 @pytest.fixture
