@@ -228,22 +228,39 @@ def test_a_client_that_talks_is_let_go(daemon: Daemon, deploy: str) -> None:
     assert daemon.answers()
 
 
-def test_a_deploy_that_was_replaced_before_it_ran_ends_for_its_listeners_too(daemon: Daemon, world: Waiting) -> None:
+def test_a_deploy_that_was_replaced_or_cancelled_before_it_ran_ends_for_its_listeners_at_once(
+    daemon: Daemon, world: Waiting
+) -> None:
+    """Also for those who listen to every deploy, and get the lines of the one that runs meanwhile."""
     world.hold.touch()
     world.publish({"web/page.txt": "again\n"})
     runs = daemon.deploying(scope="platform")
     eventually(world.building, "the build runs")
-    waits = daemon.ask("POST", "/api/v1/deploys", json={"scope": "all"}).json()["deployId"]
+    waits = daemon.ask("POST", "/api/v1/deploys", json={"scope": "all", "requestedBy": "eve"}).json()["deployId"]
+    last: list[str] = []
 
-    async def run() -> list[dict[str, Any]]:
-        async with connect(daemon, f"deploy={waits}") as connection:
-            await asyncio.to_thread(daemon.ask, "POST", "/api/v1/deploys", json={"services": ["api"]})
-            return await heard(connection)
+    def ended(event: dict[str, Any]) -> bool:
+        return event["type"] == "deploy.done" and event["deployId"] in last
 
-    events = asyncio.run(asyncio.wait_for(run(), 20))
+    async def run() -> list[list[dict[str, Any]]]:
+        async with connect(daemon, f"deploy={waits}") as one, connect(daemon, "") as all_, \
+                connect(daemon, "user=eve") as eve:  # fmt: skip
+            wanted = {"services": ["api"], "requestedBy": "eve"}
+            newer = (await asyncio.to_thread(daemon.ask, "POST", "/api/v1/deploys", json=wanted)).json()["deployId"]
+            last.append(newer)
+            await asyncio.to_thread(daemon.ask, "POST", f"/api/v1/deploys/{newer}/cancel")
+            return await asyncio.gather(heard(one), heard(all_, ended), heard(eve, ended))
+
+    only, everything, own = asyncio.run(asyncio.wait_for(run(), 20))
+    assert world.building(), "the one that runs has not ended"
     world.hold.unlink()
-    assert [event["type"] for event in events] == ["deploy.cancelled", "deploy.done", "events.offset"]
-    assert events[1]["status"] == "superseded" and runs.result(30).status_code == 200
+    assert [event["type"] for event in only] == ["deploy.cancelled", "deploy.done", "events.offset"]
+    assert only[1]["status"] == "superseded" and runs.result(30).status_code == 200
+    for events in (everything, own):
+        outcomes = [(e["deployId"], e["status"]) for e in events if e["type"] == "deploy.done"]
+        assert outcomes == [(waits, "superseded"), (last[0], "cancelled")]
+    running = {event["deployId"] for event in everything} - {waits, *last}
+    assert len(running) == 1 and {event["deployId"] for event in own} == {waits, *last}
 
 
 def test_clients_side_by_side_are_served_from_one_reading(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -36,6 +37,8 @@ MOST = 500
 """Clients at a time."""
 NOBODY = "__self__"
 """`requestedBy` of deploys that no user's clients are to see."""
+SHOWN = 20
+"""Deploys that are looked through for one that was not told yet."""
 _LAST = b'{"type":"deploy.done"'
 
 
@@ -114,10 +117,13 @@ async def events(
         offset = _byte(start)
     except HomeportError as fault:
         raise as_websocket(fault) from None
+    stream = _Stream(socket, environment, served, tails, user)
+    if row is None:
+        await stream.begin()
     await socket.accept()
     tails.clients += 1
     listener = asyncio.create_task(_listen(socket))
-    sender = asyncio.create_task(_Stream(socket, environment, served, tails, user).run(row, offset))
+    sender = asyncio.create_task(stream.run(row, offset))
     stop = asyncio.create_task(socket.app.state.outcomes.stopping.wait())
     try:
         await asyncio.wait({listener, sender, stop}, return_when=asyncio.FIRST_COMPLETED)
@@ -178,6 +184,8 @@ class _Stream:
                  user: str | None) -> None:  # fmt: skip
         self._socket, self._environment, self._served, self._tails = socket, environment, served, tails
         self._user = user
+        self._floor, self._told = "", set[str]()
+        """Whoever listens to all of them: nothing up to that deploy is told any more, nor are these."""
 
     async def run(self, deploy: Deploy | None, start: int) -> None:
         try:
@@ -189,27 +197,53 @@ class _Stream:
         except _TooSlow as slow:
             await _close(self._socket, 1013, f"too slow; go on with from={slow.offset}")
 
+    async def begin(self) -> None:
+        """From now on: what has ended already is not told to whoever listens to all."""
+        before = await self._served.quickly(self._environment.site.store.history, SHOWN)
+        self._told = {row.id for row in before if row.state == "done"}
+        self._floor = min(self._told, default="")
+
     async def _all(self) -> None:
-        """Every deploy from now on; the one that runs now from its beginning. Only one runs at a time."""
-        store = self._environment.site.store
-        newest = await self._served.quickly(store.history, 1)
-        seen = newest[0].id if newest and newest[0].state == "done" else ""
+        """Every deploy from now on; the one that runs now from its beginning. Only one runs at a time; what is cancelled
+        or replaced while it waits behind that one is told in between."""
         while True:
-            waiting = await self._served.quickly(store.waiting)
-            rows = [*await self._served.quickly(store.history, 20), *([waiting] if waiting else [])]
-            for row in sorted((row for row in rows if row.id > seen and row.state != "waiting"), key=lambda row: row.id):
-                seen = row.id
-                if self._user is None or await _concerns(self._served, self._environment, row.id, self._user):
-                    await self._follow(row.id, 0)
+            await self._ended_waiting()
+            for row in await self._untold():
+                if await self._concerned(row):
+                    await self._follow(row.id, 0, self._ended_waiting)
+                self._floor = max(self._floor, row.id)
+                self._told = {told for told in self._told if told > self._floor}
             await asyncio.sleep(QUIET)
 
-    async def _follow(self, deploy: str, offset: int) -> None:
-        pause, quiet = LIVE, 0.0
+    async def _untold(self) -> list[Deploy]:
+        """What was asked for since, waits no more and was not told; the oldest first."""
+        rows = await self._served.quickly(self._environment.site.store.history, SHOWN)
+        return sorted((row for row in rows if row.id > self._floor and row.id not in self._told), key=lambda row: row.id)
+
+    async def _concerned(self, row: Deploy) -> bool:
+        if row.id in self._told:
+            return False
+        self._told.add(row.id)
+        return self._user is None or await _concerns(self._served, self._environment, row.id, self._user)
+
+    async def _ended_waiting(self) -> None:
+        """Tells of those that ended before they ran."""
+        for row in await self._untold():
+            if row.state == "done" and not row.started_at and await self._concerned(row):
+                await self._send(_piece(row.id, _ended(row), 0), 0)
+
+    async def _follow(self, deploy: str, offset: int, beside: Callable[[], Awaitable[None]] | None = None) -> None:
+        """Its journal to the end; what is done `beside` meanwhile is done about twice a second."""
+        clock = asyncio.get_running_loop().time
+        pause, quiet, looked = LIVE, 0.0, clock()
         while True:
             piece = await self._tails.piece(self._environment, deploy, offset)
             await self._send(piece, offset)
             if piece.last:
                 return
+            if beside is not None and clock() - looked >= ROW:
+                await beside()
+                looked = clock()
             if piece.after > offset:
                 offset, pause, quiet = piece.after, LIVE, 0.0
                 continue
