@@ -61,6 +61,26 @@ def test_a_child_that_crashes_at_once_is_started_again_ever_more_slowly(rig: Rig
     assert rig.status("job")["state"] == "running"
 
 
+def test_the_last_words_of_a_child_that_ends_at_once_are_in_its_log_and_in_the_answer(rig: Rig) -> None:
+    """Whoever reads its output has not opened it yet when it ends."""
+    rig.unit("job", "echo said; echo last words; touch ended; exit 3", ready={"line": "never"})
+    client, keeper = Client(rig.socket), rig.keeper()
+    os.kill(keeper, signal.SIGSTOP)
+    try:
+        client.send(b'{"id":1,"op":"restart","scope":"job"}\n')
+        assert client.read()["type"] == "restart.ack"
+        records = rig.state / "supervisor.json"
+        eventually((rig.folder / "ended").exists, "it runs")
+        eventually(lambda: json.loads(records.read_text())["children"] == [], "it has ended and is forgotten")
+    finally:
+        os.kill(keeper, signal.SIGCONT)
+    done = client.read()
+    client.close()
+    assert (done["ok"], "status 3" in done["why"], done["tail"]) == (False, True, ["said", "last words"]), done
+    assert rig.log("job").splitlines() == ["said", "last words"]
+    assert not list((rig.state / "out").iterdir())
+
+
 def test_a_stop_ends_the_back_off(rig: Rig) -> None:
     rig.unit("job", f"echo begun; {UNTIL_TOLD}; exit 1", ready={"line": "begun"})
     assert rig.restart("job")["ok"]

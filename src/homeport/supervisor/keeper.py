@@ -3,7 +3,8 @@
 Run as a file of its own with the standard library only (`python -I -S keeper.py STATE`), its listening socket
 as descriptor 3. One supervisor at a time talks to it in packets of JSON, descriptors attached:
 
-    put KEY +fd    drop KEY    take -> item KEY +fd ..., end    pipe ID LOG ...    unpipe ID    quit
+    put KEY +fd    drop KEY    take -> item KEY +fd ..., end    pipe ID LOG ... +fd    unpipe ID
+    sync ID -> synced ID    quit
 
 and it says `seen ID` when an awaited text appeared in the output of ID. It reads `out/ID`, a FIFO that each child
 holds open in both directions, so a child never sees a broken pipe, whoever is killed.
@@ -225,9 +226,12 @@ class Keeper:
         log = self.logs.setdefault(path, Log(path, message["bytes"], message["files"]))
         log.most, log.keep = message["bytes"], message["files"]
         if any(pipe.name == name for pipe in self.pipes.values()):
+            for file in files:
+                os.close(file)
             return
         with contextlib.suppress(OSError):
-            file = os.open(f"{self.state}/out/{name}", os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW)
+            how = os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
+            file = files[0] if files else os.open(f"{self.state}/out/{name}", how)
             self.pipes[file] = Pipe(name, file, log, message.get("await") or "")
             self.poll.register(file, select.POLLIN)
 
@@ -243,6 +247,10 @@ class Keeper:
         with contextlib.suppress(OSError):
             os.unlink(f"{self.state}/out/{message['id']}")
 
+    def sync(self, message: Message, files: Sequence[int]) -> None:
+        """All that came before is done: the last words of a child are in its log."""
+        self.say({"op": "synced", "id": message["id"]})
+
     def quit(self, message: Message, files: Sequence[int]) -> None:
         for pipe in self.pipes.values():
             pipe.finish()
@@ -251,7 +259,8 @@ class Keeper:
 
 OPERATIONS: dict[str, Callable[[Keeper, Message, Sequence[int]], None]] = {
     "put": Keeper.put, "drop": Keeper.drop, "take": Keeper.take,
-    "pipe": Keeper.pipe, "unpipe": Keeper.unpipe, "quit": Keeper.quit,
+    "pipe": Keeper.pipe, "unpipe": Keeper.unpipe, "sync": Keeper.sync,
+    "quit": Keeper.quit,
 }  # fmt: skip
 
 

@@ -17,6 +17,9 @@ from homeport.supervisor import keeper as program
 from homeport.supervisor.records import start_of
 from homeport.supervisor.spawning import Launch, LaunchFault, launch
 
+WRITTEN = 2.0
+"""Seconds that the last words of an ended child are waited for."""
+FIFO = os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
 PATIENCE = 5.0
 """Seconds the keeper may take to hand over what it holds."""
 
@@ -30,6 +33,10 @@ class Keeping:
         self._seen = seen
         self._held: dict[str, int] = {}
         self._pipes: dict[str, Mapping[str, Any]] = {}
+        self._open: dict[str, int] = {}
+        """The FIFO of each child, open here as well: what it said stays in there, however soon it ends."""
+        self._asked = 0
+        self._awaited: dict[str, asyncio.Future[None]] = {}
         self._peer: socket.socket | None = None
         self._closing = False
 
@@ -64,11 +71,30 @@ class Keeping:
     def pipe(self, id: str, log: str, most: int, keep: int, awaited: str) -> None:
         message = {"op": "pipe", "id": id, "log": log, "bytes": most, "files": keep, "await": awaited}
         self._pipes[id] = message
-        self._say(message)
+        with contextlib.suppress(OSError):
+            self._open[id] = os.open(os.path.join(self._state, "out", id), FIFO)
+        self._say(message, *self._file_of(id))
 
     def unpipe(self, id: str) -> None:
+        """It has ended. Until the keeper has read the rest, the message that named it holds its FIFO open."""
         self._pipes.pop(id, None)
         self._say({"op": "unpipe", "id": id})
+        for file in self._file_of(id):
+            os.close(file)
+        self._open.pop(id, None)
+
+    async def written(self) -> None:
+        """Until everything that ended children said is in their logs; not longer than a keeper that lives needs."""
+        self._asked += 1
+        id = str(self._asked)
+        self._awaited[id] = asyncio.get_running_loop().create_future()
+        self._say({"op": "sync", "id": id})
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._awaited[id], WRITTEN)
+        del self._awaited[id]
+
+    def _file_of(self, id: str) -> list[int]:
+        return [self._open[id]] if id in self._open else []
 
     def quit(self) -> None:
         self._closing = True
@@ -114,8 +140,8 @@ class Keeping:
     def _tell_all(self) -> None:
         for key, file in self._held.items():
             self._say({"op": "put", "key": key}, file)
-        for message in self._pipes.values():
-            self._say(message)
+        for id, message in self._pipes.items():
+            self._say(message, *self._file_of(id))
 
     def _say(self, message: Mapping[str, Any], *files: int) -> None:
         if self._peer is None:
@@ -140,8 +166,11 @@ class Keeping:
             data = b""
         if data:
             message = json.loads(data)
+            id = str(message.get("id"))
             if message.get("op") == "seen":
-                self._seen(str(message.get("id")))
+                self._seen(id)
+            elif message.get("op") == "synced" and id in self._awaited and not self._awaited[id].done():
+                self._awaited[id].set_result(None)
             return
         asyncio.get_running_loop().remove_reader(peer)
         peer.close()

@@ -99,8 +99,9 @@ class Unit:
             why = str(fault)
         self._opening = None
         if why:
-            lines = tail(self._yard.log_of(self.name), TAIL, min((one.log_from for one in fresh), default=None))
             await self._end(fresh)
+            await self._yard.keeping.written()
+            lines = tail(self._yard.log_of(self.name), TAIL, min((one.log_from for one in fresh), default=None))
             self.detail = why
             self._tell(f"the new version did not come up: {why}")
             self.record.wanted = self.record.wanted and not never
