@@ -64,4 +64,4 @@ def _try(execute: Callable[..., object], key: int) -> bool:
 
 
 def _without_password(said: str) -> str:
-    return re.sub(r"(?<=://)[^/@\s]+@", "", said).strip().splitlines()[0][:300]
+    return re.sub(r"(?<=://)[^/\s]*@", "", said).strip().splitlines()[0][:300]

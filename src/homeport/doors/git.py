@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 
 from homeport.doors.git_read import EMPTY_TREE, MirrorReader
 from homeport.doors.gitcmd import GitCommand, network_environment
+from homeport.doors.gitlogin import hidden, parted
 from homeport.doors.refs import write_refs
 from homeport.model.errors import InfrastructureFault, Refused, StateFault, UsageFault
 from homeport.model.live import Entry
@@ -45,7 +46,6 @@ LOOSE, PACKS = 2048, 40
 """Loose objects (counted in one of their 256 folders), and packs, above which the mirror is tidied."""
 ABANDONED = 86400
 """Seconds after which the half-written pack of a git that was killed is nobody's any more."""
-_HIDDEN = re.compile(r"(?<=://)[^/@\s]+@")
 
 
 _REMARKS = ("Could not read from remote", "Please make sure you have", "and the repository exists", "invalid index-pack")
@@ -81,24 +81,23 @@ class Mirror(MirrorReader):
     def fetch(self, shell: Shell | None = None) -> None:
         """As `Git.fetch`. Never touches refs/homeport."""
         cmd = GitCommand(self.path, shell) if shell is not None else self.cmd
-        local = self._check_origin()
+        allowed, address = self._reaching()
         args = (
-            "-c", f"protocol.file.allow={'always' if local else 'never'}",
-            "fetch", "--quiet", "--prune", "--no-tags", "--no-write-fetch-head", "--no-auto-gc",
-            "--no-recurse-submodules", "--", self.origin, *_REFS,
+            *allowed, "fetch", "--quiet", "--prune", "--no-tags", "--no-write-fetch-head", "--no-auto-gc",
+            "--no-recurse-submodules", "--", address, *_REFS,
         )  # fmt: skip
         with self._writing(cmd.shell):
             last = self.cmd.code("config", "--get", "homeport.origin").stdout.decode("utf-8", "replace").strip()
-            if last and last != self.origin:
-                self._refuse_unrelated(last, args[:2], cmd)
+            if last and parted(last)[0] != address:
+                self._refuse_unrelated(last, allowed, cmd)
             done = self._fetch_once(args, cmd)
-            if not done.code and last != self.origin:
-                self.cmd.run("config", "homeport.origin", self.origin)
+            if not done.code and last != address:
+                self.cmd.run("config", "homeport.origin", address)
             if done.code and b".lock" in done.stderr:
                 self._clear_stale_locks()
                 done = self._fetch_once(args, cmd)
         if done.code:
-            said = _HIDDEN.sub("", told(done.stderr))
+            said = hidden(told(done.stderr))
             if "fsck error" in said:
                 raise Refused(f"git refuses an object of the origin: {said}", where=self._shown(), code="hostile-object",
                               next="find it in a checkout with git ls-tree OBJECT, and take it out of the history that "
@@ -131,22 +130,21 @@ class Mirror(MirrorReader):
 
         A push whose answer was lost has succeeded when the origin has the branch at that commit.
         """
-        local = self._check_origin()
         full = f"refs/heads/{branch}"
-        allowed = ("-c", f"protocol.file.allow={'always' if local else 'never'}")
+        allowed, address = self._reaching()
         args = (*allowed, "push", "--quiet", "--no-verify", "--no-follow-tags", f"--force-with-lease={full}:", "--",
-                self.origin, f"{commit}:{full}")  # fmt: skip
-        done = self.cmd.code(*args, ok=range(256), timeout=self.patience, env=network_environment())
+                address, f"{commit}:{full}")  # fmt: skip
+        done = self.cmd.code(*args, ok=range(256), timeout=self.patience, env=self._network())
         if done.code == 0:
             return
-        there = self.cmd.code(*allowed, "ls-remote", "--", self.origin, full, ok=range(256), timeout=self.patience,
-                              env=network_environment()).stdout.split()  # fmt: skip
+        there = self.cmd.code(*allowed, "ls-remote", "--", address, full, ok=range(256), timeout=self.patience,
+                              env=self._network()).stdout.split()  # fmt: skip
         if there and there[0].decode("ascii", "replace") == commit:
             return
         if there:
             raise Refused(f"the origin has a branch {printable(branch)} already", where=printable(branch),
                           next="homeport adopt --branch ANOTHER", code="branch-exists")  # fmt: skip
-        said = _HIDDEN.sub("", printable(done.stderr.decode("utf-8", "replace").strip()[-2000:]))
+        said = hidden(printable(done.stderr.decode("utf-8", "replace").strip()[-2000:]))
         raise self._fault(f"the branch cannot be pushed: {said or 'git said nothing'}", "push")
 
     def keep(self, ref: str, oid: str | None) -> None:
@@ -305,14 +303,15 @@ class Mirror(MirrorReader):
         """
         aside = "refs/homeport/moved"
         quietly = ("--quiet", "--no-tags", "--no-write-fetch-head", "--no-auto-gc", "--no-recurse-submodules")
-        done = self._fetch_once((*protocol, "fetch", *quietly, "--", self.origin, f"+refs/heads/*:{aside}/*"), cmd)
+        address = parted(self.origin)[0]
+        done = self._fetch_once((*protocol, "fetch", *quietly, "--", address, f"+refs/heads/*:{aside}/*"), cmd)
         roots = [set(self.cmd.run("rev-list", "--max-parents=0", f"--glob={where}").split())
                  for where in ("refs/heads", aside)]  # fmt: skip
         names = self.cmd.run("for-each-ref", "--format=delete %(refname)", aside)
         self.cmd.run("update-ref", "--stdin", "--no-deref", input=names)
         if not done.code and roots[0] and roots[1] and not roots[0] & roots[1]:
             raise StateFault(
-                f"another project of this name is here: it comes from {_HIDDEN.sub('', printable(last))}, "
+                f"another project of this name is here: it comes from {hidden(printable(last))}, "
                 "and shares no history with this one", where=self._shown(), code="other-origin",
                 next="give one of the two another [project] name, or set HOMEPORT_STATE",
             )  # fmt: skip
@@ -324,6 +323,15 @@ class Mirror(MirrorReader):
             raise InfrastructureFault(f"{printable(said.strip())} is too old; homeport needs git 2.34 or newer",
                                       where="PATH", next="install a newer git, then: homeport doctor",
                                       code="old-git")  # fmt: skip
+
+    def _reaching(self) -> tuple[tuple[str, ...], str]:
+        """Options of git to reach the origin with, and its address without a password."""
+        local = self._check_origin()
+        address, options, _ = parted(self.origin)
+        return ("-c", f"protocol.file.allow={'always' if local else 'never'}", *options), address
+
+    def _network(self) -> dict[str, str]:
+        return {**network_environment(), **parted(self.origin)[2]}
 
     def _check_origin(self) -> bool:
         """Whether the origin is a folder of this machine."""
@@ -353,11 +361,10 @@ class Mirror(MirrorReader):
         return local
 
     def _fetch_once(self, args: Sequence[str], cmd: GitCommand) -> Completed:
-        env = network_environment()
         try:
-            return cmd.code(*args, ok=range(256), timeout=self.patience, env=env, interruptible=True)
+            return cmd.code(*args, ok=range(256), timeout=self.patience, env=self._network(), interruptible=True)
         except InfrastructureFault as fault:
-            raise self._fault(_HIDDEN.sub("", fault.what), fault.code) from None
+            raise self._fault(hidden(fault.what), fault.code) from None
 
     def _fault(self, what: str, code: str) -> InfrastructureFault:
         look = f"git ls-remote {shlex.quote(self._shown())}   (once it answers: homeport deploy)"
@@ -365,7 +372,7 @@ class Mirror(MirrorReader):
 
     def _shown(self) -> str:
         """The origin without what may be a password."""
-        return _HIDDEN.sub("", printable(self.origin))
+        return hidden(printable(self.origin))
 
     @contextlib.contextmanager
     def _writing(self, shell: Shell | None = None) -> Iterator[None]:
