@@ -5,22 +5,32 @@ from __future__ import annotations
 import logging
 import socket
 import threading
+import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from email.utils import formatdate
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
+from homeport.doors.clock import SystemClock
 from homeport.doors.forges import http
 from homeport.doors.forges.github import GitHub
 from homeport.doors.forges.http import Client
-from homeport.model.errors import ConfigFault
+from homeport.flow.stages import gating
+from homeport.model.config import Gate, Seconds
+from homeport.model.deploys import Request
+from homeport.model.errors import ConfigFault, GateClosed
 from homeport.model.forge import ForgeFault, Status
 
 from .conftest import Clock, Memory, World
 from .fakes import SHA, TOKEN, GitHubFake
 from .server import Answer, serving
+
+if TYPE_CHECKING:
+    from homeport.flow.work import Tools, Work
 
 PASSED = Status(name="homeport/check/lint", verdict="passed")
 
@@ -216,6 +226,76 @@ def test_a_connection_that_breaks_off() -> None:
         _asked(web)
     with _listener(lambda peer: peer.sendall(b"SSH-2.0-OpenSSH_9.6\r\n")) as web:
         _asked(web)
+
+
+class Enough(Exception):
+    pass
+
+
+@contextmanager
+def _silence() -> Iterator[tuple[str, threading.Event]]:
+    """A forge that takes the question and never answers; the event: it has one."""
+    asked, over = threading.Event(), threading.Event()
+
+    def serve(peer: socket.socket) -> None:
+        peer.recv(65536)
+        asked.set()
+        over.wait(30)
+
+    with _listener(serve) as web:
+        try:
+            yield web, asked
+        finally:
+            over.set()
+
+
+def test_a_silent_forge_is_left_as_soon_as_nobody_waits_any_more() -> None:
+    with _silence() as (web, asked):
+        client = GitHub("octo/shop", TOKEN, Memory(), web=web)
+
+        def go_on() -> None:
+            if asked.is_set():
+                raise Enough
+
+        client.attend(go_on)
+        began = time.monotonic()
+        with pytest.raises(Enough):
+            client.checks(SHA)
+        assert time.monotonic() - began < 5, "a read alone may take twenty seconds"
+        client.close()
+
+
+def test_the_pause_before_a_forge_is_asked_again_is_left_too(github: World) -> None:
+    github.fake.queued = [Answer(502, b"")]
+    client, looks = github.client(), iter(range(100))
+
+    def go_on() -> None:
+        if len(github.clock.slept) == 2:
+            raise Enough
+        next(looks)
+
+    client.attend(go_on)
+    with pytest.raises(Enough):
+        client.checks(SHA)
+    assert len(github.fake.seen) == 1 and sum(github.clock.slept) < 0.5
+
+
+def test_a_gate_before_a_silent_forge_closes_at_its_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The question that is under way then is not waited for."""
+    monkeypatch.setattr(gating, "LAST_LOOK", 0.5)
+    memory, ticks = Memory(), time.monotonic
+    store = SimpleNamespace(cached=memory.cached, cache=memory.cache, cancel_asked=lambda _: None, waiting=lambda: None)
+    gate = SimpleNamespace(gate=Gate(timeout=Seconds(0.1), settle=Seconds(0)), checks={})
+    with _silence() as (web, _):
+        site = SimpleNamespace(store=store, environment="production", clock=SystemClock(),
+                               forge=lambda _: GitHub("octo/shop", TOKEN, memory, web=web))  # fmt: skip
+        deploy = SimpleNamespace(id="d-1", kind="commit", request=Request(kind="commit"))
+        work = SimpleNamespace(config=gate, sha=SHA, deploy=deploy)
+        began = ticks()
+        with pytest.raises(GateClosed) as caught:
+            gating.pass_checks(cast("Work", work), cast("Tools", SimpleNamespace(site=site)))
+        assert ticks() - began < 5
+    assert caught.value.code == "gate-timeout" and "could not be asked" in caught.value.what
 
 
 def test_nobody_there() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -124,6 +126,25 @@ def test_a_webhook_wakes_the_gate_before_it_would_look_again(world: World, forge
         store.close()
         assert waits.result(60)["status"] == "deployed"
     assert time.monotonic() - began < POLL, "it did not wait for the next look"
+
+
+def test_a_cancel_does_not_wait_for_a_forge_that_is_silent(world: World, forge: GitHubFake) -> None:
+    """It takes the question and never answers: a read alone may take twenty seconds, and is tried three times."""
+    push(world, forge, "one\n")
+    over, plainly = threading.Event(), forge.answer
+    forge.answer = lambda seen: (forge.seen.append(seen), over.wait(60), plainly(seen))[2]  # type: ignore[method-assign]
+    world.more["FORGE_TOKEN"] = TOKEN
+    running = world.start("--json", "deploy")
+    try:
+        eventually(lambda: forge.seen, "the forge is asked")
+        began = time.monotonic()
+        assert world.json("cancel")["status"] == "cancelled"
+        said, _ = running.communicate(timeout=60)
+        assert time.monotonic() - began < 10
+    finally:
+        over.set()
+    assert (running.returncode, json.loads(said.splitlines()[-1])["status"]) == (6, "cancelled")
+    assert world.json("status")["blocked"] == []
 
 
 def test_the_run_that_deploys_does_not_wait_for_itself(world: World, forge: GitHubFake) -> None:

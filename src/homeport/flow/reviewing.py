@@ -7,7 +7,7 @@ request brought it, and who besides its author approved or merged that. Without 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, partial
 from typing import get_args
 
 from msgspec.structs import replace
@@ -17,8 +17,8 @@ from homeport.flow.guarding import GOES_BY_BRANCH, newest_commit
 from homeport.flow.site import Site
 from homeport.flow.work import Tools, Work
 from homeport.model.config import Deeds
-from homeport.model.errors import HomeportError
-from homeport.model.forge import Forge
+from homeport.model.errors import Cancelled, HomeportError
+from homeport.model.forge import Forge, GoOn
 from homeport.model.paths import printable
 from homeport.model.rules import Deed
 
@@ -50,7 +50,7 @@ def looked_at(work: Work, tools: Tools, judge: Judge, deeds: Iterable[Deed]) -> 
                 and judge.says(replace(deed, reviewed=False)).effect == "review"}  # fmt: skip
     if not doubtful:
         return deeds
-    looking = _Looking(tools.site, work.sha)
+    looking = _Looking(tools.site, work.sha, partial(tools.shell.go_on, "who reviewed it"))
     try:
         lacking = {deed: looking.lacking(deed) for deed in doubtful}
     finally:
@@ -65,8 +65,8 @@ _known: set[tuple[str, str, str]] = set()
 class _Looking:
     """One look at the commits of a deploy; each is asked about once."""
 
-    def __init__(self, site: Site, sha: str) -> None:
-        self._site, self._sha = site, sha
+    def __init__(self, site: Site, sha: str, go_on: GoOn) -> None:
+        self._site, self._sha, self._go_on = site, sha, go_on
         self._opened: list[Forge] = []
         self._forge = cache(self._connected)
         self._why = cache(self._asked)
@@ -101,6 +101,8 @@ class _Looking:
             if forge is None:
                 return f"no forge can be asked who looked at {commit[:12]}"
             found = [one for one in forge.reviews(commit) if one.base == self._site.env.branch]
+        except Cancelled:
+            raise
         except HomeportError as fault:
             return f"who looked at {commit[:12]} cannot be asked: {fault.what}"
         if any(one.by for one in found):
@@ -116,5 +118,7 @@ class _Looking:
         site, sha = self._site, newest_commit(self._site)
         raw = site.git.file_at(sha, "homeport.toml") if sha is not None and site.git.has(sha) else None
         forge = site.forge(site.load_config(raw, f"{(sha or '')[:12]}:homeport.toml")) if raw is not None else None
-        self._opened += [forge] if forge is not None else []
+        if forge is not None:
+            forge.attend(self._go_on)
+            self._opened.append(forge)
         return forge

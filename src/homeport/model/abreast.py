@@ -54,6 +54,9 @@ class Turn(Generic[_T]):
             else:
                 _stillborn.append(True)
 
+    def has_begun(self) -> bool:
+        return self._taken.locked()
+
     def ended(self, within: float = -1) -> bool:
         """Whether it is done, or will be within so many seconds; without a limit it waits for whoever began it."""
         if self._over.acquire(timeout=within):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Callable
 from typing import Literal, Protocol
 
 from msgspec import Struct
@@ -21,8 +22,6 @@ DEPLOY_STATUS = "homeport/deploy"
 """Statuses that homeport writes about its deploys are called this, or this and `/ENVIRONMENT`; no gate waits for
 them. Its own CI checks are called `homeport/check/NAME` and do count, unless this very environment runs them itself."""
 CHECK_STATUS = "homeport/check/"
-
-
 
 
 def is_deploy_status(name: str) -> bool:
@@ -138,6 +137,10 @@ class Reviewed(Struct, frozen=True, kw_only=True):
     """Who approved it as it was merged, or merged it; never its author, never a bot."""
 
 
+GoOn = Callable[[], None]
+"""Raises when whoever asked waits no longer."""
+
+
 class Cache(Protocol):
     """Small texts that outlive the process. `Store` satisfies it. Losing it costs requests, nothing else."""
 
@@ -189,6 +192,11 @@ class Forge(Protocol):
 
     def new_request_page(self, asked: NewRequest) -> str:
         """The page on which a person opens that request by hand; asks nobody."""
+        ...
+
+    def attend(self, go_on: GoOn) -> None:
+        """From now on this is called several times a second while an answer is awaited, from the thread that asks; what
+        it raises ends the call at once."""
         ...
 
     def close(self) -> None:

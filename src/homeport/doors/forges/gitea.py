@@ -10,7 +10,18 @@ from msgspec import Struct
 
 from homeport.doors.forges import wire
 from homeport.doors.forges.http import Client, Timing
-from homeport.model.forge import Cache, CheckRun, ForgeFault, Kind, NewRequest, PullRequest, Reviewed, Status, Verdict
+from homeport.model.forge import (
+    Cache,
+    CheckRun,
+    ForgeFault,
+    GoOn,
+    Kind,
+    NewRequest,
+    PullRequest,
+    Reviewed,
+    Status,
+    Verdict,
+)
 
 _VERDICTS: dict[str, Verdict] = {
     "pending": "pending", "success": "passed", "warning": "passed", "skipped": "passed",
@@ -70,6 +81,9 @@ class Gitea:
         self._client = Client(f"{web}/api/v1", "Gitea", token, cache, scheme="token ", timing=timing)
         self._page = f"{web}/{repo}"
         self._at = "/repos/" + "/".join(wire.escaped(part) for part in repo.split("/"))
+
+    def attend(self, go_on: GoOn) -> None:
+        self._client.attend(go_on)
 
     def close(self) -> None:
         self._client.close()

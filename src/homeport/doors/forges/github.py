@@ -11,7 +11,18 @@ from msgspec.structs import replace
 
 from homeport.doors.forges import wire
 from homeport.doors.forges.http import Client, Timing
-from homeport.model.forge import Cache, CheckRun, ForgeFault, Kind, NewRequest, PullRequest, Reviewed, Status, Verdict
+from homeport.model.forge import (
+    Cache,
+    CheckRun,
+    ForgeFault,
+    GoOn,
+    Kind,
+    NewRequest,
+    PullRequest,
+    Reviewed,
+    Status,
+    Verdict,
+)
 
 _PASSED = {"success", "neutral", "skipped"}
 _STATES: dict[str, Verdict] = {"success": "passed", "pending": "pending"}
@@ -137,6 +148,9 @@ class GitHub:
         self._page = f"{web}/{repo}"
         self._owner = repo.split("/", maxsplit=1)[0]
         self._at = "/repos/" + "/".join(wire.escaped(part) for part in repo.split("/"))
+
+    def attend(self, go_on: GoOn) -> None:
+        self._client.attend(go_on)
 
     def close(self) -> None:
         self._client.close()

@@ -14,6 +14,7 @@ from homeport.model.forge import (
     Cache,
     CheckRun,
     ForgeFault,
+    GoOn,
     Kind,
     NewRequest,
     PullRequest,
@@ -107,6 +108,9 @@ class GitLab:
         self._client = Client(f"{web}/api/v4", "GitLab", token, cache, auth="PRIVATE-TOKEN", scheme="", timing=timing)
         self._page = f"{web}/{repo}"
         self._at = f"/projects/{wire.escaped(repo)}"
+
+    def attend(self, go_on: GoOn) -> None:
+        self._client.attend(go_on)
 
     def close(self) -> None:
         self._client.close()

@@ -10,14 +10,16 @@ import math
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlencode, urljoin, urlsplit
 
 import msgspec
 
 from homeport.doors.forges.limits import Limits
+from homeport.model.abreast import Turn, begun
 from homeport.model.errors import ConfigFault
-from homeport.model.forge import Cache, ForgeFault
+from homeport.model.forge import Cache, ForgeFault, GoOn
 
 if TYPE_CHECKING:
     import httpx
@@ -28,6 +30,8 @@ KEPT_AT_MOST = 512 * 1024
 """Bytes of an answer that is kept for its ETag."""
 DEADLINE = 60.0
 """Seconds for one exchange, reading the answer included."""
+LOOK = 0.2
+"""Seconds between two looks whether whoever asked still waits."""
 TRIES = 3
 """Of a read that meets silence or a 5xx; nothing is written twice."""
 MOST_PAGES = 50
@@ -79,6 +83,7 @@ class Client:
         self._headers = {"User-Agent": "homeport", "Accept": "application/json", **(headers or {}), auth: scheme + token}
         self._write_gap, self._last_write = write_gap, -math.inf
         self._connection: httpx.Client | None = None
+        self._go_on: GoOn | None = None
 
     def __repr__(self) -> str:
         return f"Client({self.base!r})"
@@ -128,6 +133,10 @@ class Client:
             raise self._fault("forge-garbled", f"{self.name} answered something unexpected: {detail}", self.base,
                               "check forge.url and forge.kind") from None  # fmt: skip
 
+    def attend(self, go_on: GoOn) -> None:
+        """As `Forge.attend`."""
+        self._go_on = go_on
+
     def close(self) -> None:
         if self._connection is not None:
             self._connection.close()
@@ -147,8 +156,15 @@ class Client:
             except ForgeFault as fault:
                 if fault.code != "forge-down":
                     raise
-                self._timing.sleep(0.25 * 4**attempt)
+                self._rest(0.25 * 4**attempt)
         return self._once("GET", url, headers, ok, None)
+
+    def _rest(self, seconds: float) -> None:
+        ends = self._timing.monotonic() + seconds
+        while self._go_on is not None and (left := ends - self._timing.monotonic()) > LOOK:
+            self._go_on()
+            self._timing.sleep(min(left, LOOK))
+        self._timing.sleep(max(0.0, ends - self._timing.monotonic()))
 
     def _once(self, method: str, url: str, headers: Mapping[str, str], ok: tuple[int, ...],
               content: bytes | None) -> Reply:  # fmt: skip
@@ -183,14 +199,31 @@ class Client:
 
     def _exchange(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None,
                   deadline: float) -> Reply:  # fmt: skip
+        """One question and its answer. While somebody attends, a thread waits for it: not even the name of a host is
+        looked up in a way that could be interrupted. One that is not waited for any more keeps its connection."""
         import httpx
 
         if self._connection is None:
             limits = httpx.Timeout(connect=10, read=20, write=20, pool=10)
             self._connection = httpx.Client(headers=self._headers, timeout=limits, follow_redirects=False)
+        asking = Turn(partial(self._asked, self._connection, method, url, headers, content, deadline))
+        if self._go_on is not None and begun(asking.do):
+            asking.begins()
+            try:
+                while asking.has_begun() and not asking.ended(LOOK):
+                    self._go_on()
+            except BaseException:
+                self._connection = None
+                raise
+        return asking.result()
+
+    def _asked(self, connection: httpx.Client, method: str, url: str, headers: Mapping[str, str], content: bytes | None,
+               deadline: float) -> Reply:  # fmt: skip
+        import httpx
+
         body = bytearray()
         try:
-            with self._connection.stream(method, url, headers=dict(headers), content=content) as response:
+            with connection.stream(method, url, headers=dict(headers), content=content) as response:
                 for chunk in response.iter_bytes():
                     body += chunk
                     if len(body) > LARGEST:
@@ -200,7 +233,9 @@ class Client:
                 found = {name.lower(): value for name, value in response.headers.items()}
                 return Reply(status=response.status_code, body=bytes(body), headers=found)
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError) as error:
-            self.close()
+            connection.close()
+            if self._connection is connection:
+                self._connection = None
             raise self._down(f"cannot be reached or breaks off ({type(error).__name__})", url) from None
 
     def _refusal(self, reply: Reply, where: str) -> ForgeFault:

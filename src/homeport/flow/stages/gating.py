@@ -10,12 +10,14 @@ from homeport.flow.site import Site
 from homeport.flow.work import Tools, Work
 from homeport.model.config import Config, Gate
 from homeport.model.errors import Cancelled, ConfigFault, GateClosed
-from homeport.model.forge import CHECK_STATUS, CheckRun, Forge, ForgeFault
+from homeport.model.forge import CHECK_STATUS, CheckRun, Forge, ForgeFault, GoOn
 
 GATED = ("commit",)
 """Kinds that pass the gate: what goes back, or is live already, was there before."""
 LOOK = 0.2
 """Seconds between two looks at a cancel while waiting."""
+LAST_LOOK = 10.0
+"""Seconds that a silent forge has in a look which begins at the end of the gate's time."""
 WOKEN = "gate-woken"
 """Where a webhook leaves word that something ended on the forge: then it is asked at once."""
 
@@ -64,6 +66,7 @@ def reported(forge: Forge, config: Config, sha: str) -> list[CheckRun]:
 def _look(gate: Gate, forge: Forge, work: Work, sha: str, seen: float, tools: Tools) -> Decision:
     """A forge that does not answer keeps the gate shut; when it says so, until then."""
     now = unix(tools.site)
+    forge.attend(_attending(seen + float(gate.timeout) - now, work, tools))
     try:
         return gating.decide(gate, reported(forge, work.config, sha), now, seen, work.deploy.request.run)
     except ForgeFault as fault:
@@ -76,18 +79,39 @@ def _look(gate: Gate, forge: Forge, work: Work, sha: str, seen: float, tools: To
         return Waiting(until=min(max(fault.until or 0, now + gating.POLL), deadline), why=fault.what)
 
 
+def _attending(left: float, work: Work, tools: Tools) -> GoOn:
+    """For a look that begins with so many seconds left: while the forge is silent, a cancel and the gate's own limit end
+    it. A look that begins late has a few seconds: a forge that answers in them is heard."""
+    clock = tools.site.clock
+    ends = clock.monotonic() + max(left, LAST_LOOK)
+
+    def go_on() -> None:
+        _still_wanted(work, tools)
+        if clock.monotonic() > ends:
+            raise GateClosed("the forge could not be asked: it did not answer in time", code="gate-timeout",
+                             where=f"gate of {(work.sha or '')[:12]}", next="homeport deploy, when it answers again")  # fmt: skip
+
+    return go_on
+
+
 def _wait(until: float, word: str | None, work: Work, tools: Tools) -> None:
     """Until it is time to look again, or a webhook brings another word than the one before the last look."""
     store = tools.site.store
     while unix(tools.site) < until and store.cached(WOKEN) == word:
-        asked = store.cancel_asked(work.deploy.id)
-        if asked:
-            raise Cancelled(f"cancelled by {asked}", where="gate", code="cancelled")
-        newer = store.waiting()
-        if newer is not None and newer.request.ref is None and work.deploy.request.ref is None and newer.kind == "commit":
-            raise Cancelled(f"a newer deploy waits: {newer.id}", where="gate", next=f"homeport logs -f {newer.id}",
-                            code="superseded")  # fmt: skip
+        _still_wanted(work, tools)
         tools.site.clock.sleep(LOOK)
+
+
+def _still_wanted(work: Work, tools: Tools) -> None:
+    """Raises Cancelled when it was cancelled, or a newer one waits."""
+    store = tools.site.store
+    asked = store.cancel_asked(work.deploy.id)
+    if asked:
+        raise Cancelled(f"cancelled by {asked}", where="gate", code="cancelled")
+    newer = store.waiting()
+    if newer is not None and newer.request.ref is None and work.deploy.request.ref is None and newer.kind == "commit":
+        raise Cancelled(f"a newer deploy waits: {newer.id}", where="gate", next=f"homeport logs -f {newer.id}",
+                        code="superseded")  # fmt: skip
 
 
 def first_seen(site: Site, sha: str) -> float:
