@@ -6,8 +6,13 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import pwd
+import select
 import signal
 import socket
+import struct
+import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,6 +20,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.fleet import SSHD
 from tests.scenarios.telling import deployed, mended, picture
 from tests.world import World, eventually
 
@@ -128,6 +134,90 @@ def test_a_git_that_is_killed_in_the_middle_of_a_fetch_blocks_nothing(world: Wor
     assert running.returncode == 1
     assert picture(world.live) == before
     mend(world)
+
+
+class Resetting:
+    """In front of a real sshd: each connection is reset (RST) once so many bytes came from there; 0 resets none."""
+
+    def __init__(self, to: int, after: int) -> None:
+        self.after, self._to, self.cut = after, to, 0
+        self._door = socket.create_server(("127.0.0.1", 0))
+        self.port = self._door.getsockname()[1]
+        threading.Thread(target=self._serve, daemon=True).start()
+
+    def _serve(self) -> None:
+        with suppress(OSError):
+            while True:
+                peer, _ = self._door.accept()
+                threading.Thread(target=self._carry, args=(peer,), daemon=True).start()
+
+    def _carry(self, peer: socket.socket) -> None:
+        came = 0
+        with peer, socket.create_connection(("127.0.0.1", self._to)) as server, suppress(OSError):
+            while True:
+                for end in select.select([peer, server], [], [])[0]:
+                    data = end.recv(65536)
+                    if not data:
+                        return
+                    came += len(data) if end is server else 0
+                    if end is server and 0 < self.after < came:
+                        peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                        self.cut += 1
+                        return
+                    (peer if end is server else server).sendall(data)
+
+    def close(self) -> None:
+        self._door.shutdown(socket.SHUT_RDWR)
+        self._door.close()
+
+
+@pytest.fixture
+def resetting(world: World) -> Iterator[Resetting]:
+    """The origin is fetched over ssh through it; less than half of a new version passes."""
+    assert SSHD, "sshd is not installed; ./dev test installs it"
+    deployed(world)
+    key, port = world.root / "key", world.free_port()
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
+    (world.root / "sshd_config").write_text(
+        f"Port {port}\nListenAddress 127.0.0.1\nHostKey {key}\nAuthorizedKeysFile {key}.pub\nPidFile none\nStrictModes no\n"
+        "UsePAM no\nPermitRootLogin yes\n"
+    )
+    if os.geteuid() == 0:
+        os.makedirs("/run/sshd", mode=0o755, exist_ok=True)
+    log = world.root / "sshd.log"
+    with open(log, "wb") as errors:
+        argv = [SSHD, "-D", "-e", "-f", str(world.root / "sshd_config")]
+        sshd = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stderr=errors)
+    made = Resetting(port, 400_000)
+    try:
+        eventually(lambda: "listening" in log.read_text(), "sshd listens")
+        world.more["GIT_SSH_COMMAND"] = (
+            f"ssh -F none -i {key} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o LogLevel=ERROR"
+        )
+        world.git("remote", "set-url", "--push", "origin", str(world.origin))
+        (world.clone / "site/big.bin").write_bytes(os.urandom(1_000_000))
+        world.publish({"site/a.txt": "two\n"})
+        comes_from(world, f"ssh://{pwd.getpwuid(os.geteuid()).pw_name}@127.0.0.1:{made.port}{world.origin}")
+        yield made
+    finally:
+        made.close()
+        sshd.kill()
+        sshd.wait()
+
+
+def test_a_connection_that_is_reset_in_the_middle_of_a_fetch_fails_it_and_the_next_one_works(
+    world: World, resetting: Resetting
+) -> None:
+    before = picture(world.live)
+    done = world.deploy(ok=(1,))
+    assert resetting.cut, "it came to the middle of the fetch"
+    assert (done["status"], "cannot be fetched" in done["errorSummary"]) == ("failed", True), done
+    assert picture(world.live) == before
+    assert not fetches(resetting.port), "nothing of the fetch runs on"
+    assert world.json("status")["blocked"] == []
+    resetting.after = 0
+    mended(world)
+    assert world.text("site/a.txt") == "two\n"
 
 
 def test_a_verb_that_looks_waits_only_briefly_for_a_new_origin() -> None:

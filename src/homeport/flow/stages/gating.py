@@ -89,7 +89,8 @@ def _attending(left: float, work: Work, tools: Tools) -> GoOn:
         _still_wanted(work, tools)
         if clock.monotonic() > ends:
             raise GateClosed("the forge could not be asked: it did not answer in time", code="gate-timeout",
-                             where=f"gate of {(work.sha or '')[:12]}", next="homeport deploy, when it answers again")  # fmt: skip
+                             where=f"gate of {(work.sha or '')[:12]}",
+                             next="homeport deploy, when it answers again")  # fmt: skip
 
     return go_on
 
