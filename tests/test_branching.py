@@ -32,8 +32,12 @@ def become(words):
     return 7
 
 print("what the caller says", end="")
-copy = branch_off("homeport.runner", lambda: loaded.append("all"), become, loaded.extend)
-if sys.argv[1] == "expect":
+def prepare(words):
+    loaded.extend(words)
+    return lambda: open(sys.argv[3], "w").write("not wanted")
+
+copy = branch_off("homeport.runner", lambda: loaded.append("all"), become, prepare)
+if sys.argv[1] in ("expect", "drop"):
     copy.expects(["state", "sh\u00f6p"])
     copy.expects(["only", "once"])
 if sys.argv[1] in ("tell", "expect"):
@@ -75,6 +79,15 @@ def test_a_copy_that_is_not_wanted_ends_with_its_caller(tmp_path: Path) -> None:
         time.sleep(0.005)
     assert not Path(f"/proc/{pid}").exists()
     assert not (tmp_path / "log").exists()
+
+
+def test_a_copy_that_prepared_for_nothing_ends_what_it_began(tmp_path: Path) -> None:
+    called(tmp_path, "drop")
+    deadline = time.monotonic() + 30
+    log = tmp_path / "log"
+    while not (log.exists() and log.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert log.read_text() == "not wanted"
 
 
 def test_a_copy_that_died_is_not_told(tmp_path: Path) -> None:

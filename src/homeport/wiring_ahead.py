@@ -4,28 +4,37 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from homeport.doors.live import LiveTargets
     from homeport.flow.site import Site
     from homeport.model.abreast import Turn
     from homeport.model.trying import WorkingTree
 
 
-def runner_ahead() -> None:
-    """For a verb that is about to ask for a deploy: see `doors.starting.ahead`. Only before a site is opened."""
+def runner_ahead(tried: Sequence[str] | None = None) -> None:
+    """For a verb that is about to ask for a deploy: see `doors.starting.ahead`. Only before a site is opened.
+
+    `tried`: the words of a try; its live folders are looked at while the checkout is.
+    """
     from homeport.doors.starting import ahead
 
     opened: list[tuple[list[str], Site]] = []
 
-    def prepare(words: list[str]) -> None:
+    def prepare(words: list[str]) -> Callable[[], None] | None:
         from homeport.model.errors import HomeportError
         from homeport.wiring import site_from_state
 
         os.environ["HOMEPORT_STATE"] = words[0]
         os.chdir("/")
         with suppress(HomeportError, OSError):
-            opened.append((words, site_from_state(*words)))
+            site = site_from_state(*words)
+            opened.append((words, site))
+            return _look_ahead(site, tried) if tried is not None else None
+        return None
 
     def become(words: list[str]) -> int:
         from homeport.runner import main
@@ -34,6 +43,20 @@ def runner_ahead() -> None:
         return main(words, [site for expected, site in opened if expected == words])
 
     ahead(load_ahead, become, prepare)
+
+
+def _look_ahead(site: Site, words: Sequence[str]) -> Callable[[], None] | None:
+    """Begins to look at the live folders of the services that are named in these words, of all where none is. Not while
+    a deploy is at work there."""
+    from homeport.decide import layout
+
+    if site.store.running() is not None or site.store.looks_only:
+        return None
+    services = layout.services_of(site.config, site.environment)
+    named = [name for name in services if name in words] or list(services)
+    targets = {target.name: target for name in named if (target := layout.target_of(site.config, name)) is not None}
+    drops = [cast("LiveTargets", site.targets).look_ahead(target, site.env.branch) for target in targets.values()]
+    return drops[0] if drops else None
 
 
 def no_runner() -> None:
@@ -68,8 +91,12 @@ def look_anew() -> None:
 
 def load_ahead() -> None:
     """Loads what a deploy will need."""
-    from homeport.doors import builds, checkouts, live, probes, tries
-    from homeport.doors.runtimes import pm2
-    from homeport.flow import runner
+    from homeport import runner as entry
+    from homeport import wiring_runtimes
+    from homeport.doors import builds, checkouts, ledger, leftbehind, live, obstacles, probes, swap, tries
+    from homeport.doors.runtimes import compose, handover, pm2, supervisor, swarm, systemd
+    from homeport.flow import reviewing, runner
 
-    del builds, checkouts, live, probes, tries, pm2, runner
+    del builds, checkouts, leftbehind, ledger, live, obstacles, probes, swap, tries
+    del compose, handover, pm2, supervisor, swarm, systemd
+    del entry, reviewing, runner, wiring_runtimes

@@ -152,7 +152,8 @@ def cli(ctx: click.Context, folder: str, project: str | None, environment: str |
 
         options.call = Call(read_caller(caller))
         if options.words[:1] and options.words[0] in WANT_RUNNER and not for_a_key():
-            runner_ahead()  # before this process listens, and before it works for somebody
+            tried = options.words[1:] if options.words[0] == "try" else None
+            runner_ahead(tried)  # before this process listens, and before it works for somebody
         called_by(options.call.caller)
         options.call.begin(options.words[0], own_name())
     ctx.obj = options

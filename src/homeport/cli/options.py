@@ -49,7 +49,7 @@ class Options:
         from homeport.wiring_ahead import look_anew, no_runner, runner_ahead
 
         if deploys and self.call is None:
-            runner_ahead()
+            runner_ahead(self.words[1:] if tries else None)
         if tries and self.call is None:
             from homeport.wiring_ahead import tree_ahead
 

@@ -13,7 +13,8 @@ from typing import NoReturn
 from homeport.doors.shell import copied, still_runs
 
 Become = Callable[[list[str]], int]
-Prepare = Callable[[list[str]], None]
+Prepare = Callable[[list[str]], Callable[[], None] | None]
+"""Gets ready for what a copy may expect; what it returns is called when that is not wanted after all."""
 _LENGTH = struct.Struct(">I")
 """Before what a copy may expect."""
 _WORD = 3
@@ -120,13 +121,14 @@ def _live(word: int, mask: set[int | signal.Signals], name: str, load: Callable[
         with open(_WORD, "rb", closefd=False) as waiting:
             head = waiting.read(_LENGTH.size)
             expected = waiting.read(_LENGTH.unpack(head)[0]) if head else b""
-            if expected:
-                prepare(list(map(os.fsdecode, expected.split(b"\0"))))
+            drop = prepare(list(map(os.fsdecode, expected.split(b"\0")))) if expected else None
             said = waiting.read()
         if said:
             log, *words = map(os.fsdecode, said.split(b"\0"))
             _output(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600))
             code = become(words)
+        elif drop is not None:
+            drop()
     except BaseException:
         import traceback
 

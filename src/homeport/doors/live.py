@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 
@@ -11,8 +11,10 @@ from msgspec.structs import replace
 
 from homeport.doors import scanning
 from homeport.doors.claims import refuse_foreign_claim, write_claim
+from homeport.doors.early import identity
 from homeport.doors.git import Mirror
 from homeport.doors.look import large_at, look_at, open_root, read_at, shown
+from homeport.doors.lookahead import LooksAhead
 from homeport.doors.noting import Noting
 from homeport.doors.permits import Permits
 from homeport.doors.targetbook import TargetBook, never_there, not_the_folder, refuse_unowned
@@ -51,7 +53,7 @@ class LiveTargets:
         self._book = TargetBook(state_dir, project, environment, git, store)
         self._git, self._store, self._rescues, self._clock = git, store, rescues, clock
         self._permits = permits
-        self._noting = Noting()
+        self._noting, self._ahead = Noting(), LooksAhead()
 
     def meet(self, target: Target, branch: str, *, observe: bool = False) -> Recorded:
         """As `Targets.meet`. A lost index is made anew from the recorded tree, so that everything is compared again."""
@@ -88,6 +90,19 @@ class LiveTargets:
 
     def scan(self, target: Target, branch: str) -> Scan:
         self._noting.wait()
+        return self._ahead.taken(target.name, lambda: self._ground(target, branch)) or self._scan(target, branch)
+
+    def look_ahead(self, target: Target, branch: str) -> Callable[[], None]:
+        """Begins what `scan` will be asked for in a moment; the answer ends it when nobody asks after all."""
+        self._ahead.begin(target.name, lambda: self._ground(target, branch), lambda: self._scan(target, branch))
+        return self._ahead.drop
+
+    def _ground(self, target: Target, branch: str) -> Hashable:
+        """What a look stands on, besides the folder itself. Every deploy ends with another index."""
+        found = identity(self._book.index(target).path)
+        return target, self._book.record(target), self._git.at(f"refs/heads/{branch}"), found
+
+    def _scan(self, target: Target, branch: str) -> Scan:
         record = self._book.record(target)
         index = self._book.index(target)
         with self._root(target.path) as root:

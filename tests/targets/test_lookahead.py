@@ -1,0 +1,106 @@
+"""A look at a live folder that begins before the deploy is asked for: it counts once, and only while nothing it stands on
+has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from msgspec.structs import replace
+
+from homeport.doors import lookahead
+from homeport.doors.early import DIFF_FILES
+from homeport.doors.gitcmd import GitCommand
+from tests.targets.conftest import Host
+
+FILES = {"a.txt": "one", "lib/b.txt": "two"}
+
+
+@pytest.fixture
+def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """One entry for each look at all recorded files."""
+    seen: list[str] = []
+    run = GitCommand.run
+
+    def told(self: GitCommand, *args: str, **more: object) -> bytes:
+        seen.extend(["look"] if args == DIFF_FILES else [])
+        return run(self, *args, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(GitCommand, "run", told)
+    return seen
+
+
+def ahead(host: Host) -> Callable[[], None]:
+    """A look begins, and has ended."""
+    drop = host.targets.look_ahead(host.target, "main")
+    host.targets._ahead._begun["api"][1].result()
+    return drop
+
+
+def test_a_look_ahead_counts_once_and_sees_what_was_edited_before_it(host: Host, looks: list[str]) -> None:
+    host.put(FILES)
+    host.write("a.txt", "by hand")
+    host.write("new.txt", "mine")
+    ahead(host)
+    looks.clear()
+    assert host.states() == {"a.txt": "modified", "new.txt": "added"}
+    assert not looks, "it had looked already"
+    host.write("lib/b.txt", "later")
+    assert host.states() == {"a.txt": "modified", "lib/b.txt": "modified", "new.txt": "added"}
+    assert looks
+
+
+def a_deploy(host: Host) -> None:
+    host.deploy(host.commit({"a.txt": "three"}))
+
+
+def a_sync_that_was_cut(host: Host) -> None:
+    record = host.store.target("api")
+    assert record is not None
+    host.store.begin_sync("api", "d-9", record.tree, record.tree)
+
+
+def other_rules(host: Host) -> None:
+    host.target = replace(host.target, protect=(*host.target.protect, "*.log"))
+
+
+def a_fetch(host: Host) -> None:
+    host.commit({"a.txt": "four"})
+
+
+def no_index(host: Host) -> None:
+    (host.state / "targets/api.index").unlink()
+
+
+@pytest.mark.parametrize("change", [a_deploy, a_sync_that_was_cut, other_rules, a_fetch, no_index])
+def test_a_look_ahead_does_not_count_after(change: Callable[[Host], None], host: Host, looks: list[str]) -> None:
+    host.put(FILES)
+    ahead(host)
+    begun = host.targets._ahead._begun.copy()
+    change(host)
+    host.targets._ahead._begun = begun  # a deploy takes it
+    looks.clear()
+    host.write("lib/b.txt", "by hand")
+    host.write("note.txt", "by hand")
+    assert {"lib/b.txt", "note.txt"} <= host.states().keys()
+    assert looks
+
+
+def test_an_old_look_or_one_that_failed_does_not_count(
+    host: Host, looks: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.targets.look_ahead(host.target, "main")  # nothing is recorded, so it fails
+    host.put(FILES)
+    monkeypatch.setattr(lookahead, "OLDEST", 0.0)
+    ahead(host)
+    host.write("a.txt", "by hand")
+    looks.clear()
+    assert (host.states(), looks) == ({"a.txt": "modified"}, ["look"])
+
+
+def test_a_look_that_nobody_wants_has_ended_before_its_process_does(host: Host) -> None:
+    host.put(FILES)
+    drop = host.targets.look_ahead(host.target, "main")
+    drop()
+    assert not host.targets._ahead._begun
+    assert not list((host.state / "targets").glob(".ignore-*"))
