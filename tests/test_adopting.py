@@ -331,3 +331,18 @@ def test_what_looks_like_a_secret(tmp_path: Path, path: str, content: str, known
     assert sorted({finding.line for finding in findings}) == found
     assert KEY not in repr(findings)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("ssh", "source"),
+    [
+        (None, "/state/repo.git"),
+        ("prod.example.com", "prod.example.com:/state/repo.git"),
+        ("deploy@prod.example.com", "deploy@prod.example.com:/state/repo.git"),
+        ("deploy@prod.example.com:2222", "ssh://deploy@prod.example.com:2222/state/repo.git"),
+        ("2001:db8::1", "'ssh://[2001:db8::1]/state/repo.git'"),
+        ("ada@[2001:db8::1]:22", "'ssh://ada@[2001:db8::1]:22/state/repo.git'"),
+    ],
+)
+def test_a_mirror_is_fetched_from_where_its_host_is(ssh: str | None, source: str) -> None:
+    assert adopting.fetched_from(ssh, "/state/repo.git") == source

@@ -77,7 +77,7 @@ def open_site(folder: str = ".", project: str | None = None, environment: str | 
     path = find_config(folder)
     config = read_config(path) if path else None
     if config is None or (project is not None and config.project.name != project):
-        site = _known_site(project, environment)
+        site = _known_site(project, environment, host)
         try:
             _placed(site.config, site.environment, site.host_config, host)
         except BaseException:
@@ -92,7 +92,7 @@ def open_site(folder: str = ".", project: str | None = None, environment: str | 
     return build_site(config, name, env, origin, host_config)
 
 
-def _known_site(project: str | None, environment: str | None) -> Site:
+def _known_site(project: str | None, environment: str | None, host: str | None) -> Site:
     root = state_root()
     for named in (project, environment):
         if named is not None and (not named or named.startswith(".") or "/" in named):
@@ -110,8 +110,9 @@ def _known_site(project: str | None, environment: str | None) -> Site:
         if os.path.isfile(f"{root}/{name}/{e}/homeport.db")
     )  # fmt: skip
     if not environments:
-        raise UsageFault(f"this host does not know a project named {name}", where=root, next="homeport -C CHECKOUT deploy",
-                         code="no-project")  # fmt: skip
+        meant = f" -e {environment}" if environment else ""
+        raise UsageFault(f"{host or 'this host'} does not know a project named {name} yet", where=root, code="no-project",
+                         next=f"in a checkout of {name}: homeport{meant} setup")  # fmt: skip
     if environment is None and len(environments) > 1:
         raise UsageFault(f"which environment? {', '.join(environments)}", where=name, next="homeport -e ENV ...",
                          code="no-environment")  # fmt: skip

@@ -165,6 +165,19 @@ def test_what_a_conflict_advises_works_and_closes_the_edit(deployed: World) -> N
     assert [row["because"] for row in deployed.json("rescue", "list")["rescues"]] == ["adopted"]
 
 
+def test_a_conflict_that_is_told_twice_is_settled_by_either_answer_or_by_the_branch_that_was_there(deployed: World) -> None:
+    edit(deployed, "other.txt", "by hand\n")
+    first = deployed.json("adopt", "--branch", "fix/other")
+    deployed.publish({"site/other.txt": "from git\n"})
+    told = [deployed.json("adopt", "other.txt", ok=(3,))["next"] for _ in range(2)]
+    assert told[0] == told[1], "the same commit, however often it is asked for"
+    deployed.git("fetch", "-q", "origin", "fix/other")
+    deployed.git("merge", "-q", "-s", "ours", "-m", "both", first["commit"])
+    deployed.push()
+    assert deployed.deploy()["status"] == "deployed", "the branch that was adopted first is part of what is deployed"
+    assert (deployed.text("site/other.txt"), deployed.json("edits")["edits"]) == ("from git\n", [])
+
+
 def test_the_persons_checkout_is_not_touched(deployed: World) -> None:
     deployed.git("checkout", "-q", "-b", "my-own-work")
     (deployed.clone / "site/index.html").write_text("half done\n")

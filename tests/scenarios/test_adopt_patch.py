@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pexpect
 import pytest
@@ -16,7 +17,7 @@ NEW = OLD.replace("first\n", "first by hand\n").replace("line 9\n", "line 9\r\n"
 
 @pytest.fixture
 def edited(world: World) -> World:
-    world.project(SITE, {"site/a.txt": OLD, "site/b.txt": "b\n"})
+    world.project(SITE, {"site/a.txt": OLD, "site/b.txt": "b\n", "site/logo.bin": "\0one", "site/run.sh": "x\n"})
     world.deploy()
     (world.live / "site/a.txt").write_bytes(NEW.encode())
     (world.live / "site/b.txt").unlink()
@@ -50,6 +51,8 @@ def test_chosen_hunks_become_the_commit_and_the_others_stay_open(edited: World) 
     shown, code = asked(edited, ["n", "what", "y", "y", "n"], "site")
     assert code == 0, shown
     assert "-line 9" in shown and "+line 9\\x0d" in shown and "delete the whole file?" in shown
+    left = shown.partition("left out:")[2]
+    assert "1 of 3 changes not chosen" in left and re.search(r"site/b\.txt +.*not chosen", left)
     assert content(edited, "site/a.txt") == NEW.replace("first by hand\n", "first\n").encode()
     assert content(edited, "site/b.txt") == b"b\n"
     rows = {row["path"]: row["state"] for row in edited.json("edits")["edits"]}
@@ -64,13 +67,26 @@ def test_q_keeps_what_was_chosen_and_asks_no_more(edited: World) -> None:
     assert content(edited, "site/b.txt") == b"b\n"
 
 
-def test_every_hunk_is_the_whole_file(edited: World) -> None:
-    shown, code = asked(edited, ["y", "y", "y", "y"])
+def test_every_hunk_is_the_whole_file_and_what_has_none_is_shown_before_it_is_taken_whole(edited: World) -> None:
+    site = edited.live / "site"
+    (site / "index").symlink_to("a.txt")
+    (site / "logo.bin").write_bytes(b"\0three")
+    (site / "new.txt").write_text("brand new\n")
+    (site / "run.sh").chmod(0o755)
+    shown, code = asked(edited, ["y", "y", "y", "y", "y", "n", "y", "y"])
     assert code == 0, shown
+    modes = "not executable before, executable now"
+    for said in ("-b", "+link to a.txt", "binary: 4 bytes before, 6 now", "+brand new", modes):
+        assert said in shown
     assert content(edited, "site/a.txt") == NEW.encode()
-    assert content(edited, "site/b.txt") == b""
+    (branch,) = [b for b in branches(edited) if b != "main"]
+    tree = edited.git("ls-tree", "-r", branch, "site/", cwd=edited.origin).splitlines()
+    kinds = {line.split("\t")[1]: line.split()[0] for line in tree}
+    assert kinds == {"site/a.txt": "100644", "site/index": "120000", "site/logo.bin": "100644", "site/new.txt": "100644",
+                     "site/run.sh": "100755"}  # fmt: skip
+    assert content(edited, "site/logo.bin") == b"\0one"
     rows = {row["path"]: row["state"] for row in edited.json("edits")["edits"]}
-    assert rows == {"a.txt": "adopted", "b.txt": "adopted"}
+    assert rows.pop("logo.bin") == "open" and set(rows.values()) == {"adopted"}
 
 
 def test_the_rest_is_adopted_later_on_top_of_the_merged_part(edited: World) -> None:

@@ -30,7 +30,14 @@ def test_each_machine_is_checked_and_other_deployers_are_found(fleet: Fleet) -> 
     shown = fleet.homeport("-e", "production", "doctor", ok=(1,)).stdout
     assert "✗ prod-1: other deployer" in shown and "setup --observe" in shown
     fleet.prod.identify("prod-1", "observe = true\n")
-    assert rows(fleet, 1)["prod-1: other deployer"]["ok"]
+    fleet.prod.host_file.write_text(fleet.prod.host_file.read_text().replace(str(fleet.prod.live), "/nowhere"))
+    narrow = rows(fleet, 1)
+    assert narrow["prod-1: other deployer"]["ok"]
+    assert f"roots: {fleet.prod.live}" in narrow["prod-1: host file"]["detail"]
+    assert narrow["prod-1: host file"]["next"] == "homeport -e production setup --widen   (adds these)"
+    fleet.homeport("-e", "production", "setup", "--widen", ok=(1,))
+    mended = rows(fleet, 1)
+    assert mended["prod-1: host file"]["ok"] and mended["prod-1: state folder"]["ok"], "setup mends what doctor finds"
 
 
 def test_a_machine_that_cannot_be_reached_is_a_line_with_its_remedy(fleet: Fleet) -> None:

@@ -46,7 +46,8 @@ def test_three_guards_of_a_try_hold_each_without_the_others_and_no_option_lifts_
 
 def test_a_machine_that_is_another_one_refuses_whatever_is_asked(fleet: Fleet) -> None:
     fleet.prod.identify("stage-1")
-    for args in (("deploy",), ("status",), ("discard", "site/a.txt")):
+    assert refused(fleet, 3, "status")["next"] == "is the address right? if so, correct `name` there"
+    for args in (("deploy",), ("discard", "site/a.txt")):
         assert refused(fleet, 3, *args)["code"] == "identity"
     assert not (fleet.prod.live / "site").exists()
     fleet.prod.host_file.write_text('name = "prod-1"\nenvironments = ["staging"]\nroots = ["/"]\n')
@@ -94,7 +95,9 @@ def test_a_host_without_homeport_with_an_older_one_or_with_noise(bare_fleet: Fle
     text = f"""[project]\nname = "shop"\n[environments.production]\nbranch = "main"\nhosts = ["prod-1"]\n
 [hosts.prod-1]\nssh = "prod.example.com"\n[services.site]\nsource = "site"\ntarget = "{prod.live}/site"\n"""
     fleet.laptop.publish({"homeport.toml": text, "site/a.txt": "one\n"})
-    assert refused(fleet, 2, "deploy")["code"] == "no-project", "nobody introduced the project to the host"
+    told = refused(fleet, 2, "deploy")
+    assert told["code"] == "no-project", "nobody introduced the project to the host"
+    assert told["next"] == "in a checkout of shop: homeport -e production setup"
     introduce(fleet, prod)
     folder = prod.root / "bin"
     folder.mkdir()

@@ -100,7 +100,7 @@ def test_arguments_travel_as_they_are(fleet: Fleet) -> None:
     assert "too long" in long.stderr or "longer than" in long.stderr
 
 
-def test_an_edit_on_the_host_is_adopted_from_the_laptop_as_its_person(fleet: Fleet) -> None:
+def test_an_edit_on_the_host_is_adopted_from_the_laptop_as_its_person_and_a_conflict_settled_there(fleet: Fleet) -> None:
     fleet.homeport("-e", "production", "deploy")
     (fleet.prod.live / "site/a.txt").write_text("mended at night\n")
     before = fleet.laptop.git("status", "--porcelain")
@@ -111,6 +111,16 @@ def test_an_edit_on_the_host_is_adopted_from_the_laptop_as_its_person(fleet: Fle
     assert signed == "Ada Example <ada@example.com>|Ada Example"
     assert fleet.laptop.git("show", f"{said['commit']}:site/a.txt") == "mended at night"
     assert fleet.laptop.git("status", "--porcelain") == before
+    fleet.laptop.publish({"site/a.txt": "from git\n"})
+    told = fleet.homeport("-e", "production", "adopt", "site/a.txt", ok=(3,)).stderr
+    fetch = told.partition("main: ")[2].partition(" && ")[0].split()
+    assert fetch[:2] == ["git", "fetch"] and fetch[2].startswith("prod.example.com:"), told
+    fleet.laptop.git("config", "core.sshCommand", str(fleet.laptop.root / "bin/ssh"))
+    fleet.laptop.git(*fetch[1:])
+    fleet.laptop.git("merge", "-q", "-s", "ours", "FETCH_HEAD")
+    fleet.laptop.push()
+    assert fleet.homeport("--json", "-e", "production", "deploy").last["status"] == "deployed"
+    assert fleet.prod.text("site/a.txt") == "from git\n"
 
 
 def test_questions_of_the_host_are_asked_at_the_laptop(fleet: Fleet) -> None:

@@ -57,17 +57,17 @@ def adopt(options: Options, words: tuple[str, ...], patch: bool, branch: str | N
     options.tell(said, lambda color: show.adopted(said, color=color))
 
 
-def _ask(options: Options, path: str, old: bytes | None, new: bytes | None, pieces: list[Hunk] | None) -> Choice:
+def _ask(options: Options, path: str, what: str, told: str, pieces: list[Hunk] | None) -> Choice:
     """Asks the person, change by change."""
     meaning = "y: adopt it, n: leave it, q: leave it and all that follow"
     if pieces is None:
-        what = "delete" if new is None else "add" if old is None else "change"
-        said = choose(options, f"{printable(path)}: {what} the whole file?", "ynq", meaning)
+        said = choose(options, f"{printable(path)}: {what} the whole file?", "ynq", meaning, told)
         return Choice(whole=said == "y", stop=said == "q")
     chosen: list[Hunk] = []
     for number, hunk in enumerate(pieces, 1):
         question = f"{printable(path)}: adopt this change ({number} of {len(pieces)})?"
-        said = choose(options, question, "ynq", meaning, hunk.text)
+        shown = f"{told}, with any of these changes\n{hunk.text}" if told and number == 1 else hunk.text
+        said = choose(options, question, "ynq", meaning, shown)
         if said == "q":
             return Choice(chosen=tuple(chosen), stop=True)
         if said == "y":

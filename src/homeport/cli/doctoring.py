@@ -47,8 +47,10 @@ def _here(options: Options) -> list[dict[str, Any]]:
     from homeport.flow.looking import doctor_of
 
     with options.site() as site:
-        rows = doctor_of(site, options.folder)
+        from homeport.wiring import find_config
         from homeport.wiring_hosts import schedules
+
+        rows = doctor_of(site, find_config(options.folder) or f"of {site.project}, as this machine knows it")
 
         tables, read = schedules()
         return [*rows, *setup_rows(site), *deployer_rows(site, tables, read)]

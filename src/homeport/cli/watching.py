@@ -42,4 +42,6 @@ def told(options: Options, row: dict[str, Any]) -> None:
         return
     why = f" ({text(str(row['because']))})" if row["because"] else ""
     known = f", as in {row['foreign'][:12]}" if row["foreign"] else ""
-    click.echo(f"{clock_time(row['at'])}  {text(row['service'])}  {row['state']}  {text(row['path'])}{why}{known}")
+    click.echo(
+        f"{clock_time(row['at'], seconds=True)}  {text(row['service'])}  {row['state']}  {text(row['path'])}{why}{known}"
+    )

@@ -15,6 +15,8 @@ from homeport.model.paths import printable
 
 CONTEXT = 3
 """Lines shown around a hunk."""
+MOST = 40
+"""Lines shown of a file that is new, or gone."""
 
 
 GONE = ("directory", "link in the way", "file in the way")
@@ -24,6 +26,8 @@ GONE = ("directory", "link in the way", "file in the way")
 class Skipped(Struct, frozen=True):
     path: str
     because: str
+    by_choice: bool = False
+    """A person said so just now."""
 
 
 def select(differences: Sequence[Difference], named: Collection[str] | None, edits: Sequence[Edit], *, foreign: bool,
@@ -108,6 +112,33 @@ def hunks(old: bytes, new: bytes) -> list[Hunk] | None:
         if tag != "equal":
             found.append(Hunk((a, b), (c, d), _text(before, after, (a, b), (c, d))))
     return found
+
+
+def told(old: Entry | None, new: Entry | None, before: bytes, after: bytes, *, hunks: bool) -> str:
+    """What a person reads before the question: the mode where it changes, and, where there are no hunks, the content."""
+    lines = []
+    if old is not None and new is not None and old.mode != new.mode:
+        lines.append(f"  {_MODES.get(old.mode, old.mode)} before, {_MODES.get(new.mode, new.mode)} now")
+    if before == after:
+        pass
+    elif b"\0" in before[:8000] or b"\0" in after[:8000]:
+        lines.append(f"  binary: {len(before)} bytes before, {len(after)} now")
+    elif not hunks:
+        lines += _start("-", old, before) + _start("+", new, after)
+    return "\n".join(lines)
+
+
+_MODES = {"100755": "executable", "100644": "not executable", "120000": "a link"}
+
+
+def _start(mark: str, entry: Entry | None, content: bytes) -> list[str]:
+    if entry is None:
+        return []
+    if entry.mode == "120000":
+        return [f"{mark}link to {printable(content.decode('utf-8', 'surrogateescape'))}"]
+    lines = _lines(content)
+    more = [f"  ... and {len(lines) - MOST} lines more"] if len(lines) > MOST else []
+    return [mark + _shown(line) for line in lines[:MOST]] + more
 
 
 def assemble(old: bytes, new: bytes, chosen: Sequence[Hunk]) -> bytes:
@@ -229,3 +260,15 @@ def person_of(name: str, email: str) -> Person | None:
     """Name and address as git can store them; None when either is missing."""
     clean = [" ".join(re.sub(r"[<>\x00-\x1f\x7f]", " ", part).split()) for part in (name, email)]
     return Person(name=clean[0], email=clean[1]) if all(clean) else None
+
+
+def fetched_from(ssh: str | None, mirror: str) -> str:
+    """What a checkout anywhere gives `git fetch` to reach a host's mirror; `ssh` is the host's `[user@]host[:port]`."""
+    import shlex
+
+    if ssh is None:
+        return shlex.quote(mirror)
+    bare = ssh.count(":") > 1 and "[" not in ssh
+    user, at, host = ssh.rpartition("@")
+    named = f"{user}{at}[{host}]" if bare else ssh
+    return shlex.quote(f"ssh://{named}{mirror}" if ":" in named else f"{named}:{mirror}")

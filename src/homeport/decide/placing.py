@@ -64,7 +64,8 @@ def check_identity(config: Config, environment: str, host_config: HostConfig | N
     if asked is not None and asked != here:
         why = "its host.toml says so" if host_config is not None else "it has no host.toml, so its network name counts"
         raise Refused(f"this machine is {here}, not {asked}: {why}", where="host.toml: name",
-                      next=f"homeport -e {environment} --host {asked} setup   (when the address is right)",
+                      next="is the address right? if so, correct `name` there" if host_config is not None
+                      else f"homeport -e {environment} --host {asked} setup   (when the address is right)",
                       code="identity")  # fmt: skip
     expected = [*addresses, *_addresses(config, here)]
     if expected and not any(map(owns, expected)):

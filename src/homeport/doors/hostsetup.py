@@ -104,7 +104,8 @@ class HostSetup:
         changed = not os.path.isdir(self.project_folder)
         try:
             os.makedirs(self.project_folder, mode=0o700, exist_ok=True)
-            for folder in (self.root, self.project_folder):
+            inside = (entry.path for entry in os.scandir(self.project_folder) if entry.is_dir(follow_symlinks=False))
+            for folder in (self.root, self.project_folder, *inside):
                 found = os.stat(folder)
                 if found.st_uid != os.geteuid():
                     raise InfrastructureFault("the state folder belongs to another user", where=folder,

@@ -59,10 +59,11 @@ class Branches:
         conflicts = tuple(dict.fromkeys(from_bytes(path) for path in rest if path)) if done.code else ()
         return Merged(tree=tree.decode("ascii"), conflicts=conflicts)
 
-    def commit(self, tree: str, parents: Sequence[str], message: str, person: Person) -> str:
+    def commit(self, tree: str, parents: Sequence[str], message: str, person: Person, at: str | None = None) -> str:
         """A commit whose author and committer are the person."""
         env = {f"GIT_{role}_{key}": value for role in ("AUTHOR", "COMMITTER")
                for key, value in (("NAME", person.name), ("EMAIL", person.email))}  # fmt: skip
+        env |= {f"GIT_{role}_DATE": f"{at[:19]}+0000" for role in ("AUTHOR", "COMMITTER")} if at is not None else {}
         onto = [part for parent in parents for part in ("-p", parent)]
         raw = self._git.cmd.run("commit-tree", tree, *onto, "-F", "-", input=to_bytes(message), env=env)
         return raw.decode("ascii").strip()

@@ -19,14 +19,15 @@ from homeport.flow import editing, guarding, tried
 from homeport.flow.looking import below, met, targets_of
 from homeport.flow.requesting import TRY, Part, Wish, continues, nothing_new, record_adopted, requested, skips
 from homeport.flow.site import Site
-from homeport.model.edits import Adopted, Finding, Person
+from homeport.model.edits import Adopted, Edit, Finding, Person
 from homeport.model.errors import HomeportError, Refused, UsageFault
 from homeport.model.live import Difference, Entry, Target
 from homeport.model.paths import meant, printable
 from homeport.model.patterns import Matcher
 
-Choose = Callable[[str, bytes | None, bytes | None, list[adopting.Hunk] | None], adopting.Choice]
-"""(path, old content, new content, its hunks or None where only the whole file can be taken) -> what is taken."""
+Choose = Callable[[str, str, str, list[adopting.Hunk] | None], adopting.Choice]
+"""(path, what became of it, what to read first, its hunks or None where only the whole file can be taken) -> what is
+taken."""
 
 
 def adopt(site: Site, words: Sequence[str], wish: Wish, person: Person, choose: Choose | None = None) -> dict[str, Any]:
@@ -152,34 +153,39 @@ def _chosen(site: Site, parts: Sequence[Part], choose: Choose) -> list[Part]:
     done, stopped = [], False
     for part in parts:
         entries: dict[str, Entry | None] = {}
-        partly = set()
-        for difference in part.taken if not stopped else ():
-            stopped, kind, entry = _ask(site, part, difference, choose)
+        partly, left = set(), []
+        for difference in part.taken:
+            kind, entry, because = "nothing", None, "not asked about"
+            if not stopped:
+                stopped, kind, entry, because = _ask(site, part, difference, choose)
             if kind != "nothing":
                 entries[difference.path] = entry
             if kind == "part":
                 partly.add(difference.path)
-            if stopped:
-                break
+            if because:
+                left.append(adopting.Skipped(difference.path, because, by_choice=True))
         taken = tuple(d for d in part.taken if d.path in entries)
-        done.append(replace(part, taken=taken, entries=entries, partly=frozenset(partly)))
+        done.append(replace(part, taken=taken, entries=entries, partly=frozenset(partly), skipped=(*part.skipped, *left)))
     return done
 
 
-def _ask(site: Site, part: Part, difference: Difference, choose: Choose) -> tuple[bool, str, Entry | None]:
-    """(whether to stop, "all" | "part" | "nothing", the entry to adopt)."""
+def _ask(site: Site, part: Part, difference: Difference, choose: Choose) -> tuple[bool, str, Entry | None, str]:
+    """(whether to stop, "all" | "part" | "nothing", the entry to adopt, what to say of what is not)."""
     old, new = difference.recorded, part.entries[difference.path]
     plain = old is not None and new is not None and old.mode.startswith("100") and new.mode.startswith("100")
     before = site.git.read(old.oid) if old is not None else None
     after = site.git.read(new.oid) if new is not None else None
     pieces = adopting.hunks(before or b"", after or b"") if plain else None
-    answer = choose(editing.in_repository(part.target, difference.path), before, after, pieces or None)
+    told = adopting.told(old, new, before or b"", after or b"", hunks=bool(pieces))
+    what = "delete" if new is None else "add" if old is None else "change"
+    answer = choose(editing.in_repository(part.target, difference.path), what, told, pieces or None)
     if answer.whole or (pieces and len(answer.chosen) == len(pieces)):
-        return answer.stop, "all", new
+        return answer.stop, "all", new, ""
     if not answer.chosen or new is None:
-        return answer.stop, "nothing", None
+        return answer.stop, "nothing", None, "not chosen"
     content = adopting.assemble(before or b"", after or b"", answer.chosen)
-    return answer.stop, "part", Entry(new.mode, site.git.write_blob(content))
+    rest = f"{len(pieces or ()) - len(answer.chosen)} of {len(pieces or ())} changes not chosen"
+    return answer.stop, "part", Entry(new.mode, site.git.write_blob(content)), rest
 
 
 # Secrets.
@@ -278,18 +284,32 @@ def _conflict(site: Site, parts: Sequence[Part], conflicts: Sequence[tuple[Part,
     tree = site.merging.with_changes(site.git.tree_of(deployed, ""), changes)
     names = list(dict.fromkeys(editing.in_repository(part.target, path) for part, path in conflicts))
     text = adopting.message(None, names, site.host, site.environment, [deployed])
-    commit = site.merging.commit(tree, [deployed], text, person)
+    seen = [edit.since for part in parts if part.taken for edit in site.edits.living(part.target.name)]
+    # asked again it is the same commit: whichever of two answers a person follows, the deploy knows it
+    commit = site.merging.commit(tree, [deployed], text, person, at=min(seen, default=None))
     ref = f"adopt/conflict-{commit[:12]}"
     site.git.keep(f"{ref}/live", commit)
     site.git.keep(f"{ref}/branch", fresh)
     for part in parts:
         known = {edit.path: edit for edit in site.edits.living(part.target.name)}
         whole = [d for d in part.taken if d.path not in part.partly and shown(d.path) in known]
-        site.edits.save([msgspec.structs.replace(known[shown(d.path)], commit=commit, actual=d.actual) for d in whole])
+        site.edits.save([_kept_as(known[shown(d.path)], commit, d.actual) for d in whole])
+    mine = site.config.hosts.get(site.host)
+    source = adopting.fetched_from(mine.ssh if mine is not None else None, site.git.path)
+    edited = {editing.in_repository(p.target, d.path) for p in parts if p.target.name != TRY for d in p.scan.differences}
+    leave = f"or leave the path: homeport discard {printable(names[0])}"
+    other = leave if names[0] in edited else "or name the other paths: homeport adopt PATH..."
     return Refused(
         f"branch {site.env.branch} and this host both changed: {', '.join(map(printable, names))}; nothing was pushed",
         where=f"{site.git.path}: refs/homeport/{ref}/live is the host's version, refs/homeport/{ref}/branch the branch's",
-        next=f"in a checkout of {site.env.branch}: git fetch {site.git.path} refs/homeport/{ref}/live && git merge "
-             f"FETCH_HEAD, then push and: homeport deploy   (or leave the path: homeport discard {printable(names[0])})",
+        next=f"in a checkout of {site.env.branch}: git fetch {source} refs/homeport/{ref}/live && git merge "
+             f"FETCH_HEAD, then push and: homeport deploy   ({other})",
         code="conflict",
     )  # fmt: skip
+
+
+def _kept_as(edit: Edit, commit: str, actual: Entry | None) -> Edit:
+    """The edit, which the conflict's commit holds too; one that is on a branch is still settled by that branch."""
+    if edit.state == "adopted" and edit.commit is not None and edit.actual == actual:
+        return msgspec.structs.replace(edit, landed=commit)
+    return msgspec.structs.replace(edit, commit=commit, actual=actual)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import pwd
 import stat
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from homeport.decide import deployers, layout
+from homeport.decide import deployers, hostfile, layout
 from homeport.decide.deployers import OtherDeployer
 from homeport.flow.site import Site
 from homeport.model.errors import HomeportError
@@ -20,8 +21,10 @@ ECOSYSTEMS = ("ecosystem.config.js", "ecosystem.config.cjs", "ecosystem.config.j
 def setup_rows(site: Site) -> list[dict[str, Any]]:
     """Whether what `homeport setup` makes is as it should be."""
     again = f"homeport -e {site.environment} setup"
-    mode = stat.S_IMODE(os.stat(site.state).st_mode)
-    rows = [_row("state folder", not mode & 0o077, f"{site.state}, mode {mode:04o}", again)]
+    modes = {folder: stat.S_IMODE(os.stat(folder).st_mode) for folder in (os.path.dirname(site.state), site.state)}
+    which = next((folder for folder, mode in modes.items() if mode & 0o077), site.state)
+    rows = [_host_file(site, again)]
+    rows += [_row("state folder", not modes[which] & 0o077, f"{which}, mode {modes[which]:04o}", again)]
     folder = os.path.join(os.path.dirname(site.state), "ssh")
     if os.path.isdir(folder):
         private = os.path.join(folder, "id_ed25519")
@@ -40,6 +43,19 @@ def setup_rows(site: Site) -> list[dict[str, Any]]:
         what = "claimed" if claimed else "only looked at" if observing else "not claimed yet; the first deploy does it"
         rows.append(_row(f"claim of {name}", True, what, ""))
     return rows
+
+
+def _host_file(site: Site, again: str) -> dict[str, Any]:
+    """Whether there is one, and whether its lists hold what the environment needs: what a deploy would refuse later."""
+    as_root = os.geteuid() == 0
+    if site.host_config is None:
+        return _row("host file", not as_root,
+                    "none; nothing limits what homeport may do here" + (" as root" if as_root else ""), again)  # fmt: skip
+    needs = hostfile.needs_of(site.config, site.environment, pwd.getpwuid(os.geteuid()).pw_name)
+    lacks = hostfile.lacking(site.host_config, needs, as_root=as_root)
+    said = "; ".join(f"{key}: {', '.join(values)}" for key, values in lacks.items())
+    return _row("host file", not lacks, f"its lists do not hold all that is needed: {said}" if lacks
+                else "its lists limit what homeport may do", f"{again} --widen   (adds these)")  # fmt: skip
 
 
 def deployer_rows(site: Site, scheduled: Iterable[tuple[str, str]], read: Callable[[str], str]) -> list[dict[str, Any]]:

@@ -117,9 +117,9 @@ def note_deployed(work: Work, tools: Tools) -> None:
 
 def _forget_adopted(site: Site) -> None:
     """What was adopted and is settled is in the branch: the mirror need not keep it on its own any more."""
-    rows = [edit for edit in site.edits.all() if edit.commit is not None]
-    living = {edit.commit for edit in rows if edit.state in LIVING and edit.commit}
-    ended = {edit.commit for edit in rows if edit.commit} - living
+    rows = [(edit.state, one) for edit in site.edits.all() for one in (edit.commit, edit.landed) if one is not None]
+    living = {one for state, one in rows if state in LIVING}
+    ended = {one for _, one in rows} - living
     if ended:
         site.merging.forget(ended, living)
 

@@ -286,7 +286,8 @@ def check(site: Site, deeds: Iterable[Deed], what: str, *, only: Sequence[str] =
 def fault_of(found: Sequence[Refusal], where: str) -> Refused:
     """The error for refusals of rules, the first one told in full."""
     first = found[0]
-    rest = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    others = len(found) - 1
+    rest = f" (and {others} more {'reason' if others == 1 else 'reasons'})" if others else ""
     if all(one.effect == "confirm" for one in found):
         flags = " ".join(f"--confirm {one.rule}" for one in found)
         asked = tuple((one.rule, one.message) for one in found)

@@ -354,10 +354,6 @@ def doctor_of(site: Site | None, folder: str) -> list[dict[str, Any]]:
     ask("configuration", site is not None, folder, "homeport check")
     if site is None:
         return rows
-    limited = site.host_config is not None or os.geteuid() != 0
-    ask("host file", limited, "its lists limit what homeport may do" if site.host_config is not None
-        else "none; nothing limits what homeport may do here" + ("" if limited else " as root"),
-        f"homeport -e {site.environment} setup")  # fmt: skip
     try:
         site.git.fetch()
         ask("origin", True, f"branch {site.env.branch} is at {site.git.tip(site.env.branch)[:12]}")

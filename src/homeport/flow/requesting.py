@@ -127,7 +127,7 @@ def continues(site: Site, parts: Sequence[Part]) -> dict[str, list[Edit]]:
     """Branches that hold what was skipped because it was adopted before, each with its edits."""
     found: dict[str, list[Edit]] = {}
     for part in parts:
-        left = {shown(row.path) for row in part.skipped}
+        left = {shown(row.path) for row in part.skipped if not row.by_choice}
         for edit in site.edits.living(part.target.name):
             if edit.state == "adopted" and edit.path in left and edit.branch and edit.commit:
                 found.setdefault(edit.branch, []).append(edit)

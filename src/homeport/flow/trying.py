@@ -63,7 +63,7 @@ def asked(site: Site, sha: str, services: Sequence[str], by: str, confirm: Confi
     named = [n for n in layout.services_of(site.config, site.environment) if not services or n in services]
     lost = tries.reverted(site, sha, [records[n] for n in named if n in records])
     if lost:
-        _confirmed(site, sha, lost, confirm)
+        _confirmed(site, sha, lost, services, confirm)
     site.tries.prune([r.sha for r in records.values() if r.sha is not None])
     return Request(kind="try", sha=sha, services=tuple(services), requested_by=by, over=tuple(r.deployed for r in lost))
 
@@ -82,7 +82,8 @@ def _refuse_nested(site: Site, snapshot: Snapshot, services: Sequence[str]) -> N
                       where="the working tree", next="move it away, or list it in .gitignore", code="nested")  # fmt: skip
 
 
-def _confirmed(site: Site, sha: str, lost: Sequence[Reverted], confirm: Confirm | None) -> None:
+def _confirmed(site: Site, sha: str, lost: Sequence[Reverted], services: Sequence[str],
+               confirm: Confirm | None) -> None:  # fmt: skip
     """A person says that it is meant, and the audit keeps whom; an agent, a trigger or a token without that right never.
 
     Raises Refused (code `try-base`).
@@ -90,9 +91,9 @@ def _confirmed(site: Site, sha: str, lost: Sequence[Reverted], confirm: Confirm 
     actor = site.actor
     may = actor.kind == "person" and actor.confirms
     subjects = {sha: site.git.subject(sha) for one in lost for sha in one.commits[: trying.SHOWN]}
-    services = ", ".join(one.service for one in lost)
+    concerned = ", ".join(one.service for one in lost)
     commits = list(dict.fromkeys(sha for one in lost for sha in one.commits))
-    told = f"{len(commits)} commits of {services}"
+    told = f"{len(commits)} {'commit' if len(commits) == 1 else 'commits'} of {concerned}"
     if may and confirm is not None and confirm(trying.told(lost, subjects)):
         site.store.audit(actor.name, "exception try-base", f"try {sha} takes away {told}: {' '.join(commits[:20])}",
                          actor="person")  # fmt: skip
@@ -100,10 +101,11 @@ def _confirmed(site: Site, sha: str, lost: Sequence[Reverted], confirm: Confirm 
     if confirm is not None:
         site.store.audit(actor.name, "confirm", f"try-base: {told}", outcome="refused")
     who = "" if may else "; a person may allow it, not an agent, a trigger or a token without the right `confirm`"
-    yes = "homeport try --yes" + ("" if may else ", by a person")
+    again = " ".join(["homeport try", *services])
+    yes = f"{again} --yes" + ("" if may else ", by a person")
     raise Refused(
         f"the checkout lacks what is deployed; the try would take away {told}: " + "; ".join(
             f"{sha[:12]} {printable(subjects[sha])}" for sha in list(subjects)[:5]) + who,
         where=f"environment {site.environment}", code="try-base",
-        next=f"git pull --rebase, then: homeport try   (to take them away all the same: {yes})",
+        next=f"git pull --rebase, then: {again}   (to take them away all the same: {yes})",
     )  # fmt: skip

@@ -376,7 +376,7 @@ def setup(said: dict[str, Any], *, color: bool = False) -> str:
         if not step["ok"] and step["next"]:
             lines += next_lines(ink, [(text(step["next"]), "")], " " * (width + 4))
     ready = f"homeport -e {text(said['environment'])} plan"
-    return joined([*lines, "", *next_lines(ink, [(ready, "what a first deploy would do")] if said["ok"] else
+    return joined([*lines, "", *next_lines(ink, [(ready, "what a deploy would do")] if said["ok"] else
                                            [("homeport setup", "again, when this is mended")])])  # fmt: skip
 
 

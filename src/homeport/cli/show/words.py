@@ -74,10 +74,10 @@ def moment(at: str | None) -> datetime | None:
     return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
-def clock_time(at: str | None) -> str:
+def clock_time(at: str | None, *, seconds: bool = False) -> str:
     """The time in this machine's zone, `2026-03-01 14:05`; the text itself when it is no time."""
     found = moment(at)
-    return found.astimezone().strftime("%Y-%m-%d %H:%M") if found else text(at or "")
+    return found.astimezone().strftime("%Y-%m-%d %H:%M:%S" if seconds else "%Y-%m-%d %H:%M") if found else text(at or "")
 
 
 def compact_time(at: str | None) -> str:

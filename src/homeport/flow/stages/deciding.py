@@ -27,7 +27,7 @@ def decide_plan(work: Work, tools: Tools) -> Work:
                   services=tuple(s.service for s in plan.services), added=plan.paths.added,
                   modified=plan.paths.modified, deleted=plan.paths.deleted)  # fmt: skip
     )
-    _refuse(list(plan.refusals), tools)
+    _refuse(list(plan.refusals), tools, work.deploy.kind)
     if work.held and not plan.services:
         raise tries.refused(work.held, tools.site, ())
     tries.newer_than(work, tools)
@@ -39,7 +39,7 @@ def decide_plan(work: Work, tools: Tools) -> Work:
 def decide_restart(work: Work, tools: Tools) -> Work:
     """A restart, or migrations alone, bring nothing new: only the rules and the host may be against it."""
     guarding.refuse_onlooker(tools.site)
-    _refuse(guarding.refusals_of(work, tools), tools)
+    _refuse(guarding.refusals_of(work, tools), tools, work.deploy.kind)
     refuse_unreachable(work, tools)
     guarding.note_exceptions(work, tools)
     return work
@@ -146,14 +146,16 @@ def all_refusals(work: Work, tools: Tools) -> list[Refusal]:
 
 def refuse_drift(work: Work, tools: Tools) -> None:
     """Raises Refused for the first refusal, naming all paths of its kind; for a rule code `rule`, `review` or `confirm`."""
-    _refuse(all_refusals(work, tools), tools)
+    _refuse(all_refusals(work, tools), tools, work.deploy.kind)
 
 
-def _refuse(refusals: list[Refusal], tools: Tools) -> None:
+def _refuse(refusals: list[Refusal], tools: Tools, kind: str) -> None:
     if refusals and all(refusal.effect for refusal in refusals):
         raise guarding.fault_of(refusals, f"environment {tools.site.environment}")
     if refusals:
         first = refusals[0]
-        rest = f" (and {len(refusals) - 1} more)" if len(refusals) > 1 else ""
+        others = len(refusals) - 1
+        rest = f" (and {others} more {'reason' if others == 1 else 'reasons'})" if others else ""
+        whole = "; every reason: homeport plan" if others and kind == "commit" else ""
         whose = "" if first.service == layout.PROJECT else first.service
-        raise Refused(first.message + rest, where=whose or "", next=first.next, code=first.rule)
+        raise Refused(first.message + rest, where=whose or "", next=first.next + whole, code=first.rule)
