@@ -241,7 +241,9 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
     _private(root, os.path.join(root, project), state, os.path.join(state, "journal"), os.path.join(state, "targets"))
     clock, shell = SystemClock(), LocalShell()
     asking = actor()
-    store = SqliteStore(os.path.join(state, "homeport.db"), clock, actor=asking)
+    redactor = Redactor()
+    redactor.learn(None, os.environ)
+    store = SqliteStore(os.path.join(state, "homeport.db"), clock, actor=asking, redact=redactor.redact)
     before = store.meta("repo")
     kept_open = ExitStack()
     git = Mirror.open_or_create(os.path.join(root, project, "repo.git"), origin or before or "", shell)
@@ -255,7 +257,6 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
     origin = origin or before or ""
     rescues = RescueBox(git, store, clock)
     permits = Permits(host_config, environment)
-    redactor = Redactor([v for k, v in os.environ.items() if k.endswith(("TOKEN", "SECRET", "PASSWORD"))])
 
     def shell_for(deploy: str | None, cancelled: Callable[[], bool]) -> Shell:
         return LocalShell(deploy, cancelled, permits, hidden=(root, "/etc/homeport"))
@@ -267,6 +268,8 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
         return advisory_lock(plain, project, clock, within, cancelled)
 
     def journal_for(deploy: str) -> Journal:
+        if host_config is not None:
+            redactor.learn(host_config.secrets)
         return FileJournal(os.path.join(state, "journal", f"{deploy}.jsonl"), deploy, redactor.redact, clock=clock)
 
     from homeport.doors.starting import Runners
@@ -314,9 +317,10 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
         hostfile_lock=FileLock(os.path.join(state, "hostfiles.lock")),
         merging=later(lambda: doors.merging(git, permits)), secret_scan=later(lambda: doors.secret_scan(state)),
         tokens=later(lambda: doors.tokens(store.database)),
-        permits=permits, forge=lambda its: forge(its, store, origin, redactor),
+        permits=permits, secrets=redactor, forge=lambda its: forge(its, store, origin, redactor),
         request_page=lambda asked: page(config, origin, asked),
-        outbox=later(lambda: doors.outbox(store.database)), outbox_lock=FileLock(os.path.join(state, "notify.lock")),
+        outbox=later(lambda: doors.outbox(store.database, redactor.redact)),
+        outbox_lock=FileLock(os.path.join(state, "notify.lock")),
         channel=later(lambda: doors.channel(host_config.channels if host_config is not None else ())),
         start_sending=lambda: runners.apart("send", "notify.log"),
         checks_lock=FileLock(os.path.join(state, "checks.lock")),

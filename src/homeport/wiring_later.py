@@ -105,10 +105,10 @@ def tokens(database: Database) -> Tokens:
     return TokenBook(database)
 
 
-def outbox(database: Database) -> Outbox:
+def outbox(database: Database, redact: Callable[[str], str]) -> Outbox:
     from homeport.doors.outbox import OutboxTable
 
-    return OutboxTable(database)
+    return OutboxTable(database, redact)
 
 
 def channel(allowed: Sequence[str]) -> Channel:

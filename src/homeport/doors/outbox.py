@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 from msgspec.structs import replace
 
@@ -13,14 +15,24 @@ from homeport.model.notices import Letter
 class OutboxTable:
     """Satisfies `Outbox`, over the connection of the store."""
 
-    def __init__(self, database: Database) -> None:
-        self._db = database
+    def __init__(self, database: Database, redact: Callable[[str], str] = str) -> None:
+        self._db, self._redact = database, redact
 
     def put(self, letters: list[Letter], now: float) -> None:
         with self._db.writing() as connection:
             for letter in letters:
                 connection.execute("INSERT INTO outbox (body, since, due) VALUES (?, ?, ?)",
-                                   (encode(letter).decode(), now, now))  # fmt: skip
+                                   (encode(self._safe(letter)).decode(), now, now))  # fmt: skip
+
+    def _safe(self, letter: Letter) -> Letter:
+        """The letter as it may be kept and sent: no secret in its words."""
+        safe, told, status = self._redact, letter.message, letter.status
+        if told is not None:
+            fields = tuple((name, safe(value)) for name, value in told.fields)
+            told = replace(told, title=safe(told.title), text=safe(told.text), fields=fields, tail=safe(told.tail))
+        if status is not None:
+            status = replace(status, text=safe(status.text))
+        return replace(letter, message=told, status=status)
 
     def due(self, now: float) -> list[Letter]:
         rows = self._db.rows("SELECT id, body, attempts, since FROM outbox WHERE due <= ? ORDER BY id", now)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from typing import TypeVar
 
@@ -43,8 +44,9 @@ class SqliteStore:
     Raises StateFault (codes `no-state`, `corrupt`, `newer`, `older`) and InfrastructureFault (`database`).
     """
 
-    def __init__(self, path: str, clock: Clock, *, readonly: bool = False, actor: Actor = NOBODY) -> None:
-        self._clock, self._actor = clock, actor
+    def __init__(self, path: str, clock: Clock, *, readonly: bool = False, actor: Actor = NOBODY,
+                 redact: Callable[[str], str] = str) -> None:  # fmt: skip
+        self._clock, self._actor, self._redact = clock, actor, redact
         self._db = Database(path, clock, readonly=readonly)
 
     @property
@@ -213,6 +215,8 @@ class SqliteStore:
                    actor=deploy.request.actor, origin=deploy.request.origin)  # fmt: skip
 
     def _save(self, deploy: Deploy, *, lasting: bool = True) -> None:
+        if deploy.error_summary:
+            deploy = replace(deploy, error_summary=self._redact(deploy.error_summary))
         changed = self._db.write(
             "UPDATE deploys SET state = ?, status = ?, sha = ?, pid = ?, body = ? WHERE id = ?",
             deploy.state, deploy.status, deploy.sha, deploy.pid, encode(deploy).decode(), deploy.id, lasting=lasting,
@@ -222,7 +226,7 @@ class SqliteStore:
 
     def stage(self, deploy: str, stage: str, state: str, detail: str = "") -> None:
         self._db.write("INSERT INTO stages (deploy, stage, state, detail, at) VALUES (?, ?, ?, ?, ?)",
-                       deploy, stage, state, encodable(detail), self._clock.now(), lasting=False)  # fmt: skip
+                       deploy, stage, state, encodable(self._redact(detail)), self._clock.now(), lasting=False)  # fmt: skip
 
     def stages(self, deploy: str) -> list[tuple[str, str, str]]:
         return [(s, t, at) for s, t, at in
@@ -307,6 +311,7 @@ class SqliteStore:
 
     def block(self, block: Block) -> None:
         """The first reason stays."""
+        block = replace(block, because=self._redact(block.because))
         self._db.write("INSERT OR IGNORE INTO blocks VALUES (?, ?, ?)", block.sha, block.at, encode(block).decode())
 
     def unblock(self, sha: str) -> bool:
@@ -318,6 +323,7 @@ class SqliteStore:
         return self._all(Hold, "SELECT body FROM holds WHERE until > ? ORDER BY number DESC", self._clock.now())
 
     def hold(self, hold: Hold) -> None:
+        hold = replace(hold, because=self._redact(hold.because))
         self._db.write("INSERT INTO holds (until, body) VALUES (?, ?)", hold.until, encode(hold).decode())
 
     def release(self, *, by_hand: bool = True) -> int:
@@ -337,7 +343,8 @@ class SqliteStore:
 
     def audit(self, who: str, action: str, detail: str, *, outcome: str = "done", actor: str | None = None,
               origin: str | None = None) -> None:  # fmt: skip
-        row = (who, actor or self._actor.kind, action, detail, self._actor.origin if origin is None else origin, outcome)
+        row = (who, actor or self._actor.kind, action, self._redact(detail),
+               self._actor.origin if origin is None else origin, outcome)  # fmt: skip
         self._db.write("INSERT INTO audit (at, who, actor, action, detail, origin, outcome) VALUES (?, ?, ?, ?, ?, ?, ?)",
                        self._clock.now(), *map(encodable, row))  # fmt: skip
 

@@ -155,6 +155,7 @@ def _prove(site: Site, sha: str, names: Sequence[str], *, known: bool) -> dict[s
     request = Request(kind="commit", sha=sha, requested_by="checks", actor="trigger")
     work = Work(deploy=Deploy(id=f"check-{sha[:12]}", kind="commit", request=request), config=site.config, sha=sha)
     tools = tools_for(site, work.deploy.id)
+    site.secrets.learn([site.config.forge, site.config.notify])
     try:
         _tell(site, work, [Status(name=CHECK_STATUS + name, verdict="pending", text="runs") for name in names])
         deliver(site, patience=0.0)

@@ -10,6 +10,7 @@ from homeport.decide import digest, together
 from homeport.decide.layout import PROJECT, folder_of
 from homeport.decide.using import used_by
 from homeport.flow.work import ServiceWork, TargetWork, Tools, Work
+from homeport.model import envfile
 from homeport.model.config import IMAGES, Config, Service
 from homeport.model.deploys import ServiceRecord, ServiceState, StartedWith
 from homeport.model.live import Target
@@ -71,15 +72,24 @@ def env_file_of(work: ServiceWork, tools: Tools) -> bytes | None:
     if named is None:
         return None
     if named.startswith("/"):
-        return tools.site.targets.read_host_file(named)
-    return None if work.target is None else tools.site.targets.read_live(work.target, place_in_target(work, named))
+        return _kept_secret(tools.site.targets.read_host_file(named), tools)
+    if work.target is None:
+        return None
+    return _kept_secret(tools.site.targets.read_live(work.target, place_in_target(work, named)), tools)
+
+
+def _kept_secret(raw: bytes | None, tools: Tools) -> bytes | None:
+    """An env file as it was read; what it holds of secrets is written nowhere from now on."""
+    if raw is not None:
+        tools.site.secrets.learn(None, envfile.parse(raw.decode("utf-8", "replace")))
+    return raw
 
 
 def environment_print(work: ServiceWork, tools: Tools) -> str:
     """Hash over what the service's environment comes from, `.env` in its folder included (A5)."""
     raw = env_file_of(work, tools)
     if work.service.env_file is None and work.target is not None:
-        raw = tools.site.targets.read_live(work.target, place_in_target(work, ".env"))
+        raw = _kept_secret(tools.site.targets.read_live(work.target, place_in_target(work, ".env")), tools)
     return digest.environment(work.service, raw)
 
 

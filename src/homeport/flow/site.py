@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from homeport.model.hostfiles import HostFiles, HostHistory
     from homeport.model.live import Target
     from homeport.model.notices import Channel, Outbox
-    from homeport.model.ports import Clock, Git, HostLists, Journal, Lock, Shell, Store, Targets
+    from homeport.model.ports import Clock, Git, HostLists, Journal, Lock, Secrets, Shell, Store, Targets
     from homeport.model.running import Overseer, Prober, Runtime
     from homeport.model.tokens import Tokens
     from homeport.model.trying import Tries
@@ -56,6 +56,7 @@ class Site:
     """(live folder, the names that are configured) -> the name of the service before, when it has another one now."""
     tokens: Tokens
     permits: HostLists
+    secrets: Secrets
     supervisor: Overseer
     prune_journals: Callable[[int], int]
     """(bytes) -> how many journals were removed: the old ones, and the oldest beyond that size of all."""

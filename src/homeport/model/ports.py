@@ -406,7 +406,6 @@ class HostLists(Protocol):
         """Before a file is made in that folder, whose path holds no links; `instead`: the command without this limit."""
 
 
-
 class Clock(Protocol):
     def now(self) -> str:
         """UTC, ISO 8601 with milliseconds and `Z`."""
@@ -418,3 +417,4 @@ class Clock(Protocol):
 
 class Secrets(Protocol):
     def redact(self, text: str) -> str: ...
+    def learn(self, told: object, variables: Mapping[str, str] = {}) -> None: ...

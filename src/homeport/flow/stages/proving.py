@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 
 from homeport.decide import owncheck
-from homeport.flow.goals import standard_environment
+from homeport.flow.goals import environment_print, standard_environment
 from homeport.flow.work import Tools, Work
 from homeport.model.abreast import side_by_side
 from homeport.model.config import CiCheck
@@ -29,6 +29,8 @@ def prove(work: Work, tools: Tools) -> Work:
         return work
     sha = work.sha
     names = owncheck.due(work.config.checks, _changed(work, sha, tools))
+    for service in work.services.values():
+        environment_print(service, tools)  # whatever a check gets hold of and prints, its secrets are known by then
     found = run_checks(names, work, tools)
     report(found, work, tools)
     bad = [name for name, how in found.items() if how and work.config.checks[name].required]
