@@ -119,6 +119,34 @@ def test_a_newer_request_supersedes_the_waiting_one_and_both_are_answered(host: 
     host.tidy()
 
 
+@pytest.mark.parametrize("fetched", [True, False], ids=["in the mirror", "never fetched"])
+def test_a_commit_that_vanishes_while_its_deploy_waits_never_runs(host: Host, fetched: bool) -> None:
+    """The branch is pushed anew by force without it, and the origin collects its garbage."""
+    world, going = host.world, waiting_build(host)
+    first = world.start("--json", "deploy")
+    assert first.stdout is not None
+    reads_until(iter(first.stdout), "waiting")
+    gone = world.publish({"plain/vanished.txt": "must not run\n"}, "vanishes")
+    if fetched:
+        assert world.json("plan", gone)["to"] == gone
+    second = world.start("--json", "deploy", gone)
+    eventually(lambda: store_waits(host), "it waits its turn")
+    world.git("reset", "-q", "--hard", "HEAD~1")
+    world.git("push", "-q", "--force", "origin", "HEAD:main")
+    world.git("-C", str(world.origin), "gc", "-q", "--prune=now")
+    going.touch()
+    done = json.loads(second.communicate(timeout=60)[0].splitlines()[-1])
+    assert first.wait(timeout=60) == 0
+    first.stdout.close()
+    code = "unreachable" if fetched else "no-commit"
+    assert (second.returncode, done["status"], done["errorCode"]) == (3, "refused", code), done
+    assert gone[:12] in done["errorSummary"] and done["next"], "who asked is told"
+    assert not (world.live / "plain/vanished.txt").exists() and live_is(host, host.number)
+    assert host.blocked() == []
+    host.tidy()
+    assert host.deploy()["status"] == "unchanged"
+
+
 def store_waits(host: Host) -> bool:
     store = host.store()
     try:
