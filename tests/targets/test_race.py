@@ -18,6 +18,8 @@ from homeport.doors.beside import EXCHANGE, rename
 from homeport.doors.clock import SystemClock
 from homeport.doors.shell import LocalShell
 from homeport.model.errors import HomeportError
+from homeport.model.live import Target
+from homeport.model.ports import Job
 from homeport.wiring_later import builds as build_folders
 from tests.targets.conftest import Host
 
@@ -152,10 +154,17 @@ def test_a_folder_above_that_is_swapped_for_a_link_while_homeport_builds_lets_no
     builds = build_folders(host.mirror, LocalShell(), SystemClock(), host.store)
     made, ended = host.live.parent / ".homeport-api/build", list[bool]()
 
-    def disturbed(act: Callable[[], object]) -> None:
+    def command(place: Path, live: Target | None, stands: bool) -> None:
+        with builds.reached(str(place), live) as there:
+            job = Job(command=["sh", "-c", "pwd > where"], cwd=str(place), reached=there, env={"PATH": os.environ["PATH"]},
+                      label="build", timeout=20, stands_at=(str(made), str(host.live)) if stands else None)  # fmt: skip
+            if LocalShell().job(job, lambda stream, line: None).code:
+                raise OSError
+
+    def disturbed(act: Callable[[], object], times: int = 20) -> None:
         """While the folder is swapped, as often as it takes; then once more in peace."""
         with swapper.at_work():
-            for _ in range(20):
+            for _ in range(times):
                 try:
                     act()
                     ended.append(True)
@@ -169,6 +178,12 @@ def test_a_folder_above_that_is_swapped_for_a_link_while_homeport_builds_lets_no
         tree = host.mirror.tree_of(sha, "api") or ""
         disturbed(lambda: builds.prepare(host.target, tree, ["a.txt"], None))  # noqa: B023
         disturbed(lambda: builds.lend_history(str(made), sha, "api", "main", None))  # noqa: B023
+        places = [(made, None, True), (made / "sub", None, False), (host.live / "sub", host.target, False)]
+        for place, live, stands in places:
+            disturbed(lambda: command(place, live, stands), 5)  # noqa: B023
+            inside = stands and not LocalShell().cannot_stand()
+            assert (place / "where").read_text() == f"{host.live if inside else place}\n"
+            (place / "where").unlink()
         (made / "dist").mkdir(exist_ok=True)
         (made / "dist/page").write_text(f"page {number}\n")
         disturbed(lambda: builds.collect(host.target, str(number), ["dist"]))  # noqa: B023

@@ -199,6 +199,16 @@ class BuildFolders:
             os.close(fd)
 
     @contextmanager
+    def reached(self, folder: str, live: Target | None) -> Iterator[str]:
+        """As `Builds.reached`."""
+        if live is None:
+            with self._made(folder) as there:
+                yield there
+            return
+        with self._live(live) as root:
+            yield folder if root is None else held(root) + folder[len(live.path) :]
+
+    @contextmanager
     def _made(self, folder: str) -> Iterator[str]:
         """A build folder that `prepare` told of, or one below it, by a path that leads there whatever is swapped."""
         build = next((b for b in self._prepared if folder == b or folder.startswith(f"{b}/")), None)

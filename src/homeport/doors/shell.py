@@ -113,13 +113,15 @@ class LocalShell:
         _had_jobs.add(self._deploy)
         env = {MARK: mark, **job.env}
         argv = ["/bin/sh", "-c", job.command] if isinstance(job.command, str) else list(job.command)
+        words, here = self._placed(job, _as_user(job, argv))
         try:
             child = subprocess.Popen(
-                self._placed(job, _as_user(job, argv)), cwd=job.cwd, env=env, stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, bufsize=0,
+                words, cwd=here, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                start_new_session=True, bufsize=0,
             )  # fmt: skip
         except (OSError, ValueError) as fault:
-            on_line("stderr", printable(f"{job.label} cannot be started: {fault}".encode("utf-8", "replace")))
+            said = f"{job.label} cannot be started: {fault}".replace(here, job.cwd)
+            on_line("stderr", printable(said.encode("utf-8", "replace")))
             return Completed(argv=tuple(argv), code=127)
         watch = Watch(child, job.timeout, self._cancelled, on_line)
         try:
@@ -134,12 +136,15 @@ class LocalShell:
             raise Cancelled("the deploy is being cancelled", where=job.label)
         return Completed(argv=tuple(argv), code=child.returncode, timed_out=why == "timeout")
 
-    def _placed(self, job: Job, argv: list[str]) -> list[str]:
+    def _placed(self, job: Job, argv: list[str]) -> tuple[list[str], str]:
+        """The words to start, and where: by a descriptor where the job has one."""
+        here = job.reached or job.cwd
         if job.stands_at is None or self.cannot_stand():
-            return argv
+            return argv, here
         folder, path = job.stands_at
         below = os.path.relpath(job.cwd, folder)
-        return namespaces.standing_at(argv, folder, path, os.path.normpath(os.path.join(path, below)), self._hidden)
+        whole = here if below == "." else here.removesuffix(f"/{below}")
+        return namespaces.standing_at(argv, path, below, self._hidden), whole
 
     def cannot_stand(self) -> str:
         return namespaces.why_not(self)
@@ -240,7 +245,7 @@ def _as_user(job: Job, argv: list[str]) -> list[str]:
     from shutil import which
 
     setpriv = which("setpriv")
-    account = owner_of(job.cwd) if job.user is None else None
+    account = owner_of(job.reached or job.cwd) if job.user is None else None
     if job.user is not None:
         try:
             account = pwd.getpwnam(job.user)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 from homeport.model.live import Outputs, Rescue, Target
@@ -54,6 +55,11 @@ class Builds(Protocol):
     def collect(self, target: Target, key: str, outputs: Sequence[str], made_in: str | None = None) -> Outputs:
         """Copies what the build made, in its own build folder or `made_in`, into the kept set `key`. Raises Failed when
         one is missing."""
+        ...
+
+    def reached(self, folder: str, live: Target | None) -> AbstractContextManager[str]:
+        """A path by a descriptor: to a folder that `prepare` made, or one below it; with `live` to that live folder, or one
+        below. Raises Refused (code `not-the-folder`) when another one stands there by now."""
         ...
 
     def kept(self, target: Target) -> list[Outputs]: ...

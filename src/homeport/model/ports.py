@@ -48,8 +48,9 @@ class Job(Struct, frozen=True, kw_only=True):
 
     command: Command
     cwd: str
-    env: Mapping[str, str]
-    """The whole environment: nothing is inherited from the caller."""
+    reached: str = ""
+    """`cwd` by a descriptor, whatever is swapped above it: it is started there."""
+    env: Mapping[str, str]  # the whole of it: nothing is inherited from the caller
     label: str
     """Who it is for, for messages: `build of api`."""
     timeout: float
@@ -57,8 +58,8 @@ class Job(Struct, frozen=True, kw_only=True):
     user: str | None = None
     """Run as this user; None: as the user homeport runs as, and where that is root, as the owner of `cwd`."""
     stands_at: tuple[str, str] | None = None
-    """(folder, path): the command sees that folder at that path, in a mount namespace of its own, where the
-    machine can do that (`Shell.cannot_stand`); `cwd` lies in the folder."""
+    """(folder, path): the command sees that folder, in which `cwd` lies, at that path, in a mount namespace of its own,
+    where the machine can do that (`Shell.cannot_stand`)."""
 
 
 class Shell(Protocol):

@@ -16,6 +16,7 @@ from homeport.model.abreast import side_by_side
 from homeport.model.config import Command, Migrate
 from homeport.model.envfile import parse
 from homeport.model.errors import Failed, Refused
+from homeport.model.live import Target
 from homeport.model.ports import Job
 
 MIGRATED = "migrated:"
@@ -109,22 +110,25 @@ def build_in_place(work: Work, tools: Tools) -> Work:
         work = mark_changed(work, tools)
         folder = f"{service.target.path}/{place_in_target(service, '')}".rstrip("/")
         run_command(service.service, build.run, folder, float(build.timeout), f"build of {service.name}", work, tools,
-                    extra=build.env, name=service.name)  # fmt: skip
+                    extra=build.env, name=service.name, live=service.target)  # fmt: skip
         work = work.with_service(replace(service, affected=True))
     return work
 
 
 def run_command(owner: object, command: str | list[str], folder: str, timeout: float, label: str, work: Work,
-                tools: Tools, *, extra: dict[str, str], name: str | None,
-                stands_at: tuple[str, str] | None = None) -> None:  # fmt: skip
-    """Runs one of the project's commands; its lines reach the journal at once. Raises Failed."""
+                tools: Tools, *, extra: dict[str, str], name: str | None, stands_at: tuple[str, str] | None = None,
+                live: Target | None = None) -> None:  # fmt: skip
+    """Runs one of the project's commands in a build folder, or one of a `live` folder, and nowhere else; its lines reach
+    the journal at once. Raises Failed."""
     path = [*getattr(owner, "path", []), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
     user = getattr(owner, "user", None)
     home = getattr(owner, "home", None)
     env = {"PATH": ":".join(path), "LANG": "C.UTF-8", "HOME": home or folder,
            **standard_environment(tools, work.sha, work.deploy.id), **extra}  # fmt: skip
-    job = Job(command=command, cwd=folder, env=env, label=label, timeout=timeout, user=user, stands_at=stands_at)
-    done = tools.shell.job(job, tools.lines_of(name))
+    with tools.site.builds.reached(folder, live) as reached:
+        job = Job(command=command, cwd=folder, reached=reached, env=env, label=label, timeout=timeout, user=user,
+                  stands_at=stands_at)  # fmt: skip
+        done = tools.shell.job(job, tools.lines_of(name))
     if done.timed_out:
         raise Failed(f"{label} did not end within {timeout:g} s", where=folder, code="timeout",
                      next=f"homeport logs {work.deploy.id}")  # fmt: skip
