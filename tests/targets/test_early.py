@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from homeport.doors import early, targetindex
+from homeport.doors import early, smalllook, targetindex
 from homeport.doors.early import DIFF_FILES, Asked, Early
 from homeport.doors.gitcmd import GitCommand
 from tests.targets.conftest import Host
@@ -21,6 +21,7 @@ def begin(host: Host, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Early]:
     """Begins a command with these words (`drift`); every index is large."""
     monkeypatch.setenv("HOMEPORT_STATE", str(host.root / "state"))
     monkeypatch.setattr(early, "WORTH", 0)
+    monkeypatch.setattr(smalllook, "SMALL", 0)
 
     def begun(*words: str) -> Early:
         made = Early()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from homeport.doors import untracked
+from homeport.doors import smalllook, untracked
 from homeport.doors.targetindex import TargetIndex
 from tests.targets.conftest import Host, git
 
@@ -21,6 +21,7 @@ LOOKS = 200
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Every time that git was asked; folders are at rest at once, and every folder is large."""
     monkeypatch.setattr(untracked, "WORTH", 0)
+    monkeypatch.setattr(smalllook, "SMALL", 0)
     monkeypatch.setattr(untracked, "AT_REST", 0)
     monkeypatch.setattr(untracked, "ONE_COMMAND", -1)
     monkeypatch.setattr(untracked, "KINDS", untracked.KINDS | {kind_of_here()})

@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from homeport.doors.git import Mirror
 from homeport.doors.look import Seen, look_at, walk
+from homeport.doors.smalllook import small_look
 from homeport.doors.targetindex import TargetIndex
 from homeport.doors.untracked import Untracked
 from homeport.model.abreast import together
@@ -32,10 +33,11 @@ def differences(target: Target, root: int, index: TargetIndex, ignored: Sequence
     def invisible(path: str, is_folder: bool) -> bool:
         return by_us.match(path, is_folder) or by_project.match(path, is_folder)
 
-    untracked = Untracked(index, target.path, root, sure=held)
-    touched, others = together(
-        lambda: index.touched(target.path), lambda: untracked.others([*ignored, *hidden], invisible)
-    )
+    small = small_look(index.path, root, invisible)
+    if small is None:
+        untracked = Untracked(index, target.path, root, sure=held)
+        small = together(lambda: index.touched(target.path), lambda: untracked.others([*ignored, *hidden], invisible))
+    touched, others = small
     found, stale = [], False
     for path, recorded in touched:
         seen = look_at(root, path)
