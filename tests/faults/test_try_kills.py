@@ -4,8 +4,6 @@ do not lead; so the runner kills itself at each boundary, and who asked with it.
 
 from __future__ import annotations
 
-
-
 from homeport.doors.clock import SystemClock
 from homeport.doors.store import SqliteStore
 from tests.faults.harness import Share
