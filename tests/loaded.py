@@ -32,19 +32,22 @@ STARTED_WITH = ("LANG", "LC_", "PYTHON", "LD_", "TZ")
 """Variables that decide how an interpreter starts; a command that has its own is started from nothing."""
 RUNNER = ["-m", "homeport.runner"]
 """The one command besides the program's own; it stops before it begins."""
+BEFORE = "HOMEPORT_TEST_BEFORE"
+"""A variable: the file of Python that a runner carries out before it begins."""
 LANGUAGE = {"LANG": "C.UTF-8"}
 ROOM = "-" * 20_000
 """Kept free in the command line and the variables of the process that forks, for those of each command."""
 
 
 class Loaded:
-    """The process that forks, and what is asked of it."""
+    """The process that forks, and what is asked of it; `preload` is a library that stands before all others there."""
 
-    def __init__(self) -> None:
+    def __init__(self, preload: str = "") -> None:
         self._door, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
+            env = {**LANGUAGE, "ROOM": ROOM, **({"LD_PRELOAD": preload} if preload else {})}
             self._process = subprocess.Popen(
-                [sys.executable, "-P", __file__, str(theirs.fileno()), ROOM], env={**LANGUAGE, "ROOM": ROOM}, cwd="/",
+                [sys.executable, "-P", __file__, str(theirs.fileno()), ROOM], env=env, cwd="/",
                 pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
             )  # fmt: skip
         self._one_at_a_time = threading.Lock()
@@ -64,13 +67,17 @@ class Loaded:
     def run_beside(
         self, argv: Sequence[str], cwd: Path, env: Mapping[str, str], beside: Sequence[str], timeout: float
     ) -> int:
-        """The same for a runner, which begins when the tracer that `beside` starts (with `-p PID`) looks on; its exit code.
+        """The same for a runner, which begins when the tracer that `beside` starts (with `-p PID`), if it names one, looks
+        on; its exit code.
 
         `argv` is `-m homeport.runner …`; what the tracer counts begins after everything is loaded.
         """
         ours = self._fork(argv, cwd, env)
         pid = _first_word(ours[2])
         _until(pid, "State:\tT")
+        if not beside:
+            os.kill(int(pid), signal.SIGCONT)
+            return self._end(argv, ours, timeout, pid).returncode
         with subprocess.Popen([*beside, "-p", pid], stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as tracer:
             _until(pid, "State:\tT", "State:\tt", tracer=tracer.pid)
             os.kill(int(pid), signal.SIGCONT)
@@ -109,9 +116,9 @@ class Loaded:
 
 
 @cache
-def loaded() -> Loaded:
+def loaded(preload: str = "") -> Loaded:
     """That of this worker; it ends with it."""
-    made = Loaded()
+    made = Loaded(preload)
     atexit.register(made.close)
     return made
 
@@ -241,6 +248,9 @@ def main() -> int | None:
         from homeport.runner import main as runner
 
         os.kill(os.getpid(), signal.SIGSTOP)
+        before = os.environ.pop(BEFORE, "")
+        if before:
+            exec(Path(before).read_text(), {})
         os._exit(runner(argv[2:]))
     from homeport.cli.main import main as program
 

@@ -34,8 +34,17 @@ def soak(request: pytest.FixtureRequest) -> Share | None:
     if not request.config.getoption("--soak"):
         return None
     number, _, of = str(request.config.getoption("--piece")).partition("/")
-    screen = request.config.pluginmanager.get_plugin("terminalreporter")
-    return Share(int(number), int(of), lambda text: screen.write_line(f"{request.node.name}: {text}") if screen else None)
+    plugins = request.config.pluginmanager
+    screen, capture = plugins.get_plugin("terminalreporter"), plugins.get_plugin("capturemanager")
+
+    def tell(text: str) -> None:
+        """At once, and on the screen: a soak takes long."""
+        if screen is not None and capture is not None:
+            with capture.global_and_fixture_disabled():
+                screen.write_line(f"{request.node.name}: {text}")
+                screen.flush()
+
+    return Share(int(number), int(of), tell)
 
 
 @pytest.fixture(scope="session")
