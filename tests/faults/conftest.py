@@ -11,7 +11,8 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
-from tests.faults.harness import Host, Share
+from tests.faults.harness import Host
+from tests.faults.moments import Share
 from tests.scenarios.conftest import world
 from tests.world import World
 

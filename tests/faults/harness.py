@@ -7,22 +7,24 @@ one with `SIGKILL`, or an error of the kernel, at such a moment.
 
 from __future__ import annotations
 
+import errno
 import os
-import re
 import shutil
 import stat
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from homeport.doors.clock import SystemClock
 from homeport.doors.store import SqliteStore
 from homeport.model.deploys import Deploy, Request
-from tests.loaded import Loaded, loaded
+from tests.faults.injecting import POSSIBLE, Injection
+from tests.faults.moments import Moment, Share, Stage, last_of_each, moments, spread
+from tests.loaded import BEFORE, Loaded, loaded
 from tests.world import REAL, World, eventually
 
 SERVICES = """
@@ -100,33 +102,6 @@ def read(live: Path) -> Files:
     return found
 
 
-@dataclass(frozen=True)
-class Moment:
-    """Right before the runner's `nth` call of `syscall`; in which stage that is, and the call as strace shows it."""
-
-    syscall: str
-    nth: int
-    stage: str
-    shown: str
-
-    def __str__(self) -> str:
-        return f"{self.syscall} #{self.nth} in {self.stage}: {self.shown[:150]}"
-
-
-@dataclass(frozen=True)
-class Share:
-    """The `number`-th of `among` equal shares of the moments that a soak tries."""
-
-    number: int
-    among: int
-    tell: Callable[[str], None]
-    """Says how many there were, and what went wrong."""
-    wrong: list[str] = field(default_factory=list)
-
-    def of(self, found: Sequence[Moment]) -> list[Moment]:
-        return list(found[self.number - 1 :: self.among])
-
-
 class Host:
     """A world with three services, that goes from version to version."""
 
@@ -190,9 +165,7 @@ class Host:
                 yield spread(found[self.next_is_odd], most)[n]
             return
         left = {way: soak.of(moments)[::-1] for way, moments in found.items()}
-        behind = soak.of(
-            [m for way in left for m in last_of_each(self._traced[way]) if m.syscall in {f.syscall for f in found[way]}]
-        )
+        behind = soak.of([m for way in found for m in last_of_each(self._traced[way], found[way])])
         tried = came = 0
         while any(left.values()) or behind:
             if any(left.values()):
@@ -201,9 +174,10 @@ class Host:
                 yield left[self.next_is_odd].pop()
             else:
                 last = behind.pop()
-                yield replace(last, nth=last.nth + 1)
+                after = replace(last, nth=last.nth + 1, within=last.within + 1)
+                yield after
                 if self.fault is not None:
-                    behind.append(replace(last, nth=last.nth + 1))
+                    behind.append(after)
             tried, came = tried + 1, came + (self.fault is not None)
             if tried % 25 == 0:
                 soak.tell(f"{tried} so far, the fault came in {came}")
@@ -310,11 +284,7 @@ class Host:
     def killed(self, moment: Moment, **request: Any) -> tuple[str, bool]:
         """Starts a deploy that is killed at that moment: (its id, whether the kill came)."""
         deploy = self.enqueue(**request)
-        log = self.world.root / "strace.log"
-        code = self.run("-o", str(log), "-e", f"trace={moment.syscall}",
-                        "-e", f"inject={moment.syscall}:signal=KILL:when={moment.nth}")  # fmt: skip
-        self.fault = moment if code != 0 else None
-        return deploy, code != 0
+        return deploy, self._with(moment, None) != 0
 
     def refused(self, moment: Moment, error: str, **request: Any) -> tuple[str, Moment | None]:
         """Starts a deploy in which that call fails with `error`: (its id, the call that did fail, if one did).
@@ -322,12 +292,25 @@ class Host:
         It need not be the same as in the deploy that was traced: what counts is what this deploy was refused.
         """
         deploy = self.enqueue(**request)
-        log = self.world.root / "strace.log"
-        self.run("-y", "-s", "300", "-o", str(log), "-e", f"trace={moment.syscall},write",
-                 "-e", f"inject={moment.syscall}:error={error}:when={moment.nth}")  # fmt: skip
-        lines = log.read_text(errors="replace").splitlines()
-        self.fault = next((m for m in moments(lines) if m.shown.endswith("(INJECTED)")), None)
+        self._with(moment, error)
         return deploy, self.fault
+
+    def _with(self, moment: Moment, error: str | None) -> int:
+        """The runner with that error, or killed, at that moment; its exit code."""
+        env, (_, *argv), root = self.world.env, self.runner, self.world.root
+        if POSSIBLE and not REAL and Loaded.takes(argv, env):
+            stage = Stage(self.database.parent / f"journal/{self.asked}.jsonl")
+            injection = Injection(moment, getattr(errno, error) if error else None, stage)
+            code = loaded().run_beside(argv, root, {**env, BEFORE: str(injection.begin(root))}, [], 60)
+            self.fault = replace(moment, stage=injection.in_stage, shown=injection.came) if injection.came else None
+            return code
+        log, what = root / "strace.log", f"error={error}" if error else "signal=KILL"
+        code = self.run("-y", "-s", "300", "-o", str(log), "-e", f"trace={moment.syscall},write",
+                        "-e", f"inject={moment.syscall}:{what}:when={moment.nth}")  # fmt: skip
+        lines = log.read_text(errors="replace").splitlines()
+        came = [m for m in moments(lines) if m.shown.endswith("(INJECTED)")] if error else [moment] * (code != 0)
+        self.fault = came[0] if came else None
+        return code
 
     # what must be true
 
@@ -365,34 +348,3 @@ class Host:
             assert store.check() == []
         finally:
             store.close()
-
-
-_CALL = re.compile(r"^(\w+)\(")
-_STAGE = re.compile(r'\\"type\\":\\"deploy.stage\\".*?\\"stage\\":\\"([\w:-]+)\\",\\"state\\":\\"(\w+)\\"')
-
-
-def moments(lines: Sequence[str]) -> Iterator[Moment]:
-    """Each traced call with its number and the stage that was going on when it began."""
-    counts: dict[str, int] = {}
-    stage = "start"
-    for line in lines:
-        call = _CALL.match(line)
-        if call is None:
-            continue
-        name = call.group(1)
-        counts[name] = counts.get(name, 0) + 1
-        yield Moment(name, counts[name], stage, line)
-        told = _STAGE.search(line) if name == "write" else None
-        if told is not None:
-            stage = told.group(1) if told.group(2) == "start" else f"after {told.group(1)}"
-
-
-def last_of_each(found: Sequence[Moment]) -> list[Moment]:
-    """The last moment of every kind of call."""
-    return list({m.syscall: m for m in found}.values())
-
-
-def spread(found: Sequence[Moment], most: int) -> list[Moment]:
-    """So many of them, spread evenly, first and last among them; some twice when there are fewer."""
-    step = (len(found) - 1) / max(1, most - 1)
-    return [found[round(n * step)] for n in range(most)]

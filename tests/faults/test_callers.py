@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import BUILD, Host, Moment, read
+from tests.faults.harness import BUILD, Host, read
+from tests.faults.moments import Moment
 from tests.world import PROGRAM, World, eventually
 
 pytestmark = pytest.mark.timeout(300)

@@ -8,7 +8,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.faults.harness import Host, Moment, Share, outputs, spread
+from tests.faults.harness import Host, outputs
+from tests.faults.moments import Moment, Share, spread
 from tests.world import World
 
 pytestmark = pytest.mark.timeout(3600)

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import Host, Share, read
+from tests.faults.harness import Host, read
+from tests.faults.moments import Share
 from tests.loaded import BEFORE, loaded
 from tests.world import eventually
 

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import Host, Moment, Share
+from tests.faults.harness import Host
+from tests.faults.moments import Moment, Share
 from tests.world import World, eventually
 
 pytestmark = [pytest.mark.timeout(3600), pytest.mark.root]

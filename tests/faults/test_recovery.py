@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import BUILD, Host, Moment, Share, outputs, read
+from tests.faults.harness import BUILD, Host, outputs, read
+from tests.faults.moments import Moment, Share
 from tests.world import eventually
 
 pytestmark = pytest.mark.timeout(3600)

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.harness import Host, Moment, Share, read
+from tests.faults.harness import Host, read
+from tests.faults.moments import Moment, Share
 from tests.world import World
 
 pytestmark = pytest.mark.timeout(3600)
