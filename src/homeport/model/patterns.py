@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from msgspec import Struct
 
@@ -132,8 +132,9 @@ class Matcher:
         return None
 
 
-def _runs(patterns: Sequence[str], dir_only_matches_files: bool) -> tuple[_Run, ...]:
-    """Last pattern first, so that the first run that matches decides."""
+@lru_cache(maxsize=32)
+def _runs(patterns: tuple[str, ...], dir_only_matches_files: bool) -> tuple[_Run, ...]:
+    """Last pattern first, so that the first run that matches decides. Most services have the same patterns."""
     runs: list[list[globs.Pattern]] = []
     for text in patterns:
         for line in globs.lines(to_bytes(text)):
