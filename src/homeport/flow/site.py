@@ -12,12 +12,12 @@ from homeport.model.rules import Actor
 if TYPE_CHECKING:
     from homeport.model.config import Config, Environment, HostConfig, Secret
     from homeport.model.edits import Ledger, Merging, SecretScan
-    from homeport.model.folders import Builds, LiveCheckouts, Rescues
+    from homeport.model.folders import Builds, HostLists, LiveCheckouts, Rescues
     from homeport.model.forge import Forge, NewRequest
     from homeport.model.hostfiles import HostFiles, HostHistory
     from homeport.model.live import Target
     from homeport.model.notices import Channel, Outbox
-    from homeport.model.ports import Clock, Git, HostLists, Journal, Lock, Secrets, Shell, Store, Targets
+    from homeport.model.ports import Clock, Git, Journal, Lock, Secrets, Shell, Store, Targets
     from homeport.model.running import Overseer, Prober, Runtime
     from homeport.model.tokens import Tokens
     from homeport.model.trying import Tries

@@ -1,4 +1,4 @@
-"""The doors around live folders: git checkouts among them, rescued bytes, builds beside them."""
+"""The doors around live folders: git checkouts among them, rescued bytes, builds beside them, what a machine allows."""
 
 from __future__ import annotations
 
@@ -76,3 +76,20 @@ class Builds(Protocol):
         """Removes the oldest sets beyond `keep` (what is live counts), and more while all of them together take more
         than `budget` bytes; never what is live. How many went."""
         ...
+
+
+class HostLists(Protocol):
+    """What this machine lets homeport do. Each raises Refused (codes `roots`, `users`, `units`)."""
+
+    def folder(self, path: str) -> None: ...
+    def user(self, name: str) -> None: ...
+    def unit(self, name: str) -> None: ...
+    def hostfile(self, path: str) -> None:
+        """Code `hostfiles`."""
+
+    def lists(self) -> None:
+        """Code `no-lists`: root changes nothing on a machine without a host file."""
+        ...
+
+    def new_file(self, folder: str, path: str, instead: str) -> None:
+        """Before a file is made in that folder, whose path holds no links; `instead`: the command without this limit."""

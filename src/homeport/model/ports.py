@@ -50,7 +50,8 @@ class Job(Struct, frozen=True, kw_only=True):
     cwd: str
     reached: str = ""
     """`cwd` by a descriptor, whatever is swapped above it: it is started there."""
-    env: Mapping[str, str]  # the whole of it: nothing is inherited from the caller
+    env: Mapping[str, str]
+    """The whole environment: nothing is inherited from the caller."""
     label: str
     """Who it is for, for messages: `build of api`."""
     timeout: float
@@ -388,23 +389,6 @@ class Lock(Protocol):
         ...
 
     def free(self) -> bool: ...
-
-
-class HostLists(Protocol):
-    """What this machine lets homeport do. Each raises Refused (codes `roots`, `users`, `units`)."""
-
-    def folder(self, path: str) -> None: ...
-    def user(self, name: str) -> None: ...
-    def unit(self, name: str) -> None: ...
-    def hostfile(self, path: str) -> None:
-        """Code `hostfiles`."""
-
-    def lists(self) -> None:
-        """Code `no-lists`: root changes nothing on a machine without a host file."""
-        ...
-
-    def new_file(self, folder: str, path: str, instead: str) -> None:
-        """Before a file is made in that folder, whose path holds no links; `instead`: the command without this limit."""
 
 
 class Clock(Protocol):
