@@ -83,6 +83,12 @@ def test_only_the_named_service_and_a_deploy_leaves_it_alone(deployed: World) ->
     assert any(line.get("code") == "try" and "Ada Example" in line["message"] for line in done.lines)
     named = world.homeport("--json", "deploy", "site", ok=(3,))
     assert named.last["errorCode"] == "try" and "--over-try" in named.last["next"]
+    assert world.json("rollback")["status"] == "deployed", "it ends the try, and takes back no deploy of the others"
+    assert (world.text("site/index.html"), world.text("site/other.txt")) == ("one\n", "other\n")
+    status = world.json("status")
+    assert (world.text("docs/page.md"), status["tries"], status["blocked"]) == ("newer\n", [], [])
+    world.write({"site/index.html": "another\n"})
+    world.json("try", "site")
     assert world.deploy("--over-try")["status"] == "deployed"
     assert (world.text("site/index.html"), world.text("site/other.txt")) == ("one\n", "newer\n")
     assert world.json("status")["tries"] == []

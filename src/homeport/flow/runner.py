@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from msgspec.structs import replace
 
-from homeport.decide import sizes
+from homeport.decide import layout, sizes
 from homeport.flow import notifying, pipeline, rollback
 from homeport.flow.ending import ended, tell_end
 from homeport.flow.site import Site
@@ -132,6 +132,27 @@ def _as_it_went(site: Site, sha: str) -> dict[str, ServiceState]:
     return {name: state for name, state in last.after.items() if state.sha == sha} if last is not None else {}
 
 
+def _without_tries(site: Site) -> dict[str, ServiceState]:
+    """While tries run, a rollback ends them and nothing else: what runs one, and what shares its live folder, goes back
+    to the last commit that it had; the others stay as they are. Empty where none runs, or one began with nothing."""
+    records = site.store.services()
+    folder = {name: live.name if (live := layout.target_of(site.config, name)) else name
+              for name in records if name in site.config.services}  # fmt: skip
+    tried = {folder[name] for name, record in records.items() if record.tried is not None and name in folder}
+    states: dict[str, ServiceState] = {}
+    for name, record in records.items() if tried else ():
+        by_branch = record.sha is None or site.git.reaches(site.env.branch, record.sha)
+        if folder.get(name) not in tried and by_branch:
+            states[name] = ServiceState(sha=record.sha, tree=record.tree, outputs=record.outputs)
+            continue
+        was = (d.before[name] for d in site.store.history(200) if d.status == "deployed" and name in d.before)
+        last = next((state for state in was if state.sha and site.git.reaches(site.env.branch, state.sha)), None)
+        if last is None:
+            return {}
+        states[name] = last
+    return states
+
+
 def _rollback_goal(site: Site, deploy: Deploy) -> Deploy:
     """Pins what a rollback by hand goes back to: a deploy's outcome, a commit, or the success before this one."""
     wanted = deploy.request.from_deploy
@@ -143,6 +164,8 @@ def _rollback_goal(site: Site, deploy: Deploy) -> Deploy:
     states: dict[str, ServiceState] = {}
     if source is not None and source.status == "deployed":
         states = source.after
+    elif wanted is None and (ended := _without_tries(site)):
+        states = ended
     elif wanted is None:
         # a try is nothing to go back to: however many there were, the last commit before them is
         last = next((d for d in site.store.history(200) if d.status == "deployed" and d.before
@@ -152,8 +175,9 @@ def _rollback_goal(site: Site, deploy: Deploy) -> Deploy:
     if not shas:
         raise Refused("there is no earlier success to go back to", where=wanted or f"environment {site.environment}",
                       next="homeport history", code="no-earlier")  # fmt: skip
-    request = replace(deploy.request, sha=shas[0])
-    pinned = replace(deploy, request=request, sha=shas[0], after={n: s for n, s in states.items() if s.sha})
+    newest = next((sha for sha in shas if all(site.git.is_ancestor(other, sha) for other in set(shas))), shas[0])
+    request = replace(deploy.request, sha=newest)
+    pinned = replace(deploy, request=request, sha=newest, after={n: s for n, s in states.items() if s.sha})
     site.store.update(pinned)
     return pinned
 
