@@ -346,3 +346,16 @@ def test_what_looks_like_a_secret(tmp_path: Path, path: str, content: str, known
 )
 def test_a_mirror_is_fetched_from_where_its_host_is(ssh: str | None, source: str) -> None:
     assert adopting.fetched_from(ssh, "/state/repo.git") == source
+
+
+@pytest.mark.parametrize(
+    ("ssh", "command"),
+    [
+        ("prod.example.com", "scp prod.example.com:/state/a.draft a.conf"),
+        ("deploy@prod.example.com:2222", "scp -P 2222 deploy@prod.example.com:/state/a.draft a.conf"),
+        ("ada@2001:db8::1", "scp 'ada@[2001:db8::1]:/state/a.draft' a.conf"),
+        ("[2001:db8::1]:22", "scp -P 22 '[2001:db8::1]:/state/a.draft' a.conf"),
+    ],
+)
+def test_a_text_that_a_host_kept_is_brought_by_scp(ssh: str, command: str) -> None:
+    assert adopting.copied_from(ssh, "/state/a.draft", "a.conf") == command

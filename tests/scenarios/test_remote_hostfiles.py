@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pexpect
@@ -43,6 +44,8 @@ def test_a_host_file_is_edited_from_the_laptop(fleet: Fleet) -> None:
     new.write_text("nonsense\n")
     refused = fleet.homeport(*P, "hostfile", "edit", str(conf), "--from", str(new), ok=(1,))
     assert "is not valid" in refused.stderr
+    kept = re.search(r"next: scp prod\.example\.com:(\S+) proxy\.conf, mend it, then: homeport -e prod", refused.stderr)
+    assert kept and Path(kept[1]).read_text() == "nonsense\n", refused.stderr
     assert "no such file" in fleet.homeport(*P, "hostfile", "edit", str(conf), "--from", "/none", ok=(2,)).stderr.lower()
     for words in (["hostfile", "list"], ["hostfile", "list", str(conf)], ["rules"], ["audit", "-n", "2"]):
         assert fleet.homeport(*P, *words).stdout == fleet.prod.homeport(*words).stdout

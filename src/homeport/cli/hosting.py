@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -10,7 +12,7 @@ import click
 
 from homeport.cli.confirming import acting, confirm_option
 from homeport.cli.options import Options, pass_options
-from homeport.model.errors import UsageFault
+from homeport.model.errors import Failed, UsageFault
 
 if TYPE_CHECKING:
     from homeport.flow.hostediting import Source
@@ -98,8 +100,11 @@ def hostfile_edit(options: Options, path: str, source: str | None, version: str 
 
     with options.site() as site:
         given = _source(options, site, path, source, version)
-        said = acting(options, site, confirm, because,
-                      lambda its: hostediting.edit(its, path, given, because, person(), _said(options)))  # fmt: skip
+        try:
+            said = acting(options, site, confirm, because,
+                          lambda its: hostediting.edit(its, path, given, because, person(), _said(options)))  # fmt: skip
+        except Failed as fault:
+            raise _for_afar(options, site, path, fault) from fault
         if said["changed"] and not no_note:
             said["note"] = hostnotes.write_note(site, path, because, _author(options), person())
     options.tell(said, lambda _: show.edited(said))
@@ -124,6 +129,18 @@ def hostfile_record(options: Options, paths: tuple[str, ...], because: str, conf
     with options.site() as site:
         said = acting(options, site, confirm, because, lambda its: hostediting.record(its, paths, because, person()))
     options.tell(said, lambda _: show.recorded(said))
+
+
+def _for_afar(options: Options, site: Site, path: str, fault: Failed) -> Failed:
+    """Whoever asked from another machine is told how to get the text that was kept here."""
+    from homeport.decide.adopting import copied_from
+
+    here = site.config.hosts.get(site.host)
+    if options.call is None or here is None or not fault.where.endswith(".draft"):
+        return fault
+    copy = copied_from(here.ssh, fault.where, os.path.basename(path))
+    edit = shlex.join(["homeport", "hostfile", "edit", path, "--from", os.path.basename(path)])
+    return Failed(fault.what, where=f"{site.host}: {fault.where}", code=fault.code, next=f"{copy}, mend it, then: {edit}")
 
 
 def _said(options: Options) -> Callable[[str, str], None]:

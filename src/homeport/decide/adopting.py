@@ -272,3 +272,16 @@ def fetched_from(ssh: str | None, mirror: str) -> str:
     user, at, host = ssh.rpartition("@")
     named = f"{user}{at}[{host}]" if bare else ssh
     return shlex.quote(f"ssh://{named}{mirror}" if ":" in named else f"{named}:{mirror}")
+
+
+def copied_from(ssh: str, path: str, to: str) -> str:
+    """The command that brings a file of a host to where a person is."""
+    import shlex
+
+    host, colon, port = ssh.rpartition(":")
+    if not colon or not port.isdigit() or (":" in host and not host.endswith("]")):
+        host, port = ssh, ""
+    if host.count(":") > 1 and "[" not in host:
+        user, at, name = host.rpartition("@")
+        host = f"{user}{at}[{name}]"
+    return shlex.join(["scp", *(["-P", port] if port else []), f"{host}:{path}", to])

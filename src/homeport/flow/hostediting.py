@@ -107,7 +107,8 @@ def _validated(site: Site, entry: Registered, staged: str, content: bytes, on_li
         return
     draft = site.hostfiles.draft(entry.path, content, site.clock.now())
     raise Failed(f"{printable(entry.path)}: the new content is not valid; nothing was changed, your text is kept",
-                 where=draft, next=f"homeport hostfile edit {entry.path} --from {draft}", code="validate")  # fmt: skip
+                 where=draft, code="validate",
+                 next=f"mend it there, then: homeport hostfile edit {entry.path} --from {draft}")  # fmt: skip
 
 
 def _reloaded(site: Site, entry: Registered, edit: Editing, on_line: OnLine) -> None:
@@ -134,7 +135,7 @@ def _reloaded(site: Site, entry: Registered, edit: Editing, on_line: OnLine) -> 
     back = "the old content is in place again" if before is not None else "it was new, and is gone again"
     loaded = "" if again else ", but its reload failed too"
     raise Failed(f"{printable(entry.path)}: the reload failed; {back}{loaded}", where=draft, code="reload",
-                 next=f"homeport hostfile edit {entry.path} --from {draft}")  # fmt: skip
+                 next=f"mend it there, then: homeport hostfile edit {entry.path} --from {draft}")  # fmt: skip
 
 
 def _before(site: Site, entry: Registered, edit: Editing) -> bytes | None:

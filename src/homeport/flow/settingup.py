@@ -204,6 +204,7 @@ def _live(site: Site, target: Target) -> SetupStep:
     known = site.store.target(target.name)
     site.targets.meet(target, site.env.branch, observe=looks)
     differs = len(site.targets.scan(target, site.env.branch).differences)
-    drift = f", {differs} paths differ from git (homeport drift)" if differs else ", as in git"
+    some = "1 path differs" if differs == 1 else f"{differs} paths differ"
+    drift = f", {some} from git (homeport drift)" if differs else ", as in git"
     kept = "only looked at" if looks else "claimed"
     return SetupStep(name=name, ok=True, done=f"{target.path}, {kept}{drift}", changed=known is None)

@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from homeport.cli.show import edits, results
-from homeport.cli.show.words import several, text, whose
+from homeport.cli.show.words import several, text, when, whose
 from homeport.model.deploys import Deploy
 from homeport.model.live import Rescue
 from homeport.model.plan import Plan
@@ -52,7 +52,7 @@ def blocked(said: Answer) -> str:
 def held(said: Answer) -> str:
     hold = said["hold"]
     if hold is not None:
-        return f"triggers are paused until {text(hold['until'])}: {text(hold['because'])}"
+        return f"triggers are paused until {when(hold['until'])}: {text(hold['because'])}"
     return "triggers deploy again" if said["ended"] else "there was no hold"
 
 
