@@ -76,6 +76,7 @@ def test_a_machine_that_observes_is_looked_at_beside_the_old_deployer(bare: Flee
     assert not bare.homeport("--json", "-e", "production", "drift", ok=(3,)).last["equal"]
     refused = bare.homeport("--json", "-e", "production", "deploy", "--keep-drift", ok=(3,)).last
     assert refused["errorCode"] == "observe"
+    assert bare.homeport("--json", "-e", "production", "status").last["idle"]["code"] == "observes"
     said = bare.homeport("--json", "-e", "production", "setup", "--no-observe").last
     assert "claimed" in steps(said)["live folder of site"]["done"] and (prod.live / "site/.homeport").exists()
     assert bare.homeport("--json", "-e", "production", "deploy", "--keep-drift").last["ok"]

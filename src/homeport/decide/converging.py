@@ -45,7 +45,7 @@ class Decision(Struct, frozen=True, kw_only=True):
 def decide(look: Look) -> Decision:
     """Observation, a running deploy, holds and blocks come first; then what became of this very commit."""
     if look.observe:
-        return _no("observes", "the environment only observes")
+        return _no("observes", "observe = true: it only looks and reports")
     if look.running is not None and not look.pushed:
         return _no("runs", f"deploy {look.running.id} runs")
     if holds := [hold for hold in look.holds if not (look.pushed and passes(hold))]:

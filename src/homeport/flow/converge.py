@@ -27,7 +27,7 @@ def tick(site: Site, by: str, *, pushed: bool = False) -> dict[str, Any]:
         running = site.store.running()
     if running is not None and not pushed:
         return _said(Decision(due=False, because=f"deploy {running.id} runs", code="runs"), None, None)
-    if not site.env.observe:
+    if not site.observes:
         checking.start_due(site)
     site.git.fetch()
     tip = site.git.tip(site.env.branch)
@@ -51,7 +51,7 @@ def _look(site: Site, tip: str, pushed: bool) -> Look:
     shas = [records[name].sha if name in records else None for name in names]
     return Look(tip=tip, services=shas, last=[d for d in site.store.history(50) if d.state == "done"],
                 blocks=site.store.blocks(), holds=site.store.holds(), running=site.store.running(),
-                observe=site.env.observe, pushed=pushed)  # fmt: skip
+                observe=site.observes, pushed=pushed)  # fmt: skip
 
 
 def _after_plan(decision: Decision, plan: Plan) -> Decision:

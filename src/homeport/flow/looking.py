@@ -67,14 +67,14 @@ def _idle(site: Site, records: dict[str, ServiceRecord], running: Deploy | None)
 
     last = [d for d in site.store.history(50) if d.state == "done"]
     stopped = any(d.status in ("refused", "cancelled") for d in last[:10])
-    if not (stopped or site.env.observe or site.store.holds() or site.store.blocks()):
+    if not (stopped or site.observes or site.store.holds() or site.store.blocks()):
         return None
     if not site.git.has(f"refs/heads/{site.env.branch}"):
         return None
     names = layout.services_of(site.config, site.environment)
     found = converging.decide(converging.Look(
         tip=site.git.tip(site.env.branch), services=[records[n].sha if n in records else None for n in names],
-        last=last, blocks=site.store.blocks(), holds=site.store.holds(), running=running, observe=site.env.observe,
+        last=last, blocks=site.store.blocks(), holds=site.store.holds(), running=running, observe=site.observes,
     ))  # fmt: skip
     told = found.code in ("observes", "held", "blocked", "refused", "cancelled")
     return {"code": found.code, "because": found.because} if told else None

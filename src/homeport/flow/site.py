@@ -102,6 +102,11 @@ class Site:
     def journal_path(self, deploy: str) -> str:
         return f"{self.state}/journal/{deploy}.jsonl"
 
+    @property
+    def observes(self) -> bool:
+        """Only looks and reports: the environment says so, or the host's own file."""
+        return self.env.observe or (self.host_config is not None and self.host_config.observe)
+
     @contextmanager
     def at_once(self) -> Iterator[None]:
         """Holds the lock for what a person does at once. A runner whose deploy has ended, and which only tidies up, is
