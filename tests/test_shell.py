@@ -25,6 +25,8 @@ from homeport.model.errors import Cancelled, Failed, InfrastructureFault
 from homeport.model.ports import Completed, Job
 
 ENV = {"PATH": os.environ.get("PATH", os.defpath)}
+DEPLOY = f"d{os.getpid()}"
+"""Of this process: jobs are found by it wherever they are."""
 ESCAPES = "setsid sh -c '(sleep 300 >/dev/null 2>&1 & echo $! >> pids); exec sleep 300 >/dev/null 2>&1' & echo $! >> pids;"
 """A double fork into a session of its own, that holds no output; writes the process ids into `pids`."""
 
@@ -37,7 +39,7 @@ def lines_of(
     command: str | list[str], cwd: Path, timeout: float = 60, **more: Any
 ) -> tuple[Completed, list[tuple[str, str]]]:
     seen: list[tuple[str, str]] = []
-    done = LocalShell("d1").job(job(command, cwd, timeout, **more), lambda stream, line: seen.append((stream, line)))
+    done = LocalShell(DEPLOY).job(job(command, cwd, timeout, **more), lambda stream, line: seen.append((stream, line)))
     return done, seen
 
 
@@ -95,7 +97,7 @@ def test_a_job_gets_its_environment_and_nothing_else(tmp_path: Path) -> None:
     names = {line.partition("=")[0] for _, line in seen}
     assert done.code == 0
     assert names == {"PATH", "A", "HOMEPORT_JOB"}
-    assert any(line.startswith("HOMEPORT_JOB=d1:") for _, line in seen)
+    assert any(line.startswith(f"HOMEPORT_JOB={DEPLOY}:") for _, line in seen)
 
 
 def test_a_list_is_run_as_it_stands_and_a_string_by_the_shell(tmp_path: Path) -> None:
@@ -158,7 +160,7 @@ def test_a_job_that_ignores_its_deadline_is_killed_with_all_that_escaped(
 
 def test_a_cancel_kills_the_job_and_all_that_escaped(tmp_path: Path) -> None:
     asked = threading.Event()
-    door = LocalShell("d1", asked.is_set)
+    door = LocalShell(DEPLOY, asked.is_set)
     with pytest.raises(Cancelled):
         door.job(job(f"{ESCAPES} until test $(wc -l < pids) = 2; do sleep 0.01; done; echo ready; sleep 300", tmp_path),
                  lambda _stream, _line: asked.set())  # fmt: skip
@@ -182,7 +184,7 @@ def test_a_reader_that_fails_leaves_no_job_behind(tmp_path: Path) -> None:
         raise InfrastructureFault("disk full")
 
     with pytest.raises(InfrastructureFault, match="disk full"):
-        LocalShell("d1").job(job("echo $$ > pids; echo line; sleep 300", tmp_path), full)
+        LocalShell(DEPLOY).job(job("echo $$ > pids; echo line; sleep 300", tmp_path), full)
     all_dead(tmp_path, 1)
 
 
@@ -229,7 +231,7 @@ def test_what_a_job_left_at_work_ends_with_its_deploy_and_nobody_is_looked_for_w
 
 
 def test_ending_jobs_never_ends_ourselves_or_who_started_us(tmp_path: Path) -> None:
-    inner = "from homeport.doors.shell import LocalShell; print(LocalShell().end_jobs_of('d1'))"
+    inner = f"from homeport.doors.shell import LocalShell; print(LocalShell().end_jobs_of('{DEPLOY}'))"
     done, seen = lines_of(f"{sys.executable} -c \"{inner}\"; echo still here", tmp_path)
     assert done.code == 0
     assert seen == [("stdout", "0"), ("stdout", "still here")]
@@ -241,7 +243,7 @@ def test_an_empty_mark_lets_a_command_leave_a_service_behind(tmp_path: Path) -> 
     (service,) = pids_in(tmp_path)
     try:
         assert done.code == 0
-        assert LocalShell().end_jobs_of("d1") == 0
+        assert LocalShell().end_jobs_of(DEPLOY) == 0
         assert leftovers.kill_marked("", exact=False) == 0
         assert runs(service)
     finally:
@@ -263,7 +265,7 @@ def test_a_user_that_cannot_be_becomes_a_failure_not_a_run_as_ourselves(
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root")
 def test_a_job_runs_as_its_user_and_still_dies_with_the_deadline() -> None:
     nobody = pwd.getpwnam("nobody")
-    done, seen = lines_of("id -u; id -G; sleep 300", Path("/"), timeout=1, user="nobody")
+    done, seen = lines_of("id -u; id -G; sleep 300", Path("/"), timeout=3, user="nobody")
     assert done.timed_out
     assert seen == [("stdout", str(nobody.pw_uid)), ("stdout", str(nobody.pw_gid))]
 
