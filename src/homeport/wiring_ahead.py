@@ -89,6 +89,26 @@ def look_anew() -> None:
     EARLY.forget()
 
 
+def load_verb(verb: str) -> None:
+    """Loads what a verb will need that another machine asks for."""
+    if verb != "try":
+        return
+    from homeport import wiring_hosts
+    from homeport.cli import questions
+    from homeport.cli.show import events, plain
+    from homeport.doors import senttree, tries
+    from homeport.flow import asking, guarding, trying
+
+    del asking, events, guarding, plain, questions, senttree, tries, trying, wiring_hosts
+
+
+def goes_away() -> bool:
+    """Whether this command began with a call to another machine."""
+    from homeport.doors.early import EARLY
+
+    return EARLY.call is not None
+
+
 def load_ahead() -> None:
     """Loads what a deploy will need."""
     from homeport import runner as entry

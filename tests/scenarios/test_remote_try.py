@@ -44,6 +44,33 @@ def test_a_working_tree_that_cannot_be_taken_ends_both_sides_and_changes_nothing
     assert not fleet.homeport("--json", "-e", "staging", "status").last["tries"]
 
 
+def test_a_try_begins_with_the_call_of_the_last_one_which_does_nothing_when_it_was_a_wrong_guess(trying: Fleet) -> None:
+    """The program itself, from nothing each time; the host hears of the command before the laptop knows where it goes."""
+    fleet = trying
+    calls, bin = fleet.laptop.root / "calls", fleet.laptop.root / "bin/ssh"
+    bin.write_text(bin.read_text().replace("exec", f'echo "$*" >>{calls}\nexec', 1))
+
+    def tried(text: str) -> tuple[int, int]:
+        """(calls of the host, those that were to wait) of one try."""
+        calls.write_text("")
+        fleet.laptop.write({"site/a.txt": text})
+        running = fleet.start("--json", "-e", "staging", "try")
+        out, err = running.communicate(timeout=60)
+        assert running.returncode == 0 and fleet.stage.text("site/a.txt") == text, out + err
+        made = [line for line in calls.read_text().splitlines() if "--caller" in line]
+        return len(made), sum('"waits":true' in line for line in made)
+
+    assert tried("first\n") == (1, 0)
+    assert tried("second\n") == (1, 1), "the call was made once, and early"
+    notes = fleet.laptop.state / ".early"
+    notes.write_bytes(notes.read_bytes().replace(b'"by":"', b'"by":"not-'))
+    ran = len(fleet.homeport("--json", "-e", "staging", "history").last["deploys"])
+    assert tried("third\n") == (2, 1), "the guess was wrong"
+    eventually(lambda: not fleet.stage.working(), "the host's program that waited has ended")
+    after = fleet.homeport("--json", "-e", "staging", "history").last["deploys"]
+    assert len(after) == ran + 1 and not any(row["requestedBy"].startswith("not-") for row in after)
+
+
 def test_every_save_goes_live_until_ctrl_c(trying: Fleet) -> None:
     fleet = trying
     running = fleet.start("-e", "staging", "try", "--watch")

@@ -4,13 +4,12 @@ has changed."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from homeport.doors import lookahead
-from homeport.doors.early import DIFF_FILES
-from homeport.doors.gitcmd import GitCommand
+from homeport.doors import lookahead, scanning
 from tests.targets.conftest import Host
 
 FILES = {"a.txt": "one", "lib/b.txt": "two"}
@@ -18,15 +17,15 @@ FILES = {"a.txt": "one", "lib/b.txt": "two"}
 
 @pytest.fixture
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """One entry for each look at all recorded files."""
+    """One entry for each look at a live folder."""
     seen: list[str] = []
-    run = GitCommand.run
+    look = scanning.differences
 
-    def told(self: GitCommand, *args: str, **more: object) -> bytes:
-        seen.extend(["look"] if args == DIFF_FILES else [])
-        return run(self, *args, **more)  # type: ignore[arg-type]
+    def told(*args: Any, **more: Any) -> Any:
+        seen.append("look")
+        return look(*args, **more)
 
-    monkeypatch.setattr(GitCommand, "run", told)
+    monkeypatch.setattr(scanning, "differences", told)
     return seen
 
 

@@ -8,7 +8,7 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import click
@@ -35,15 +35,26 @@ class Call:
         """The other side went away, or its connection broke."""
         self._looking = False
         self._answers: queue.SimpleQueue[Spoken | None] = queue.SimpleQueue()
+        self._word = threading.Event()
 
     def begin(self, verb: str, host: str) -> None:
         """Greets, and listens from now on. Raises UsageFault (code `version`) for another protocol."""
-        tell(Hello(protocol=PROTOCOL, version=__version__, host=host))
+        tell(Hello(protocol=PROTOCOL, version=__version__, host=host, waits=True))
         if self.caller.protocol != PROTOCOL:
             raise UsageFault(f"this host has homeport {__version__}, which does not understand {self.caller.version}",
                              where=host, next="homeport setup", code="version")  # fmt: skip
         self._looking = verb in LOOKING
         threading.Thread(target=self._listen, daemon=True).start()
+
+    def await_word(self, load: Callable[[], None]) -> None:
+        """Where the other side only guesses what it will ask for: loads what that takes, and waits until it knows. Ends the
+        program when the guess was wrong."""
+        if not self.caller.waits:
+            return
+        load()
+        self._word.wait()
+        if self.gone:
+            raise click.exceptions.Exit(1)
 
     def _listen(self) -> None:
         for line in _lines(0):
@@ -53,9 +64,12 @@ class Call:
                 continue
             if said.cancel:
                 os.kill(os.getpid(), signal.SIGINT)
+            elif said.go:
+                self._word.set()
             else:
                 self._answers.put(said)
         self.gone = True
+        self._word.set()
         self._answers.put(None)
         if self._looking:
             os._exit(1)

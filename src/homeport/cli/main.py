@@ -156,7 +156,16 @@ def cli(ctx: click.Context, folder: str, project: str | None, environment: str |
             runner_ahead(tried)  # before this process listens, and before it works for somebody
         called_by(options.call.caller)
         options.call.begin(options.words[0], own_name())
+        options.call.await_word(lambda: _load(options.words[0]))
     ctx.obj = options
+
+
+def _load(verb: str) -> None:
+    """What a verb takes that another machine will ask for."""
+    from homeport.wiring_ahead import load_verb
+
+    importlib.import_module(f"homeport.cli.{VERBS[verb]}")
+    load_verb(verb)
 
 
 def main(at_end: Callable[[], None] = lambda: None) -> None:

@@ -46,9 +46,9 @@ class Options:
         the working tree is looked at, too. Raises Away when
         the environment is on other machines."""
         from homeport.wiring import open_site
-        from homeport.wiring_ahead import look_anew, no_runner, runner_ahead
+        from homeport.wiring_ahead import goes_away, look_anew, no_runner, runner_ahead
 
-        if deploys and self.call is None:
+        if deploys and self.call is None and not goes_away():
             runner_ahead(self.words[1:] if tries else None)
         if tries and self.call is None:
             from homeport.wiring_ahead import tree_ahead

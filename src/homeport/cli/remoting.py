@@ -47,6 +47,8 @@ class Heard:
     fault: ToldFault | None = None
     noise: list[str] = field(default_factory=list)
     cancels: int = 0
+    waits: bool = False
+    """It would wait for a word before it does anything."""
     unconfirmed: tuple[tuple[str, str], ...] = ()
     """Rules that want a person's word first."""
 
@@ -156,16 +158,20 @@ def _on(options: Options, place: Place, words: list[str], heard: Heard) -> tuple
     host.connect()
     tree = _tree_answers(options) if words[0] in ("try", "deploy") else None
     shown = Shown(options.json, options.quiet, options.verbose, sys.stdout, sys.stderr)
-    asked = [*_before(options, place), *words]
+    asked, guessed = ([*before, *words] for before in _before(options, place))
     try:
         for program in host.places():
-            with host.talk(asked, program) as there:
+            begun = host.under_way(guessed, program)
+            with begun or host.talk(asked, program) as there:
                 hear = _Hearing(options, place, heard, shown, there.say)
+                hear.early = begun is not None
                 hear.answered = tree if words[0] != "hostfile" else _contents(words)
                 with _interruptible(options, heard, there.say, stops=words[0] not in LOOKING):
                     for line in there.lines():
                         hear(line)
                     code, said = there.ended()
+            if heard.greeted and heard.waits:
+                host.next_time(guessed, program)
             if heard.greeted or code != 127:
                 break
     except KeyboardInterrupt:
@@ -207,8 +213,9 @@ def ask_there(options: Options, place: Place, words: list[str],
     host, heard, found = ssh_host(place), Heard(), []
     host.connect()
     shown = Shown(options.json, options.quiet, options.verbose, sys.stdout, sys.stderr)
+    asked = [*_before(options, place)[0], *words]
     for program in host.places():
-        with host.talk([*_before(options, place), *words], program) as there:
+        with host.talk(asked, program) as there:
             hear = _Hearing(options, place, heard, shown, there.say)
             hear.answered, hear.answer = answered, lambda said, _: found.append(said)
             for line in there.lines():
@@ -230,8 +237,8 @@ def fault_of(told: ToldFault) -> HomeportError:
     return fault
 
 
-def _before(options: Options, place: Place) -> list[str]:
-    """What stands before the verb on the host."""
+def _before(options: Options, place: Place) -> tuple[list[str], list[str]]:
+    """What stands before the verb on the host: when it is asked for, and when that is only guessed."""
     from homeport.cli.deploying import own_run
     from homeport.wiring import actor, identity
 
@@ -242,7 +249,9 @@ def _before(options: Options, place: Place) -> list[str]:
         run=own_run(), author=(signed.name, signed.email) if signed else None, addresses=place.addresses,
     )  # fmt: skip
     named = ["-p", place.project, "-e", place.environment, "--host", place.host]
-    return ["--caller", msgspec.json.encode(caller).decode(), *named, "--json"]
+    asked, guessed = (["--caller", msgspec.json.encode(it).decode(), *named, "--json"]
+                      for it in (caller, msgspec.structs.replace(caller, waits=True)))  # fmt: skip
+    return asked, guessed
 
 
 def _contents(words: list[str]) -> Callable[[dict[str, Any]], Any]:
@@ -258,6 +267,8 @@ class _Hearing:
         self._options, self._place, self._heard, self._shown, self._say = options, place, heard, shown, say
         self.answered: Callable[[dict[str, Any]], Any] | None = None
         """Answers questions instead of the person."""
+        self.early = False
+        """It was started on a guess, which was right, and waits for the word."""
         self.answer: Callable[[dict[str, Any], bytes], None] = self._show
         """What is done with the verb's answer."""
         words = options.words
@@ -295,7 +306,9 @@ class _Hearing:
         hello = msgspec.json.decode(line, type=Hello)
         if hello.protocol != PROTOCOL:
             raise _other_version(self._place, hello.version, newer=hello.protocol > PROTOCOL)
-        self._heard.greeted = True
+        self._heard.greeted, self._heard.waits = True, hello.waits
+        if self.early:
+            self._say(msgspec.json.encode(Spoken(go=True)))
 
     def _act(self, kind: str, said: dict[str, Any], line: bytes) -> None:
         if kind == "error":

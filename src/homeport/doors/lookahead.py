@@ -1,4 +1,4 @@
-"""Looks at live folders that begin while it is still worked out what to deploy (docs/decisions/0018)."""
+"""Looks at live folders that begin while it is still worked out what to deploy (docs/decisions/0019)."""
 
 from __future__ import annotations
 

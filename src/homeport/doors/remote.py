@@ -12,6 +12,7 @@ import stat
 import tempfile
 from collections.abc import Sequence
 
+from homeport.doors.early import EARLY
 from homeport.doors.shell import Conversation, LocalShell
 from homeport.model.errors import HomeportError, InfrastructureFault, Refused, UsageFault
 from homeport.model.paths import printable
@@ -64,9 +65,24 @@ class SshHost:
 
     def talk(self, words: Sequence[str], place: str = _PLACES[0]) -> Conversation:
         """Starts homeport there with these words. Raises UsageFault (code `too-long`)."""
+        argv = self._calling(words, place)
+        return Conversation(argv, os.environ, apart=self._socket is not None or not self._attended)
+
+    def under_way(self, words: Sequence[str], place: str) -> Conversation | None:
+        """What this command began with, if that was to start homeport there with these words."""
+        argv = self._calling(words, place)
+        begun = EARLY.called(tuple(argv)) if self._socket is not None else None
+        return Conversation(argv, os.environ, apart=True, begun=begun) if begun is not None else None
+
+    def next_time(self, words: Sequence[str], place: str) -> None:
+        """The same command begins with these words there when it is given again."""
+        if self._socket is not None:
+            EARLY.note_call(tuple(self._calling(words, place)))
+
+    def _calling(self, words: Sequence[str], place: str) -> list[str]:
         argv = [*self._argv(), *self._where(), shlex.join([place, *words])]
         self._check(argv[-1])
-        return Conversation(argv, os.environ, apart=self._socket is not None or not self._attended)
+        return argv
 
     def at_terminal(self, words: Sequence[str]) -> list[str]:
         """The words that run homeport there with these words, at this terminal where there is one."""

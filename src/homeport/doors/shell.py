@@ -12,7 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import IO, cast
+from typing import IO, TYPE_CHECKING, cast
 
 from homeport.doors import namespaces
 from homeport.doors.accounts import owner_of
@@ -22,6 +22,9 @@ from homeport.doors.lines import LONGEST_LINE, printable
 from homeport.doors.permits import Permits
 from homeport.model.errors import Cancelled, Failed, InfrastructureFault
 from homeport.model.ports import Completed, Job, OnLine
+
+if TYPE_CHECKING:
+    from homeport.doors.early import Called
 
 _TOOL = "tool:"
 """Before the deploy in the mark of its tools. Only a crash leaves one: else nobody looks for them, since an ssh that a
@@ -156,6 +159,30 @@ class LocalShell:
         return kill_marked(f"{deploy}:", exact=False) + (kill_marked(f"{_TOOL}{deploy}:", exact=True) if crashed else 0)
 
 
+class _Begun:
+    """A child that was started before this module was loaded, as `subprocess.Popen` has it."""
+
+    def __init__(self, begun: Called) -> None:
+        self._pid = begun.pid
+        self._code: int | None = None
+        self.stdin, self.stdout = os.fdopen(begun.stdin, "wb"), os.fdopen(begun.stdout, "rb")
+        self.stderr = os.fdopen(begun.stderr, "rb")
+
+    def wait(self, timeout: float | None = None) -> int:
+        if self._code is None:
+            if timeout is not None and not _ends(self._pid, timeout):
+                raise subprocess.TimeoutExpired(["ssh"], timeout)
+            self._code = os.waitstatus_to_exitcode(os.waitpid(self._pid, 0)[1])
+        return self._code
+
+    def send_signal(self, number: int) -> None:
+        if self._code is None:
+            os.kill(self._pid, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
 class Conversation:
     """A program that is talked with, line by line, while it runs; its standard error is collected aside.
 
@@ -163,11 +190,11 @@ class Conversation:
     program is told to stop (end of input), and killed when it does not within `GRACE`.
     """
 
-    def __init__(self, argv: Sequence[str], env: Mapping[str, str], *, apart: bool) -> None:
-        """`apart`: a Ctrl-C at the terminal does not reach it; it cannot ask there either."""
+    def __init__(self, argv: Sequence[str], env: Mapping[str, str], *, apart: bool, begun: Called | None = None) -> None:
+        """`apart`: a Ctrl-C at the terminal does not reach it; it cannot ask there either. `begun`: it runs already."""
         self._errors: deque[bytes] = deque(maxlen=200)
         try:
-            self._child = subprocess.Popen(
+            self._child = _Begun(begun) if begun is not None else subprocess.Popen(
                 list(argv), env=dict(env), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
                 start_new_session=apart,
             )  # fmt: skip
@@ -267,12 +294,18 @@ def _as_user(job: Job, argv: list[str]) -> list[str]:
 
 def _end_politely(pid: int) -> None:
     """SIGTERM to the group of a child, and up to `GRACE` for it to take its files away; it is not reaped yet."""
-    with contextlib.suppress(OSError), contextlib.closing(selectors.DefaultSelector()) as selector:
+    with contextlib.suppress(OSError):
+        signal_group(pid, signal.SIGTERM)
+        _ends(pid, GRACE)
+
+
+def _ends(pid: int, within: float) -> bool:
+    """Whether a child that is not reaped yet ends within so many seconds."""
+    with contextlib.closing(selectors.DefaultSelector()) as selector:
         ended = os.pidfd_open(pid)
         try:
             selector.register(ended, selectors.EVENT_READ)
-            signal_group(pid, signal.SIGTERM)
-            selector.select(GRACE)
+            return bool(selector.select(within))
         finally:
             os.close(ended)
 

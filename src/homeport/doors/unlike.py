@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from msgspec import Struct
 
+from homeport.doors.checkoutgit import BESIDES, DIFFERING
 from homeport.doors.fewentries import tree_noted
 from homeport.model.abreast import Turn, begun, together
 from homeport.model.live import Entry
@@ -30,14 +31,13 @@ class Unlike(Struct, frozen=True):
 def unlike_index(git: Git, meanwhile: Callable[[], object]) -> Unlike:
     """Looks at everything in the checkout."""
     def differing() -> bytes:
-        asked = ("diff-files", "-z", "--raw", "--abbrev=40", "--no-renames", "--ignore-submodules=all")
-        return git(*asked, timeout=TIMEOUT).stdout
+        return git(*DIFFERING, timeout=TIMEOUT).stdout
 
     def besides() -> bytes:
         beside = Turn(meanwhile)
         begun(beside.do)
         try:
-            return git("ls-files", "-z", "-o", "--exclude-standard", timeout=TIMEOUT).stdout
+            return git(*BESIDES, timeout=TIMEOUT).stdout
         finally:
             beside.do()
             beside.ended()

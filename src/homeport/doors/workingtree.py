@@ -18,6 +18,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from msgspec.structs import replace
 
 from homeport.doors import loose
+from homeport.doors.checkoutgit import PREFIX, environment, looking
+from homeport.doors.early import EARLY
 from homeport.doors.fewentries import same_place
 from homeport.doors.handmade import Handmade
 from homeport.doors.inotify import Inotify
@@ -31,10 +33,6 @@ from homeport.model.ports import Completed, Shell
 from homeport.model.trying import Snapshot
 from homeport.model.watching import FolderWatch, Stir
 
-_OPTIONS = ("core.hooksPath=/dev/null", "core.fsmonitor=false", "core.splitIndex=false", "core.quotePath=false",
-            "core.untrackedCache=false", "core.fsync=none", "advice.addEmbeddedRepo=false")  # fmt: skip
-_PREFIX = ("git", "--no-pager", *(part for option in _OPTIONS for part in ("-c", option)))
-_OWN = ("PATH", "HOME", "XDG_CONFIG_HOME", "SUDO_UID")
 TRIES = 3
 """Readings of files that somebody writes to meanwhile."""
 PUSH_TIMEOUT = 900.0
@@ -59,7 +57,7 @@ class _Asked:
         self.git_dir, self._environment = git_dir, environment
 
     def placed(self, *args: str) -> tuple[tuple[str, ...], str, dict[str, str]]:
-        return (*_PREFIX, *args), self.git_dir, dict(self._environment)
+        return (*PREFIX, *args), self.git_dir, dict(self._environment)
 
 
 class _Noting:
@@ -100,7 +98,7 @@ class Checkout:
         self._index, self._objects = (os.path.abspath(os.path.join(folder, line)) for line in lines[2:4])
         self._own = tempfile.mkdtemp(prefix="homeport-try-")
         common = os.path.dirname(self._objects)
-        self._asked = Objects(_Asked(common, {**_environment(), "GIT_DIR": self._dir}))
+        self._asked = Objects(_Asked(common, {**environment(), "GIT_DIR": self._dir}))
         self._few = Handmade(self._git, self._own, self._asked)
         self._watched = False
         self._bases: set[str] = set()
@@ -119,7 +117,13 @@ class Checkout:
         self._ahead.begin(lambda: self._ground(self._head()), self._look)
 
     def _look(self) -> Unlike:
-        return unlike_index(self._git, lambda: self._few.tree_of(self._head()))
+        EARLY.note_tree(self.top, self._dir, self._index)
+        return unlike_index(self._looked, lambda: self._few.tree_of(self._head()))
+
+    def _looked(self, *question: str, timeout: float) -> Completed:
+        """What git answers to a question about everything; this command may have begun with it."""
+        raw = EARLY.answer(looking(self.top, self._dir, question), self._index)
+        return Completed(argv=question, code=0, stdout=raw) if raw is not None else self._git(*question, timeout=timeout)
 
     def close(self) -> None:
         self._ahead.drop()
@@ -392,22 +396,16 @@ class Checkout:
 
     def _git(self, *args: str, cwd: str | None = None, env: Mapping[str, str] | None = None, input: bytes | None = None,
              timeout: float = 60.0, ok: Sequence[int] = (0,)) -> Completed:  # fmt: skip
-        whole = _environment()
+        whole = environment()
         if hasattr(self, "_own"):
             whole |= {**self._store(), "GIT_DIR": self._dir, "GIT_WORK_TREE": self.top}
         whole.update(env or {})
-        return self._shell.run((*_PREFIX, *args), cwd=cwd or self.top, env=whole, input=input, timeout=timeout, ok=ok)
+        return self._shell.run((*PREFIX, *args), cwd=cwd or self.top, env=whole, input=input, timeout=timeout, ok=ok)
 
 
 def _fault(what: str, done: Completed, where: str, code: str) -> InfrastructureFault:
     said = printable(done.stderr.decode("utf-8", "replace").strip()[-1000:]) or "git said nothing"
     return InfrastructureFault(f"{what}: {said}", where=where, next="homeport doctor", code=code)
-
-
-def _environment() -> dict[str, str]:
-    whole = {name: os.environ[name] for name in _OWN if name in os.environ}
-    return {**whole, "LC_ALL": "C.UTF-8", "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0",
-            "GIT_NO_REPLACE_OBJECTS": "1"}  # fmt: skip
 
 
 def _above(path: str) -> Iterable[str]:

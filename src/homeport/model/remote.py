@@ -46,6 +46,8 @@ class Caller(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=Tr
     addresses: tuple[str, ...] = ()
     run: str | None = None
     """The CI run that asks."""
+    waits: bool = False
+    """Nothing is to be done before `Spoken.go`: this is a guess at what the person will ask for."""
 
 
 class Hello(Struct, frozen=True, kw_only=True, rename="camel", tag_field="type", tag="hello"):
@@ -54,6 +56,8 @@ class Hello(Struct, frozen=True, kw_only=True, rename="camel", tag_field="type",
     protocol: int
     version: str
     host: str
+    waits: bool = False
+    """It knows `Caller.waits`."""
 
 
 class Spoken(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
@@ -61,6 +65,8 @@ class Spoken(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=Tr
 
     cancel: bool = False
     answer: Any = None
+    go: bool = False
+    """The guess was right."""
 
 
 class ToldFault(Struct, frozen=True, kw_only=True, rename="camel"):
