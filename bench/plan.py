@@ -1,4 +1,6 @@
-"""Which of many services a large push concerns: decided alone, against asking git once per service."""
+"""Which of many services a large push concerns: decided alone, against asking git once per service; and `homeport plan`,
+the whole command with its look at every live folder, against a `git diff` for each service as CI scripts do it.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from _measure import asked, heading, in_turns, run, table
+from _measure import HOMEPORT, asked, heading, in_turns, run, table, world
 
 from homeport.decide import impact
 from homeport.model.config import Config, Environment, Project, Service
@@ -14,6 +16,10 @@ from homeport.model.live import Stat
 
 SAMPLE = 10
 """Services that the peer is asked for; its time is shown for all of them."""
+WHOLE = (10, 100)
+"""Services, each with a live folder, that the whole command is asked about."""
+FILES = 20
+"""In each of their folders."""
 
 
 def main() -> None:
@@ -35,6 +41,41 @@ def main() -> None:
             took = in_turns(steps, options.times)
         took["git, a pathspec per service"] *= len(names) / SAMPLE
         table(f"{count:,} paths", took, "homeport")
+    heading("homeport plan and homeport status, the whole commands (the peer: git diff for each service)")
+    for count in WHOLE:
+        whole(count, options.times)
+
+
+def whole(count: int, times: int) -> None:
+    names = [f"s{n}" for n in range(count)]
+    with world() as here:
+        services = "".join(f'\n[services.{name}]\nsource = "services/{name}"\ntarget = "{here.live}/{name}"\n'
+                           for name in names)  # fmt: skip
+        project = '[project]\nname = "many"\n\n[environments.production]\nbranch = "main"\n'
+        (here.clone / "homeport.toml").write_text(project + services)
+        for version in (1, 2):
+            for name in names:
+                folder = here.clone / "services" / name
+                folder.mkdir(parents=True, exist_ok=True)
+                for number in range(FILES):
+                    (folder / f"file{number}.txt").write_text(f"{name} {number} {version}\n")
+            here.push()
+            if version == 1:
+                here.homeport("deploy")
+
+        def verb(word: str) -> None:
+            run(HOMEPORT, word, cwd=here.clone, env=here.env)
+
+        def diffs() -> None:
+            run("git", "fetch", "-q", cwd=here.clone, env=here.env)
+            for name in names:
+                asked = ("git", "diff", "--quiet", "HEAD~1", "HEAD", "--", f"services/{name}")
+                run(*asked, cwd=here.clone, env=here.env, ok=(1,))
+
+        steps = {"homeport plan": lambda: verb("plan"), "git fetch, git diff --quiet for each service": diffs}
+        table(f"{count} services, {count * FILES:,} changed paths", in_turns(steps, times), "homeport plan")
+        steps = {"homeport status": lambda: verb("status"), "homeport --version": lambda: verb("--version")}
+        table(f"{count} services, {count * FILES:,} files", in_turns(steps, times), "homeport status")
 
 
 def decided(config: Config, names: list[str], changed: list[Stat]) -> None:
