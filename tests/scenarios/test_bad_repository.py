@@ -140,6 +140,22 @@ def test_a_hostile_name_in_a_tree_reaches_nothing(world: World) -> None:
     mended(world)
 
 
+def test_a_path_through_more_folders_than_anybody_makes_is_refused_by_name(world: World) -> None:
+    """It ended in an error of homeport itself: functions that look at the folders above a path called themselves."""
+    deployed(world)
+    before = picture(world.live)
+    told = ("commit refs/heads/deep\ncommitter A <a@example.com> 0 +0000\ndata 0\nfrom refs/heads/main\n"
+            f"M 100644 {world.git('rev-parse', 'HEAD:site/a.txt')} site/deep/{'d/' * 1200}a.txt\n")  # fmt: skip
+    subprocess.run(["git", "fast-import", "--quiet"], cwd=world.clone, input=told, text=True, check=True)
+    world.git("push", "-q", "origin", "deep:main")
+    for verb in ("plan", "deploy"):
+        said = fault(world, verb, code=3)
+        assert "more than 400 folders" in said and "deep/d/d" in said and len(said) < 1000
+    assert picture(world.live) == before
+    world.git("push", "-q", "-f", "origin", "HEAD:main")
+    mended(world)
+
+
 ODD = [b"new\nline", b"\xff\xfe", b"-rf", b"$(touch x)", b"%s{0}", b"'\"", b" ", b"caf\xc3\xa9"]
 
 

@@ -23,6 +23,8 @@ LFS_LARGEST = 1024
 _LFS_IN_ATTRIBUTES = re.compile(rb"filter\s*=\s*lfs")
 _HOSTILE = "file names that could reach outside the folder or into git's own"
 _SHOWN = 10
+DEEPEST = 400
+"""Folders above a file: a path of more is longer than most disks and tools take, and is nobody's by accident."""
 _SHORT_NAME = re.compile(rb"git~[0-9]+", re.IGNORECASE)
 
 
@@ -136,18 +138,21 @@ def _taken_out(git: Mirror, tree: str, out: Sequence[str], lfs: bool) -> Filtere
 def refuse_unfit(git: Mirror, entries: Iterable[tuple[bytes, Entry]], lfs: bool) -> None:
     """Raises Refused for what must not, or cannot, be put into a live folder.
 
-    `submodule`: git keeps its files in another repository. `hostile-name`: see `is_hostile`.
+    `submodule`: git keeps its files in another repository. `hostile-name`: see `is_hostile`. `too-deep`: see DEEPEST.
     `lfs` (only looked for where .gitattributes ask for it): the file is a pointer, not the content.
     """
-    submodules, hostile, blobs = [], [], []
+    submodules, hostile, deep, blobs = [], [], [], []
     folders: dict[bytes, bool] = {b"": False}
     for path, entry in entries:
         if entry.mode == "160000":
             submodules.append(path)
-        if _any_hostile(path, folders):
+        if path.count(b"/") > DEEPEST:
+            deep.append(path[:100] + b"...")
+        elif _any_hostile(path, folders):
             hostile.append(path)
         if lfs and entry.mode.startswith("100"):
             blobs.append((path, entry.oid))
+    _refuse(deep, "too-deep", f"files below more than {DEEPEST} folders")
     _refuse(hostile, "hostile-name", _HOSTILE)
     _refuse(submodules, "submodule", "submodules, which homeport does not deploy")
     if blobs:
@@ -263,12 +268,16 @@ def _pointers(git: Mirror, blobs: Sequence[tuple[bytes, str]]) -> list[bytes]:
 
 
 def _any_hostile(path: bytes, folders: dict[bytes, bool]) -> bool:
+    """`folders` are those known so far; the empty one is."""
     above, slash, name = path.rpartition(b"/")
     if slash and not above:
         return True
-    known = folders.get(above)
-    if known is None:
-        known = folders[above] = _any_hostile(above, folders)
+    unknown = []
+    while (known := folders.get(above)) is None:
+        unknown.append(above)
+        above = above.rpartition(b"/")[0]
+    for below in reversed(unknown):
+        known = folders[below] = known or is_hostile(below.rpartition(b"/")[2])
     return known or is_hostile(name)
 
 

@@ -112,10 +112,12 @@ class Matcher:
         return self._said(raw, raw.rpartition(b"/")[2], is_dir)
 
     def _folder(self, path: bytes) -> bool:
-        known = self._folders.get(path)
-        if known is None:
-            above, _, name = path.rpartition(b"/")
-            known = self._folders[path] = self._folder(above) or self._decide(path, name, True)
+        unknown = []
+        while (known := self._folders.get(path)) is None:
+            unknown.append(path)
+            path = path.rpartition(b"/")[0]
+        for below in reversed(unknown):
+            known = self._folders[below] = known or self._decide(below, below.rpartition(b"/")[2], True)
         return known
 
     def _decide(self, path: bytes, name: bytes, is_dir: bool) -> bool:
