@@ -15,11 +15,19 @@ class ChannelServer:
         self.taken: list[dict[str, Any]] = []
         self.asked = 0
         self.status = 200
+        self.answers: threading.Event | None = None
+        """It answers when this is set."""
+        self.waits = False
+        """It has a message that it did not answer."""
         own = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self) -> None:
                 raw = self.rfile.read(int(self.headers["Content-Length"]))
+                if own.answers is not None:
+                    own.waits = True
+                    own.answers.wait(60)
+                    own.waits = False
                 own.asked += 1
                 if own.status == 200:
                     own.taken.append({"path": self.path, **json.loads(raw)})

@@ -25,6 +25,7 @@ from homeport.model.deploys import Deploy, Request
 from tests.faults.injecting import POSSIBLE, Injection
 from tests.faults.moments import Moment, Share, Stage, last_of_each, moments, spread
 from tests.loaded import BEFORE, Loaded, loaded
+from tests.supervisor_rig import working_in
 from tests.world import REAL, World, eventually
 
 SERVICES = """
@@ -333,10 +334,16 @@ class Host:
         assert drifted <= {b.split("/", 1)[1] for b in besides}, drift
         self.tidy()
 
+    def endings(self, deploy: str) -> int:
+        """How often its journal says that it is done."""
+        journal = self.world.state / f"shop/production/journal/{deploy}.jsonl"
+        return journal.read_bytes().count(b'{"type":"deploy.done"') if journal.exists() else 0
+
     def tidy(self) -> None:
         """One outcome for each request, no stage folder, no intent, no process."""
         eventually(lambda: not self.world.own_processes(), "every process of homeport has ended")
         live = self.world.live
+        eventually(lambda: not working_in(live), "nothing that a build or a service's start left runs on")
         left = [*live.glob(".homeport-*/stage/*"), *live.glob(".homeport-*/swap.json*"),
                 *live.glob(".homeport-*/outputs/.*")]  # fmt: skip
         assert not left, left
@@ -344,6 +351,7 @@ class Host:
         try:
             for row in store.history(100):
                 assert (row.state, bool(row.status)) == ("done", True), row
+                assert self.endings(row.id) <= 1, f"{row.id} is told to have ended twice"
             assert not [t.name for t in store.targets() if t.syncing is not None]
             assert store.check() == []
         finally:

@@ -5,8 +5,10 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from tests.faults.harness import BUILD, Host, outputs, read
@@ -80,11 +82,25 @@ def test_a_crash_while_going_back_is_gone_on_with(host: Host) -> None:
     host.ended(host.number - 1)
 
 
+def forge_lock(host: Host, deploy: str, pid: int) -> None:
+    """What a dead runner left names a process that lives: its number was given again."""
+    (host.database.parent / "lock").write_text(f"pid {pid} deploy {deploy}\n")
+    store = host.store()
+    try:
+        store.update(msgspec.structs.replace(host.row(deploy), pid=pid))
+    finally:
+        store.close()
+
+
 def test_drift_ends_what_a_crash_left_before_it_looks(host: Host) -> None:
     moments = in_sync(host)
     host.publish()
     deploy, _ = host.killed(moments[5])
-    assert host.world.json("drift")["equal"] is True
+    with subprocess.Popen(["sleep", "600"], env=host.world.env) as other:
+        forge_lock(host, deploy, other.pid)
+        assert host.world.json("drift")["equal"] is True
+        assert other.poll() is None, "whoever has the number of the dead runner now is left alone"
+        other.kill()
     assert host.row(deploy).status == "deployed"
     host.ended(host.number)
 

@@ -4,6 +4,7 @@ success that is none, never a blocked commit (P1, P5, P6)."""
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,16 +83,21 @@ def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(place)], check=True)
 
 
+def live_on(world: World, disk: Path) -> None:
+    """The live folders lie on that disk."""
+    world.live.rmdir()
+    world.live.symlink_to(disk)
+    world.live = disk
+    world.host_file.write_text(world.host_file.read_text().replace(str(world.root / "live"), str(disk)))
+
+
 PLAIN = '[services.plain]\nsource = "plain"\ntarget = "{live}/plain"\n'
 
 
 @pytest.mark.root
 @pytest.mark.parametrize("too_much", ["bytes", "inodes"])
 def test_a_live_disk_that_is_full_keeps_the_old_version(world: World, small_disk: Path, too_much: str) -> None:
-    world.live.rmdir()
-    world.live.symlink_to(small_disk)
-    world.live = small_disk
-    world.host_file.write_text(world.host_file.read_text().replace(str(world.root / "live"), str(small_disk)))
+    live_on(world, small_disk)
     world.project(PLAIN, {"plain/a.txt": "one\n", "plain/b.txt": "one\n"})
     world.deploy()
     big = {"plain/big.txt": "x" * 6_000_000} if too_much == "bytes" else {f"plain/many/{n}": "x" for n in range(800)}
@@ -107,6 +113,28 @@ def test_a_live_disk_that_is_full_keeps_the_old_version(world: World, small_disk
     world.publish({"plain/a.txt": "three\n", **dict.fromkeys(big)})
     assert world.deploy()["status"] == "deployed"
     assert world.text("plain/a.txt") == "three\n"
+
+
+@pytest.mark.root
+def test_a_build_that_fills_the_disk_keeps_the_old_version_and_does_not_blame_the_commit(
+    world: World, small_disk: Path
+) -> None:
+    live_on(world, small_disk)
+    build = '[services.plain.build]\nrun = ["sh", "build.sh"]\noutputs = ["dist"]\n'
+    makes = "mkdir -p dist; cp a.txt dist/; "
+    world.project(PLAIN + build, {"plain/a.txt": "one\n", "plain/build.sh": makes, ".gitignore": "dist/\n"})
+    world.deploy()
+    filler = small_disk / "filler"
+    filler.write_bytes(b"x" * 3_000_000)
+    world.publish({"plain/a.txt": "two\n", "plain/build.sh": makes + "head -c 3000000 /dev/zero > dist/large"})
+    done = world.deploy(ok=(1,))
+    assert (done["status"], done["errorCode"], "disk is full" in done["errorSummary"]) == ("failed", "build-disk", True)
+    assert (world.text("plain/a.txt"), world.text("plain/dist/a.txt")) == ("one\n", "one\n")
+    assert world.json("status")["blocked"] == []
+    filler.unlink()
+    subprocess.run(["mount", "-o", "remount,size=16m", str(small_disk)], check=True)
+    assert world.json("converge")["status"] == "deployed", "a tick tries the same commit again"
+    assert world.text("plain/dist/a.txt") == "two\n"
 
 
 @pytest.mark.root
@@ -126,7 +154,8 @@ def test_a_state_disk_that_is_full_fails_or_carries_on_but_mixes_nothing(
             filler = small_disk / "filler"
             free = os.statvfs(small_disk).f_bavail * os.statvfs(small_disk).f_frsize
             filler.write_bytes(b"x" * max(0, free - left))
-            host.world.homeport("deploy", ok=None)
+            said = host.world.homeport("deploy", ok=None)
+            assert said.code == 0 or re.search("full|space", said.stdout + said.stderr), "the owner is told"
             host.world.kill_homeport()
             host.old_or_new(host.number - 1, host.number, "plain/in-place.txt")
             filler.unlink()
@@ -171,7 +200,9 @@ def test_a_machine_without_room_for_a_process_blocks_nothing(host: Host, soak: S
         host.old_or_new(host.number - 1, host.number, "plain/in-place.txt")
         assert host.blocked() == [], (nth, row)
         assert host.deploy()["ok"], (nth, row)
-        assert host.row(deploy).state == "done"
+        row = host.row(deploy)
+        assert row.state == "done"
+        assert row.status in ("deployed", "unchanged") or row.error_summary, "the owner is told"
         host.ended(host.number)
         if "(INJECTED)" not in log.read_text(errors="replace"):
             break

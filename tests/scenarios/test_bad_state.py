@@ -201,6 +201,7 @@ def test_a_full_disk_under_the_state_ends_the_command_and_leaves_whole_files(
     if said.code != 0 or leave < 400:
         assert said.code == 1 and "df -h" in said.stdout, said.stdout + said.stderr
         assert "full" in said.stdout or "No space" in said.stdout, said.stdout
+    assert world.json("status")["blocked"] == []
     mended(world)
     assert world.text("site/a.txt") == "two\n"
 

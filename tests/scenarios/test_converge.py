@@ -119,8 +119,8 @@ def test_a_push_deploys_at_once_and_the_newest_waits_behind_a_running_deploy(dae
     assert deliver(daemon, first, "d1").status_code == 202
     eventually(world.building, "the first push is being built")
     second = world.publish({"web/page.txt": "three\n"})
-    for id in ("d2", "d2", "d3"):
-        assert deliver(daemon, second, id).status_code == 202
+    for id, sha in (("d2", second), ("d2", second), ("d3", second), ("late", first)):
+        assert deliver(daemon, sha, id).status_code == 202
     deliver(daemon, "b" * 40, "d4", "refs/heads/other")
 
     def rows() -> list[tuple[str, str, str]]:

@@ -48,6 +48,8 @@ def test_a_rollback_that_fails_too_stops_and_says_what_is_in_which_state(world: 
     rows = world.json("history")["deploys"]
     assert len(rows) == 2 and {row["state"] for row in rows} == {"done"}
     assert world.text("api/version.txt") == "one\n"
+    tick = world.json("converge")
+    assert (tick["due"], len(world.json("history")["deploys"])) == (False, 2), "nor does a tick try it again"
 
     (world.live / "healthy").touch()
     newer = world.publish({"api/version.txt": "three\n"})

@@ -148,6 +148,7 @@ def test_a_service_that_dies_again_and_again_after_its_start_is_not_called_healt
     world.publish({"api/server.js": text + "setTimeout(() => process.exit(0), 150);\n", "homeport.toml": calm})
     done = world.deploy(ok=(1,))
     assert (done["status"], "process" in done["errorSummary"]) == ("rolled_back", True), done
+    assert [block["sha"] for block in world.json("status")["blocked"]] == [done["sha"]]
     world.homeport("restart", "api")
     assert world.get(port)[0] == 200
 

@@ -137,7 +137,8 @@ class LocalShell:
             watch.close()
         if why == "cancelled":
             raise Cancelled("the deploy is being cancelled", where=job.label)
-        return Completed(argv=tuple(argv), code=child.returncode, timed_out=why == "timeout")
+        return Completed(argv=tuple(argv), code=child.returncode, timed_out=why == "timeout",
+                         no_room=child.returncode != 0 and _is_full(here))  # fmt: skip
 
     def _placed(self, job: Job, argv: list[str]) -> tuple[list[str], str]:
         """The words to start, and where: by a descriptor where the job has one."""
@@ -290,6 +291,15 @@ def _as_user(job: Job, argv: list[str]) -> list[str]:
     if change and account is not None:
         become = ["--reuid", str(account.pw_uid), "--regid", str(account.pw_gid), "--init-groups"]
     return [setpriv, "--pdeathsig", "KILL", *become, "--", *argv]
+
+
+def _is_full(folder: str) -> bool:
+    """Whether the disk of a folder has no block left, or no file."""
+    try:
+        disk = os.statvfs(folder)
+    except OSError:
+        return False
+    return not disk.f_bavail or bool(disk.f_files and not disk.f_favail)
 
 
 def _end_politely(pid: int) -> None:

@@ -35,16 +35,15 @@ OnLine = Callable[[Literal["stdout", "stderr"], str], None]
 
 class Completed(Struct, frozen=True, kw_only=True):
     argv: tuple[str, ...]
-    code: int
-    """Exit status; negative is the signal that ended it."""
+    code: int  # exit status; negative is the signal that ended it
     stdout: bytes = b""
     stderr: bytes = b""
     timed_out: bool = False
+    no_room: bool = False  # it failed, and the disk that it worked on is full
 
 
 class Job(Struct, frozen=True, kw_only=True):
-    """A command of the project: runs in its own process group, killed whole at its deadline, at a cancel,
-    and when the runner dies."""
+    """A command of the project: its process group is killed at its deadline, at a cancel, when the runner dies."""
 
     command: Command
     cwd: str

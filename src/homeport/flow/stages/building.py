@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -15,7 +16,7 @@ from homeport.flow.work import ServiceWork, Tools, Work
 from homeport.model.abreast import side_by_side
 from homeport.model.config import Command, Migrate
 from homeport.model.envfile import parse
-from homeport.model.errors import Failed, Refused
+from homeport.model.errors import Failed, InfrastructureFault, Refused
 from homeport.model.live import Target
 from homeport.model.ports import Job
 
@@ -117,9 +118,10 @@ def build_in_place(work: Work, tools: Tools) -> Work:
 
 def run_command(owner: object, command: str | list[str], folder: str, timeout: float, label: str, work: Work,
                 tools: Tools, *, extra: dict[str, str], name: str | None, stands_at: tuple[str, str] | None = None,
-                live: Target | None = None) -> None:  # fmt: skip
+                live: Target | None = None, once: bool = False) -> None:  # fmt: skip
     """Runs one of the project's commands in a build folder, or one of a `live` folder, and nowhere else; its lines reach
-    the journal at once. Raises Failed."""
+    the journal at once. Raises Failed, and InfrastructureFault where the commit is not to blame; never of what is to be
+    done `once`, for that is tried again."""
     path = [*getattr(owner, "path", []), "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"]
     user = getattr(owner, "user", None)
     home = getattr(owner, "home", None)
@@ -132,6 +134,12 @@ def run_command(owner: object, command: str | list[str], folder: str, timeout: f
     if done.timed_out:
         raise Failed(f"{label} did not end within {timeout:g} s", where=folder, code="timeout",
                      next=f"homeport logs {work.deploy.id}")  # fmt: skip
+    if done.no_room and not once:
+        raise InfrastructureFault(f"{label} ended with {done.code}, and the disk is full", where=folder, code="build-disk",
+                                  next=f"df -h {folder}; df -i {folder}   (then: homeport deploy)")  # fmt: skip
+    if done.code == -signal.SIGKILL and not once:
+        raise InfrastructureFault(f"{label} was ended by signal 9; did the machine run out of memory?", where=folder,
+                                  next=f"homeport logs {work.deploy.id}; dmesg", code="killed")  # fmt: skip
     if done.code != 0:
         how = f"was ended by signal {-done.code}" if done.code < 0 else f"ended with {done.code}"
         raise Failed(f"{label} {how}", where=folder, code="command", next=f"homeport logs {work.deploy.id}")
@@ -204,7 +212,7 @@ def run_migration(plan: Migrate, command: Command, label: str, service: ServiceW
         held = site.migration_lock(plan.lock, float(plan.timeout), lambda: bool(site.store.cancel_asked(work.deploy.id)))
     with held:
         run_command(plan, command, f"{folder}/{inside}" if inside else folder, float(plan.timeout), label, work, tools,
-                    extra={**env, **service.service.env, **extra}, name=service.name)  # fmt: skip
+                    extra={**env, **service.service.env, **extra}, name=service.name, once=True)  # fmt: skip
 
 
 def _as_it_was(service: ServiceWork, work: Work) -> bool:
