@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from homeport.doors.clock import SystemClock
 from homeport.doors.store import SqliteStore
-from tests.faults.harness import Share
+from tests.faults.moments import Share
 from tests.scenarios.telling import picture
 from tests.world import World, eventually
 
