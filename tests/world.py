@@ -143,11 +143,17 @@ class World:
     def commit(self, message: str = "change") -> str:
         self.git("add", "-A")
         self.git("commit", "-q", "-m", message)
-        return self.git("rev-parse", "HEAD")
+        return self.head()
 
     def push(self) -> str:
         self.git("push", "-q", "origin", "HEAD:main")
-        return self.git("rev-parse", "HEAD")
+        return self.head()
+
+    def head(self) -> str:
+        """The commit that is checked out; git is asked only where it does not lie in a file of its own."""
+        said = (self.clone / ".git/HEAD").read_text().strip().removeprefix("ref: ")
+        ref = self.clone / ".git" / said
+        return ref.read_text().strip() if ref.is_file() else self.git("rev-parse", "HEAD")
 
     def publish(self, files: dict[str, str | None], message: str = "change") -> str:
         """Writes, commits and pushes; returns the commit."""
@@ -172,9 +178,7 @@ class World:
 
     # the program
 
-    def homeport(
-        self, *args: str, ok: tuple[int, ...] | None = (0,), env: dict[str, str] | None = None
-    ) -> Ran:
+    def homeport(self, *args: str, ok: tuple[int, ...] | None = (0,), env: dict[str, str] | None = None) -> Ran:
         """Runs the installed program in the clone; `ok=None` accepts every exit code."""
         argv = [*self.enter(self.clone), str(PROGRAM), *args]
         done = self.command(argv, self.clone, {**self.env, **(env or {})}, 100)
@@ -183,9 +187,7 @@ class World:
         assert "Traceback" not in ran.stderr, ran.stderr
         return ran
 
-    def command(
-        self, argv: list[str], cwd: Path, env: dict[str, str], timeout: float
-    ) -> subprocess.CompletedProcess[str]:
+    def command(self, argv: list[str], cwd: Path, env: dict[str, str], timeout: float) -> subprocess.CompletedProcess[str]:
         """The first command of a scenario is started as a shell starts it, the others by tests/loaded.py if it can."""
         first, self._started = not self._started, True
         if not (first or REAL) and argv[0] == str(PROGRAM) and Loaded.takes(argv, env):
@@ -210,16 +212,18 @@ class World:
 
     def own_processes(self) -> list[int]:
         """Processes of homeport itself that work on this world's state, found by their environment."""
-        mark = f"HOMEPORT_STATE={self.state}".encode()
+        mark = b"\0HOMEPORT_STATE=%s\0" % str(self.state).encode()
         found = []
-        for folder in Path("/proc").iterdir():
-            try:
-                if folder.name.isdigit() and mark in (folder / "environ").read_bytes().split(b"\0"):
-                    command = (folder / "cmdline").read_bytes()
-                    if b"homeport" in command and b"pm2" not in command:
-                        found.append(int(folder.name))
-            except OSError:
-                continue
+        for name in filter(str.isdigit, os.listdir("/proc")):
+            with suppress(OSError):
+                with open(f"/proc/{name}/environ", "rb", buffering=0) as file:
+                    environ = file.read()
+                if mark not in b"\0" + environ:
+                    continue
+                with open(f"/proc/{name}/cmdline", "rb", buffering=0) as file:
+                    command = file.read()
+                if b"homeport" in command and b"pm2" not in command:
+                    found.append(int(name))
         return found
 
     def kill_homeport(self) -> None:
