@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -184,6 +185,24 @@ def test_a_live_file_that_cannot_be_read_is_neither_deleted_nor_written_over(hos
     assert file.read_text() == "always the same\n"
     host.old_or_new(before, host.number, "plain/in-place.txt")
     assert host.blocked() == []
+    assert host.deploy()["ok"]
+    host.ended(host.number)
+
+
+def test_a_file_that_the_disk_does_not_give_back_after_its_exchange_is_put_back_and_is_no_conflict(host: Host) -> None:
+    def reads(shown: str) -> bool:
+        return "/stage/" in shown and ("O_NOCTTY" in shown or "0xa0900" in shown)
+
+    moment = next(m for m in host.moments() if m.stage == "sync" and m.syscall == "openat" and reads(m.shown))
+    for after in range(9):  # one or two files more are opened before, when another thread was slower
+        host.publish()
+        deploy, fault = host.refused(replace(moment, nth=moment.nth + after, within=moment.within + after), "EIO")
+        if fault is not None and reads(fault.shown):
+            break
+        host.deploy()
+    row = host.row(deploy)
+    assert (row.status, row.error_code) == ("rolled_back", "unreadable"), row
+    assert read(host.world.live) == host.expected(host.number - 1)
     assert host.deploy()["ok"]
     host.ended(host.number)
 

@@ -28,7 +28,7 @@ from homeport.doors.beside import (
 )
 from homeport.doors.look import Blocked, Seen, blob_id, folder_at, kept_in, look_in, mounts_below, read_in, split
 from homeport.doors.writing import write_file, write_through
-from homeport.model.errors import InfrastructureFault, Refused
+from homeport.model.errors import HomeportError, InfrastructureFault, Refused
 from homeport.model.live import Entry, SyncStep
 from homeport.model.paths import printable, to_bytes
 
@@ -249,8 +249,7 @@ class _Swap:
         """Where the file system cannot exchange: what is there is saved first, then replaced."""
         old = look_in(here, os.fsdecode(name))
         if old.oddity is not None:
-            raise Refused(f"a {old.oddity} came into the way", where=self._where(step.path), next="homeport drift",
-                          code="conflict")  # fmt: skip
+            raise self._in_the_way(step.path, old.oddity)
         self._keep_bytes(step, old, here, name)
         os.rename(staged, name, src_dir_fd=self.stage, dst_dir_fd=here)
 
@@ -258,8 +257,7 @@ class _Swap:
         old = look_in(self.stage, os.fsdecode(staged))
         if old.oddity is not None:
             rename(self.stage, staged, here, name, EXCHANGE)
-            raise Refused(f"a {old.oddity} came into the way", where=self._where(step.path), next="homeport drift",
-                          code="conflict")  # fmt: skip
+            raise self._in_the_way(step.path, old.oddity)
         self._keep_bytes(step, old, self.stage, staged)
         os.unlink(staged, dir_fd=self.stage)
 
@@ -323,8 +321,7 @@ class _Swap:
                 old = look_in(self.stage, os.fsdecode(aside))
                 if old.oddity is not None:
                     rename(self.stage, aside, here, name, NOREPLACE)
-                    raise Refused(f"a {old.oddity} came into the way", where=self._where(step.path),
-                                  next="homeport drift", code="conflict")  # fmt: skip
+                    raise self._in_the_way(step.path, old.oddity)
                 self._keep_bytes(step, old, self.stage, aside)
         except FileNotFoundError:
             return
@@ -391,6 +388,12 @@ class _Swap:
 
     def _where(self, path: str) -> str:
         return printable(os.path.join(self.root_path, path) if path else self.root_path)
+
+    def _in_the_way(self, path: str, oddity: str) -> HomeportError:
+        """What no file is is somebody's; what a disk does not give is nobody's conflict."""
+        if oddity == "unreadable":
+            return self._fault("cannot be read to be saved", path, oddity)
+        return Refused(f"a {oddity} came into the way", where=self._where(path), next="homeport drift", code="conflict")
 
     def _fault(self, what: str, path: str, code: str) -> InfrastructureFault:
         return InfrastructureFault(what, where=self._where(path), next=f"df -h {printable(self.root_path)}"

@@ -153,8 +153,10 @@ def _staged(deploy: Deploy, stage: str) -> Deploy:
 def _infrastructure(fault: OSError, stage: str) -> HomeportError:
     from homeport.model.errors import InfrastructureFault
 
+    name = fault.filename
+    path = name.decode(errors="replace") if isinstance(name, bytes) else str(name or ".")
     return InfrastructureFault(
-        f"{stage} could not go on: {fault.strerror or fault}", where=str(fault.filename or stage),
+        f"{stage} could not go on: {fault.strerror or fault}", where=stage if path == "." else path,
         next="homeport doctor", code="os",
     )  # fmt: skip
 
