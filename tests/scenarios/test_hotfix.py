@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.scenarios.test_try import elsewhere, squash
+from tests.scenarios.test_try import elsewhere, protect, squash
 from tests.world import World
 
 API = """
@@ -23,6 +23,7 @@ FILES: dict[str, str | None] = {"api/src.txt": "timeout 1\nsecond line\nthird li
 def test_a_hotfix_is_rebuilt_there_kept_by_every_deploy_and_comes_back_through_a_request(world: World) -> None:
     world.project(API, FILES, 'edit_warning = "1ms"\ntry = true\n')
     world.deploy()
+    protect(world)
     source, running = world.live / "api/src.txt", world.live / "api/running.txt"
     assert running.read_text() == "timeout 1\nsecond line\nthird line\nlib\n"
 

@@ -7,25 +7,33 @@ import signal
 
 import pytest
 
-from tests.fleet import Fleet
+from tests.fleet import Fleet, Machine
 from tests.world import eventually
 
 
 @pytest.fixture
 def trying(fleet: Fleet) -> Fleet:
     text = (fleet.laptop.clone / "homeport.toml").read_text()
+    (fleet.laptop.clone / "site/large.bin").write_bytes(os.urandom(1_000_000))
     fleet.laptop.publish({"homeport.toml": text.replace('branch = "staging"', 'branch = "staging"\ntry = true')})
     fleet.laptop.git("push", "-q", "origin", "HEAD:staging")
     fleet.homeport("-e", "staging", "deploy")
     return fleet
 
 
+def held(machine: Machine) -> int:
+    """Bytes of objects in its mirror."""
+    return sum(path.stat().st_size for path in (machine.state / "shop/repo.git/objects").rglob("*") if path.is_file())
+
+
 def test_uncommitted_work_goes_live_on_staging_and_never_on_production(trying: Fleet) -> None:
     fleet = trying
     fleet.laptop.write({"site/a.txt": "tried\n", "site/new.txt": "new\n", "site/.env": "TOKEN=hidden\n"})
     before = fleet.laptop.git("status", "--porcelain"), fleet.laptop.git("count-objects", "-v")
+    kept = held(fleet.stage)
     done = fleet.homeport("--json", "-e", "staging", "try").last
     assert done["status"] == "deployed" and fleet.stage.text("site/a.txt") == "tried\n"
+    assert 0 < held(fleet.stage) - kept < 50_000, "what the host has of the tree already is not sent again"
     assert fleet.stage.text("site/new.txt") == "new\n" and not (fleet.stage.live / "site/.env").exists()
     assert (fleet.laptop.git("status", "--porcelain"), fleet.laptop.git("count-objects", "-v")) == before
     assert fleet.homeport("--json", "-e", "staging", "status").last["tries"]

@@ -154,9 +154,11 @@ def test_an_environment_that_does_not_allow_it_refuses_also_when_the_working_tre
     assert world.text("site/index.html") == "one\n"
 
 
-def other_clone(world: World) -> Path:
+def other_clone(world: World, *, fresh: bool = True) -> Path:
     """Somebody else's clone, up to date."""
     there = world.root / "other-clone"
+    if not fresh:
+        return there
     if not there.exists():
         world.git("clone", "-q", str(world.origin), str(there), cwd=world.root)
         for key, value in (("user.name", "Grace Example"), ("user.email", "grace@example.com")):
@@ -166,13 +168,29 @@ def other_clone(world: World) -> Path:
     return there
 
 
+def protect(world: World) -> None:
+    """From now on main takes what is merged, and no push, as on a forge that protects it."""
+    hook = world.origin / "hooks/pre-receive"
+    hook.parent.mkdir(exist_ok=True)
+    refuse = "{ echo protected >&2; exit 1; }"
+    hook.write_text(f"#!/bin/sh\n[ -e {world.root}/merging ] || ! grep -q refs/heads/main || {refuse}\n")
+    hook.chmod(0o755)
+
+
+def merged(world: World, *refs: str) -> None:
+    mark = world.root / "merging"
+    mark.touch()
+    world.git("push", "-q", "origin", "HEAD:main", *refs, cwd=other_clone(world, fresh=False))
+    mark.unlink()
+
+
 def elsewhere(world: World, files: dict[str, str]) -> None:
     """Somebody else publishes."""
     there = other_clone(world)
     for name, text in files.items():
         (there / name).write_text(text)
     world.git("commit", "-qam", "The other one's work", cwd=there)
-    world.git("push", "-q", "origin", "HEAD:main", cwd=there)
+    merged(world)
 
 
 def squash(world: World, branch: str) -> None:
@@ -180,7 +198,7 @@ def squash(world: World, branch: str) -> None:
     there = other_clone(world)
     world.git("merge", "-q", "--squash", f"origin/{branch}", cwd=there)
     world.git("commit", "-qm", "Merged", cwd=there)
-    world.git("push", "-q", "origin", "HEAD:main", f":{branch}", cwd=there)
+    merged(world, f":{branch}")
 
 
 def test_a_staging_try_becomes_a_merged_request_and_the_next_deploy_ends_it(world: World) -> None:
@@ -188,6 +206,7 @@ def test_a_staging_try_becomes_a_merged_request_and_the_next_deploy_ends_it(worl
     services = SITE.replace('source = "site"\n', 'source = "site"\nwatch = ["shared/"]\n')
     world.project(services, {**FILES, "shared/lib.txt": "lib\n", "notes.txt": "notes\n"}, "try = true\n")
     world.deploy()
+    protect(world)
     world.write({"site/index.html": "tried\n", "site/new.txt": "new\n", "site/gone.txt": None, "notes.txt": "mine\n",
                  "shared/lib.txt": "tried lib\n", "docs/page.md": "not tried\n"})  # fmt: skip
     world.json("try", "site")

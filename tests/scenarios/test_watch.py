@@ -11,7 +11,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from homeport.doors.inotify import Inotify
 from tests.world import PROGRAM, World
 
 SITE = """
@@ -117,16 +116,22 @@ def test_the_limit_of_watches_is_told_with_the_command_that_raises_it(world: Wor
     assert said["next"].startswith("sysctl -w fs.inotify.max_user_watches=")
 
 
-def test_more_events_than_the_kernel_keeps_are_known_to_be_lost(tmp_path: Path) -> None:
-    with open("/proc/sys/fs/inotify/max_queued_events") as file:
-        most = int(file.read())
-    watch = Inotify(str(tmp_path), lambda _path: False)
-    try:
-        for number in range(most // 2 + 10):
-            (tmp_path / "ab"[number % 2]).write_bytes(b"x")
-        assert watch.wait(1).lost
-    finally:
-        watch.close()
+def test_more_events_than_the_kernel_keeps_end_in_a_look_at_everything(world: World) -> None:
+    world.project(SITE, {"site/a.txt": "a\n", ".gitignore": "*.log\n"})
+    world.deploy()
+    most = int(Path("/proc/sys/fs/inotify/max_queued_events").read_text())
+    ignored = [world.live / "site" / name for name in ("a.log", "b.log")]
+    for path in ignored:
+        path.touch()
+    lines = Lines(world, "drift", "--watch")
+    lines.until(type="drift.scan")
+    lines.process.send_signal(signal.SIGSTOP)
+    for number in range(most + 10):
+        os.chmod(ignored[number % 2], 0o644)
+    (world.live / "site/a.txt").write_text("its own event was dropped\n")
+    lines.process.send_signal(signal.SIGCONT)
+    assert lines.until(path="a.txt")["state"] == "modified"
+    assert lines.interrupt()[0] == 0
 
 
 def test_every_save_goes_live_and_what_a_build_makes_starts_no_try(world: World) -> None:
