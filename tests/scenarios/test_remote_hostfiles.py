@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import stat
 from pathlib import Path
 
 import pexpect
@@ -27,7 +28,11 @@ def registered(fleet: Fleet, more: str = "") -> Path:
 
 
 def test_a_host_file_is_edited_from_the_laptop(fleet: Fleet) -> None:
-    conf = registered(fleet, f'reload = "cp {fleet.prod.live}/proxy.conf {fleet.prod.root}/reloaded"\n')
+    keys = fleet.prod.live / "keys.env"
+    keys.write_text("KEY=sesame-old\n")
+    keys.chmod(0o600)
+    conf = registered(fleet, f'reload = "cp {fleet.prod.live}/proxy.conf {fleet.prod.root}/reloaded"\n'
+                      f'\n[[hostfiles]]\npath = "{keys}"\npurpose = "keys"\nsecret = true\n')  # fmt: skip
     script = fleet.laptop.root / "editor"
     script.write_text('#!/bin/sh\ncase "$1" in */proxy.conf) sed -i s/10/20/ "$1";; esac\n')
     script.chmod(0o755)
@@ -41,6 +46,14 @@ def test_a_host_file_is_edited_from_the_laptop(fleet: Fleet) -> None:
     # the note is the person's own commit
     fleet.laptop.git("fetch", "-q", "origin", done["note"]["branch"])
     assert fleet.laptop.git("log", "-1", "--format=%an <%ae>", "FETCH_HEAD") == "Ada Example <ada@example.com>"
+    # a secret one is written from here, and none of it is told here or pushed
+    new.write_text("KEY=sesame-new\n")
+    told = [fleet.homeport(*P, "hostfile", "edit", str(keys), "--from", str(new), "--because", "rotated")]
+    told += [fleet.homeport(*P, "hostfile", "list", str(keys)), fleet.homeport(*P, "hostfile", "diff")]
+    assert (keys.read_text(), stat.S_IMODE(keys.stat().st_mode)) == ("KEY=sesame-new\n", 0o600)
+    assert not any("sesame" in one.stdout + one.stderr for one in told)
+    fleet.laptop.git("fetch", "-q", "origin")
+    assert "rotated" in (pushed := fleet.laptop.git("log", "-p", "--all")) and "sesame" not in pushed
     new.write_text("nonsense\n")
     refused = fleet.homeport(*P, "hostfile", "edit", str(conf), "--from", str(new), ok=(1,))
     assert "is not valid" in refused.stderr

@@ -74,12 +74,25 @@ def test_tokens_and_a_watched_drift_are_told_in_words_from_the_laptop_too(fleet:
     eventually(lambda: not fleet.prod.working(), "the watch on the host has ended")
 
 
-def test_commands_at_once_share_one_connection(fleet: Fleet) -> None:
+def test_commands_at_once_share_one_connection_and_the_persons_agent_opens_it(fleet: Fleet) -> None:
     running = [fleet.start("-e", "production", "status") for _ in range(4)]
     for one in running:
         out, err = one.communicate(timeout=60)
         assert one.returncode == 0, out + err
     assert len(fleet.prod.sessions()) == 1
+    fleet.prod.cut()
+    config, socket = fleet.laptop.root / "ssh_config", fleet.runtime / "agent"
+    config.write_text("\n".join(line for line in config.read_text().splitlines() if "Identit" not in line) + "\n")
+    fleet.homeport("-e", "production", "status", ok=(1,))
+    agent = subprocess.Popen(["ssh-agent", "-D", "-a", str(socket)], stdout=subprocess.DEVNULL)
+    try:
+        eventually(socket.exists, "the agent listens")
+        own = {"SSH_AUTH_SOCK": str(socket)}
+        subprocess.run(["ssh-add", "-q", str(fleet.keys / "person")], env={**os.environ, **own}, check=True)
+        fleet.homeport("-e", "production", "status", env=own)
+    finally:
+        agent.kill()
+        agent.wait()
 
 
 def test_arguments_travel_as_they_are(fleet: Fleet) -> None:
