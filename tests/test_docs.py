@@ -202,3 +202,30 @@ def test_pages_use_example_names_only(page: Path) -> None:
     hosts = set(re.findall(r"(?:https?|ssh)://([a-z0-9.-]+)|\w@([a-z0-9-]+(?:\.[a-z0-9-]+)+)", text))
     allowed = re.compile(r"(.*\.)?example\.(com|org|net)|127\.0\.0\.1|localhost|keepachangelog\.com|.*\.invalid")
     assert not [name for pair in hosts for name in pair if name and not allowed.fullmatch(name)]
+
+
+def functions_of_tests() -> dict[str, set[str]]:
+    """The names of the test functions of each file, by its path below tests/."""
+    found = {}
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        named = re.findall(r"^def (test_\w+)", path.read_text(encoding="utf-8"), re.M)
+        found[str(path.relative_to(ROOT / "tests"))] = set(named)
+    return found
+
+
+def test_every_clause_of_the_way_back_names_tests_that_are_there() -> None:
+    there = functions_of_tests()
+    page = (ROOT / "docs/way-back.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.+?) \| `(\S+\.py)` \| (.+) \|$", page, re.M)
+    missing = [(file, name) for _, file, names in rows for name in re.findall(r"`(\w+)`", names)
+               if name not in there.get(file, ())]  # fmt: skip
+    assert not missing
+    assert len(rows) > 70 and all("`test_" in names for _, _, names in rows)
+
+
+def test_every_test_that_the_promises_name_is_there() -> None:
+    there, page = functions_of_tests(), (ROOT / "docs/promises.md").read_text(encoding="utf-8")
+    files, names = {Path(file).name for file in there}, set().union(*there.values())
+    told = {Path(word).name for word in re.findall(r"`([\w/.]*test_\w+(?:\.py)?)`", page)}
+    assert {word for word in told if word not in (files if word.endswith(".py") else names)} == set()
+    assert len(told) > 60
