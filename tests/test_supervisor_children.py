@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from homeport.supervisor.unit import FIRST_DELAY, LONGEST_DELAY, STABLE, Backoff
+from tests.conftest import let_everybody_in
 from tests.supervisor_rig import Client, Rig, alive, eventually, rigged
 
 UNTIL_TOLD = "until [ -e crash ]; do sleep 0.01; done"
@@ -296,10 +297,15 @@ def test_a_unit_runs_as_its_user_and_its_output_is_read(rig: Rig) -> None:
     if os.geteuid() != 0:
         pytest.skip("needs root to become another user")
     nobody = pwd.getpwnam("nobody")
-    rig.unit("job", "id -u; id -g; echo through /proc > /proc/self/fd/1; exec sleep 1000", cwd="/", user="nobody",
+    let_everybody_in(rig.state.parent)
+    spied = " ".join(str(path) for path in (rig.state, *rig.state.rglob("*"), rig.socket))
+    spy = f"for f in {spied}; do test -r $f && echo read $f; test -w $f && echo wrote $f; done; ls /proc/self/fd | wc -l; "
+    rig.unit("job", spy + "id -u; id -g; echo through /proc > /proc/self/fd/1; exec sleep 1000", cwd="/", user="nobody",
              ready={"line": "through"})  # fmt: skip
     assert rig.restart("job")["ok"]
-    assert rig.log("job").splitlines() == [str(nobody.pw_uid), str(nobody.pw_gid), "through /proc"]
+    opened, *said = rig.log("job").splitlines()
+    assert said == [str(nobody.pw_uid), str(nobody.pw_gid), "through /proc"], "nothing of the supervisor's is in reach"
+    assert int(opened) <= 4, "nor an open one: its own three, and that of ls"
 
 
 def test_configuration_survives_and_can_be_replaced(rig: Rig) -> None:

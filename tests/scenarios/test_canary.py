@@ -98,7 +98,7 @@ def told(world: World, forge: GitHubFake, channel: ChannelServer) -> dict[str, s
 
 
 LONG_RUNNING = {"demo", "serve", "supervise", "mcp", "converge"}
-MORE = {"logs": ["web"], "show": [], "run": ["web", "--", "true"], "shell": ["web"], "block": ["HEAD"],
+MORE = {"logs": ["web"], "show": [], "run": ["--", "true"], "shell": ["web"], "block": ["HEAD"],
         "hold": ["--because", "a canary"], "accept": ["x"], "notify": ["test"], "rescue": ["list"], "hostfile": ["list"],
         "token": ["list"], "db": ["check"], "restart": ["web"], "rebuild": ["web"], "completion": ["bash"],
         "diff": [], "discard": ["web/x"], "init": [], "ssh-entry": ["--token", "x"]}  # fmt: skip

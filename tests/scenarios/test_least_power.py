@@ -38,15 +38,23 @@ run = ["sh", "spy.sh", "migration"]
 paths = ["web/**"]
 run = ["sh", "{live}/web/spy.sh", "action"]
 user = "nobody"
+
+[checks.lint]
+run = ["sh", "web/spy.sh", "lint"]
 """
 SPY = """\
 said={report}/$1-$(id -un)
 : > $said
-for secret in {secrets}; do
+while read -r secret; do
   if [ -d $secret ]; then ls $secret > /dev/null 2>&1 && echo "listed $secret" >> $said
-  else cat $secret > /dev/null 2>&1 && echo "read $secret" >> $said; fi
-done
-env | grep canary >> $said
+  else true < $secret && echo "read $secret" >> $said; fi
+done < {report}/secrets 2> /dev/null
+[ $(id -u) = 0 ] || while read -r kept; do
+  test -f $kept && true >> $kept && echo "wrote $kept" >> $said
+  test -d $kept && true > $kept/spied && echo "made $kept/spied" >> $said
+done < {report}/kept 2> /dev/null
+cat /proc/[0-9]*/environ 2> /dev/null | tr '\\0' '\\n' | grep canary >> $said
+for open in /proc/$$/fd/*; do readlink $open; done | grep -e {state} -e host.toml -e deploy-key >> $said
 mkdir -p dist 2> /dev/null; date > dist/made 2> /dev/null
 true
 """
@@ -77,22 +85,31 @@ def open_world(world: World) -> Iterator[World]:
 
 
 def spied(world: World, user: str = "", undo: str = "") -> dict[str, str]:
-    """Deploys twice; what each piece of project code could read, by `what-user`."""
+    """Deploys twice; what each piece of project code could read or write, the second time, by `what-user`: of each file and
+    folder of the state, of the host file and of what that names; what homeport keeps beside the live folder may be read."""
     state, folder = world.state, world.live.parent
-    place = state / "shop/production"
-    secrets = [folder / "host.toml", folder / "deploy-key", state, state / "shop", place, place / "homeport.db",
-               place / "journal", f"{place}/journal/*.jsonl", place / "lock", place / "runner.log", state / "shop/repo.git",
-               state / "shop/repo.git/HEAD", place / "targets/web.index"]  # fmt: skip
-    spy = SPY.format(report=folder / "report", secrets=" ".join(map(str, secrets)))
+    spy = SPY.format(report=folder / "report", state=state)
+    for name in ("secrets", "kept"):
+        (folder / "report" / name).write_text("")
     world.project(SERVICE % (user, undo), {"web/spy.sh": spy, "web/page.txt": "one\n", ".gitignore": "dist/\n"})
     env = {"SECRET_TOKEN": "canary"}
     assert world.homeport("--json", "deploy", env=env).last["status"] == "deployed"
+    secrets = [folder / "host.toml", folder / "deploy-key", state, *state.rglob("*")]
+    beside = world.live / ".homeport-web"
+    kept = [*secrets, beside, *(path for path in beside.rglob("*") if not path.is_relative_to(beside / "build"))]
+    names = {path.name for path in kept}
+    assert {"homeport.db", "lock", "HEAD", "journal", "web.index", "host.toml", "live.json"} <= names, names
+    for name, paths in (("secrets", secrets), ("kept", kept)):
+        (folder / "report" / name).write_text("".join(f"{path}\n" for path in paths))
+    for path in (folder / "report").glob("*-*"):
+        path.unlink()
     world.publish({"web/page.txt": "two\n"})
     assert world.homeport("--json", "deploy", env=env).last["status"] == "deployed"
-    return {path.name: path.read_text() for path in (folder / "report").iterdir()}
+    world.homeport("run", "--", "sh", f"{world.live}/web/spy.sh", "run", env=env)
+    return {path.name: path.read_text() for path in (folder / "report").glob("*-*")}
 
 
-CODE = ("action", "build", "check", "migration", "restart")
+CODE = ("action", "build", "check", "lint", "migration", "restart", "run")
 
 
 def test_project_code_without_a_user_runs_as_the_owner_of_its_folder_and_reads_no_secret(open_world: World) -> None:
@@ -109,7 +126,8 @@ def test_project_code_runs_as_the_user_it_names_and_reads_no_secret(open_world: 
 def test_root_is_written_out_where_another_user_owns_the_folder(open_world: World) -> None:
     said = spied(open_world, 'user = "root"')
     assert {name for name in said if name != "migration-nobody"} == {
-        "action-nobody", "build-root", "check-root", "restart-root"}  # fmt: skip
+        "action-nobody", "build-root", "check-root", "lint-nobody", "restart-root", "run-root"}  # fmt: skip
+    assert "read" in said["check-root"], "the spy sees what there is to see"
     doctor = open_world.homeport("doctor", ok=None).stdout
     assert "as root" in doctor
 
