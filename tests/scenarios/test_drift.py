@@ -110,7 +110,7 @@ def test_a_file_larger_than_the_memory_is_told_left_where_it_is_and_saved_when_i
         file.truncate(size)
     (path,) = world.json("drift", ok=(3,))["services"][0]["paths"]
     assert (path["path"], path["state"]) == ("big.bin", "added")
-    assert world.homeport("diff", ok=(3,)).stdout == "big.bin: too large to be shown\n"
+    assert world.homeport("diff", ok=(3,)).stdout == "site/big.bin: too large to be shown\n"
     (world.live / "site/third.txt").write_text("by hand\n")
     said = world.json("adopt", "--branch", "found")
     assert said["paths"] == ["site/third.txt"] and said["skipped"][0]["because"] == "too large for a commit"

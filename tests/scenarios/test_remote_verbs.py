@@ -52,6 +52,8 @@ def test_looking_deciding_and_undoing_answer_as_they_do_on_the_host(fleet: Fleet
     alone = fleet.homeport("-e", "production", "diff", "site/a.txt", ok=(3,)).stdout
     assert "Binary files" in whole and alone in whole and "b.bin" not in alone
     assert f"-{fleet.laptop.git('show', 'HEAD:site/a.txt')}\n+edited\n" in alone, "git and the host, side by side"
+    (fleet.laptop.root / "edit.patch").write_text(alone)
+    fleet.laptop.git("apply", "--check", "../edit.patch")
     said = fleet.homeport("-e", "production", "discard", "site/b.bin").stdout
     assert "put back: b.bin" in said
     (rescue,) = fleet.homeport("--json", "-e", "production", "rescue", "list").last["rescues"]

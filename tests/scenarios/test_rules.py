@@ -159,6 +159,10 @@ def test_the_hosts_rules_win_over_those_of_the_repository(world: World) -> None:
     said = world.json("rules", "--explain", "write:api/auth/login.js")
     assert (said["effect"], said["rule"], said["from"]) == ("allow", "ours", "host.toml")
     assert said["others"] == ["auth"]
+    host_rules(world, rule("stays", "delete", "api/index.js"))
+    world.publish({"api/index.js": None})
+    refused = world.homeport("deploy", ok=(3,))
+    assert "rule stays forbids deleting api/index.js" in refused.stderr and world.text("api/index.js") == "one\n"
 
 
 def test_a_request_that_waited_is_judged_by_the_host_file_of_its_turn(world: World) -> None:

@@ -223,17 +223,19 @@ def diff_of(site: Site, service: str | None, paths: Sequence[str]) -> str:
 
 
 def _one_diff(site: Site, git: Git, target: Target, difference: Difference) -> str:
+    """With the path as the repository has it, so that `git apply` takes it in a checkout."""
     actual: Entry | None = difference.actual
+    place = editing.in_repository(target, difference.path)
     if actual is not None and site.targets.is_large(target, difference.path):
-        return f"{printable(difference.path)}: too large to be shown\n"
+        return f"{printable(place)}: too large to be shown\n"
     if actual is not None and not git.has(actual.oid):
         content = site.targets.read_live(target, difference.path, link=actual.mode == "120000")
         if content is None:
-            return f"{printable(difference.path)}: {difference.oddity or 'cannot be read'}\n"
+            return f"{printable(place)}: {difference.oddity or 'cannot be read'}\n"
         git.write_blob(content)
     if difference.oddity and actual is None:
-        return f"{printable(difference.path)}: {difference.oddity}\n"
-    return git.diff_text(difference.recorded, actual, difference.path)
+        return f"{printable(place)}: {difference.oddity}\n"
+    return git.diff_text(difference.recorded, actual, place)
 
 
 def chosen(scan: Scan, paths: Sequence[str]) -> list[Difference]:
