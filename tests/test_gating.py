@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from homeport.decide.gating import POLL, Closed, Decision, Open, Waiting, decide, latest
+from homeport.flow.stages.gating import pass_checks
 from homeport.model.config import Gate, Seconds
+from homeport.model.deploys import Request
+from homeport.model.errors import GateClosed
 from homeport.model.forge import CheckRun
+
+if TYPE_CHECKING:
+    from homeport.flow.work import Tools, Work
 
 SEEN = 1_800_000_000.0
 LATER = SEEN + 60
@@ -249,3 +257,43 @@ def test_one_more_red_never_opens_a_gate(gate: Gate, checks: list[CheckRun], wai
         return
     red = CheckRun(source="status", name="d", app="z", verdict="failed", word="w", id=99)
     assert not isinstance(decide(gate, [*checks, red], SEEN + waited, SEEN), Open)
+
+
+class Jumping:
+    """A clock that is set to another day while something sleeps; the monotonic one goes on."""
+
+    def __init__(self, days: int) -> None:
+        self.days, self.slept = days, 0.0
+
+    def now(self) -> str:
+        moment = datetime.fromtimestamp(SEEN + self.slept, UTC) + timedelta(days=self.days if self.slept > 1 else 0)
+        return moment.isoformat(timespec="milliseconds")
+
+    def monotonic(self) -> float:
+        return 1000 + self.slept
+
+    def sleep(self, seconds: float) -> None:
+        self.slept += seconds
+
+
+@pytest.mark.parametrize("days", [400, -400])
+@pytest.mark.parametrize("green_after", [20, 10_000])
+def test_a_clock_that_is_set_while_a_gate_waits_opens_it_no_later_and_closes_it_no_sooner(
+    days: int, green_after: float
+) -> None:
+    clock, held = Jumping(days), dict[str, str]()
+    checks = SimpleNamespace(checks=lambda _: [run("CI", "passed" if clock.slept >= green_after else "pending")],
+                             attend=lambda _: None, close=lambda: None)  # fmt: skip
+    store = SimpleNamespace(cached=held.get, cache=held.__setitem__, cancel_asked=lambda _: None, waiting=lambda: None)
+    site = SimpleNamespace(store=store, clock=clock, environment="production", forge=lambda _: checks)
+    gate = Gate(timeout=Seconds(60), settle=Seconds(1))
+    work = SimpleNamespace(config=SimpleNamespace(gate=gate, checks={}), sha="a" * 40,
+                           deploy=SimpleNamespace(id="d-1", kind="commit", request=Request(kind="commit")))  # fmt: skip
+    tools = SimpleNamespace(site=site, notice=lambda *words, **more: None)
+    if green_after < 60:
+        pass_checks(cast("Work", work), cast("Tools", tools))
+    else:
+        with pytest.raises(GateClosed) as caught:
+            pass_checks(cast("Work", work), cast("Tools", tools))
+        assert caught.value.code == "gate-timeout"
+    assert min(green_after, 60) <= clock.slept < min(green_after, 60) + POLL + 1

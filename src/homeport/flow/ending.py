@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import datetime
 from typing import TYPE_CHECKING
 
@@ -27,7 +28,7 @@ def ended(work: Work, tools: Tools, status: Status, fault: HomeportError | None 
         work.deploy, state="done", status=status, sha=work.sha or work.deploy.sha, ended_at=now,
         previous_sha=work.deploy.previous_sha or (previous.pop() if len(previous) == 1 else None),
         services=tuple(n for n, s in work.services.items() if s.affected) or work.deploy.services,
-        exit_code=code, duration_ms=_between(work.deploy.started_at, now),
+        exit_code=code, duration_ms=_took(work.deploy, tools, now),
         error_summary=str(fault) if fault else work.deploy.error_summary,
         error_code=(fault.code or None) if fault else work.deploy.error_code,
         next=(fault.next or None) if fault else work.deploy.next, blamed=_to_blame(fault),
@@ -43,6 +44,13 @@ def noted(deploy: Deploy, fault: HomeportError) -> Deploy:
 
 def _to_blame(fault: HomeportError | None) -> bool:
     return isinstance(fault, Failed | ConfigFault) and not fault.infrastructure
+
+
+def _took(deploy: Deploy, tools: Tools, now: str) -> int:
+    """Milliseconds; the clock may have been set meanwhile, so it is asked only where another process began."""
+    if deploy.attempts <= 1 and deploy.pid == os.getpid():
+        return int((tools.site.clock.monotonic() - tools.began) * 1000)
+    return _between(deploy.started_at, now)
 
 
 def _between(start: str, end: str) -> int:

@@ -98,6 +98,8 @@ class Tools:
     journal: Journal
     runtimes: dict[str, Runtime]
     prober: Prober
+    began: float = 0.0
+    """When this process took it up, by the clock that nobody sets."""
 
     def notice(self, deploy: str, message: str, *, level: str = "info", service: str | None = None,
                code: str = "") -> None:  # fmt: skip
@@ -125,4 +127,4 @@ def tools_for(site: Site, deploy: str) -> Tools:
 
     shell = site.shell_for(deploy, cancelled)
     return Tools(site=site, shell=shell, journal=site.journal_for(deploy), runtimes=site.runtimes_for(shell),
-                 prober=site.prober_for(shell))  # fmt: skip
+                 prober=site.prober_for(shell), began=site.clock.monotonic())  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 
 from homeport.decide import gating
@@ -39,11 +40,10 @@ def pass_checks(work: Work, tools: Tools) -> Work:
 
 
 def _until_open(gate: Gate, forge: Forge, work: Work, sha: str, tools: Tools) -> None:
-    seen = first_seen(tools.site, sha)
-    told = ""
+    clock, seen, told = steady(tools.site), first_seen(tools.site, sha), ""
     while True:
         word = tools.site.store.cached(WOKEN)
-        found = _look(gate, forge, work, sha, seen, tools)
+        found = _look(gate, forge, work, sha, seen, clock(), tools)
         if isinstance(found, Open):
             names = ", ".join(found.passed[:5]) or "nothing was reported"
             tools.notice(work.deploy.id, f"gate open: {names}", code="gate")
@@ -54,7 +54,7 @@ def _until_open(gate: Gate, forge: Forge, work: Work, sha: str, tools: Tools) ->
         if found.why != told:
             tools.notice(work.deploy.id, f"gate: {found.why}", code="gate")
             told = found.why
-        _wait(found.until, word, work, tools)
+        _wait(found.until - clock(), word, work, tools)
 
 
 def reported(forge: Forge, config: Config, sha: str) -> list[CheckRun]:
@@ -63,9 +63,8 @@ def reported(forge: Forge, config: Config, sha: str) -> list[CheckRun]:
     return [check for check in forge.checks(sha) if check.name not in own]
 
 
-def _look(gate: Gate, forge: Forge, work: Work, sha: str, seen: float, tools: Tools) -> Decision:
+def _look(gate: Gate, forge: Forge, work: Work, sha: str, seen: float, now: float, tools: Tools) -> Decision:
     """A forge that does not answer keeps the gate shut; when it says so, until then."""
-    now = unix(tools.site)
     forge.attend(_attending(seen + float(gate.timeout) - now, work, tools))
     try:
         return gating.decide(gate, reported(forge, work.config, sha), now, seen, work.deploy.request.run)
@@ -95,12 +94,13 @@ def _attending(left: float, work: Work, tools: Tools) -> GoOn:
     return go_on
 
 
-def _wait(until: float, word: str | None, work: Work, tools: Tools) -> None:
+def _wait(seconds: float, word: str | None, work: Work, tools: Tools) -> None:
     """Until it is time to look again, or a webhook brings another word than the one before the last look."""
-    store = tools.site.store
-    while unix(tools.site) < until and store.cached(WOKEN) == word:
+    store, clock = tools.site.store, tools.site.clock
+    ends = clock.monotonic() + seconds
+    while clock.monotonic() < ends and store.cached(WOKEN) == word:
         _still_wanted(work, tools)
-        tools.site.clock.sleep(LOOK)
+        clock.sleep(LOOK)
 
 
 def _still_wanted(work: Work, tools: Tools) -> None:
@@ -124,6 +124,12 @@ def first_seen(site: Site, sha: str) -> float:
     now = unix(site)
     site.store.cache(key, str(now))
     return now
+
+
+def steady(site: Site) -> Callable[[], float]:
+    """The time from now on, which goes on evenly though somebody sets the clock. Unix time."""
+    wall, began = unix(site), site.clock.monotonic()
+    return lambda: wall + site.clock.monotonic() - began
 
 
 def unix(site: Site) -> float:
