@@ -54,6 +54,19 @@ def test_it_sees_what_others_write_and_outlives_its_own_death(mirror: Mirror) ->
     assert mirror.is_ancestor(first, third)
 
 
+def test_a_try_is_not_on_its_branch_and_no_git_is_started_to_say_so(
+    mirror: Mirror, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tip = commit(mirror, a=b"one")
+    tried = commit(mirror, tip, a=b"two")
+    asked: list[tuple[str, ...]] = []
+    code = mirror.cmd.code
+    monkeypatch.setattr(mirror.cmd, "code", lambda *args, **more: asked.append(args) or code(*args, **more))
+    assert not mirror.is_ancestor(tried, tip) and not asked
+    aside = commit(mirror, tip, a=b"three")
+    assert not mirror.is_ancestor(tried, aside) and asked
+
+
 def test_trees_compared_folder_by_folder_differ_where_git_says_so(mirror: Mirror) -> None:
     blobs = [mirror.write_blob(content) for content in (b"1", b"2")]
     plain, other = (Entry("100644", oid) for oid in blobs)

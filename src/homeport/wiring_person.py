@@ -9,6 +9,7 @@ import msgspec
 
 from homeport.doors.asker import asker
 from homeport.doors.shell import LocalShell
+from homeport.model.abreast import Turn, begun
 from homeport.model.edits import Person
 from homeport.model.remote import Caller
 from homeport.model.rules import Actor, ActorKind
@@ -16,6 +17,7 @@ from homeport.model.tokens import Token
 
 _callers: list[Caller] = []
 _bound: list[Token | None] = []
+_identities: dict[str, Turn[Person | None]] = {}
 
 
 def called_by(asking: Caller) -> None:
@@ -77,6 +79,18 @@ def person() -> str:
 def identity(folder: str) -> Person | None:
     """Who commits: `user.name` and `user.email` as git knows them in the checkout around the folder, else
     GIT_AUTHOR_NAME and GIT_AUTHOR_EMAIL; None when neither says. For a caller, what it said."""
+    turn = _identities.pop(folder, None)
+    return turn.result() if turn is not None else _identity(folder)
+
+
+def identity_ahead(folder: str) -> None:
+    """Asks git for what `identity` will be asked for in a moment; once. Only after `runner_ahead`."""
+    turn = Turn(lambda: _identity(folder))
+    if begun(turn.do):
+        _identities[folder] = turn
+
+
+def _identity(folder: str) -> Person | None:
     from homeport.decide import adopting
 
     asking = caller()

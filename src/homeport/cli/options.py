@@ -52,7 +52,9 @@ class Options:
             runner_ahead(self.words[1:] if tries else None)
         if tries and self.call is None:
             from homeport.wiring_ahead import tree_ahead
+            from homeport.wiring_person import identity_ahead
 
+            identity_ahead(self.folder)
             self.tree = tree_ahead(self.folder)
         try:
             site = open_site(self.folder, self.project, self.environment, self.host)

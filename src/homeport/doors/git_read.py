@@ -91,7 +91,9 @@ class MirrorReader:
             return False
         whole = (self._object(older), self._object(newer))
         found = older == newer or shortly_before(self._objects, *whole) or (
-            self.cmd.code("merge-base", "--is-ancestor", *whole, ok=(0, 1)).code == 0)  # fmt: skip
+            # a commit that has the other behind it is not itself behind that one, as a try and its base
+            not shortly_before(self._objects, whole[1], whole[0], most=2)
+            and self.cmd.code("merge-base", "--is-ancestor", *whole, ok=(0, 1)).code == 0)  # fmt: skip
         if all(map(_OID.fullmatch, pair)):
             if len(self._related) >= _REMEMBERED:
                 self._related.clear()

@@ -187,11 +187,11 @@ def author_of(commit: bytes) -> tuple[str, str] | None:
         return None
 
 
-def shortly_before(objects: Objects, older: str, newer: str) -> bool:
-    """Whether the first few steps back from a commit lead to the other; False says nothing."""
+def shortly_before(objects: Objects, older: str, newer: str, most: int = _STEPS) -> bool:
+    """Whether the first few steps back from a commit, to so many commits at most, lead to the other; False says nothing."""
     ahead, met = [newer], {newer}
     try:
-        while ahead and len(met) < _STEPS:
+        while ahead and len(met) < most:
             found = objects.contents(ahead.pop(0).encode("ascii"))
             before = parents_of(found[2]) if found is not None and found[1] == "commit" else []
             if older in before:

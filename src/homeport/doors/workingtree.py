@@ -22,7 +22,6 @@ from homeport.doors.checkoutgit import PREFIX, environment, looking
 from homeport.doors.early import EARLY
 from homeport.doors.fewentries import same_place
 from homeport.doors.handmade import Handmade
-from homeport.doors.inotify import Inotify
 from homeport.doors.objects import Objects, Silent
 from homeport.doors.unlike import Ahead, Unlike, staged, unlike_index
 from homeport.model.edits import Person
@@ -198,6 +197,8 @@ class Checkout:
 
     def watch(self) -> FolderWatch:
         """As `WorkingTree.watch`."""
+        from homeport.doors.inotify import Inotify
+
         self._ahead.drop()  # what is saved between that look and the watch would be missed
         raw = self._git("ls-files", "-z", "-o", "-i", "--exclude-standard", "--directory", timeout=600).stdout
         ignored = {from_bytes(path[:-1]) for path in raw.split(b"\0") if path.endswith(b"/")}

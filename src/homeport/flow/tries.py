@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from homeport.decide import layout, trying
 from homeport.flow.site import Site
-from homeport.flow.work import ServiceWork, Tools, Work
 from homeport.model.deploys import ServiceRecord, TryMark
 from homeport.model.errors import Refused
 from homeport.model.paths import printable
 from homeport.model.plan import Refusal
 from homeport.model.trying import Reverted
+
+if TYPE_CHECKING:
+    from homeport.flow.work import ServiceWork, Tools, Work
 
 MOST = 200
 """Commits that are looked at to say what a try takes away."""

@@ -40,7 +40,8 @@ def fetch_commit(work: Work, tools: Tools) -> Work:
         )  # fmt: skip
     config = config_at(work, tools, sha)
     deploy = replace(work.deploy, sha=sha)
-    site.store.update(deploy)
+    # a power cut would only have it found anew, which for a try is the same
+    site.store.update(deploy, lasting=request.kind != "try")
     _take_over_renamed(config, work, tools)
     return in_scope(work.having(deploy=deploy, sha=sha, config=config), tools)
 
