@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -28,9 +29,9 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     told: list[str] = []
     list_with = TargetIndex._list
 
-    def told_of(self: TargetIndex, *args: object) -> bytes:
+    def told_of(self: TargetIndex, *args: object, **more: object) -> bytes:
         told.append("asked")
-        return list_with(self, *args)  # type: ignore[arg-type]
+        return list_with(self, *args, **more)  # type: ignore[arg-type]
 
     monkeypatch.setattr(TargetIndex, "_list", told_of)
     return told
@@ -175,3 +176,98 @@ def test_a_deploy_that_looks_twice_does_not_pay_for_an_answer_that_it_ends(
     assert not kept(host, asked, 5)
     monkeypatch.setattr(os, "getpid", lambda: 1)
     assert kept(host, asked)
+
+
+def put_over(host: Host, files: dict[str, str | None]) -> None:
+    """Deploys, and leaves what was edited by hand."""
+    host.deploy(host.commit(files), "keep")
+
+
+@pytest.fixture
+def below(monkeypatch: pytest.MonkeyPatch) -> list[list[bytes]]:
+    """The folders that git was asked about one by one, each time."""
+    told: list[list[bytes]] = []
+    others_in = TargetIndex.others_in
+
+    def told_of(self: TargetIndex, work_tree: str, patterns: Sequence[str], folders: Sequence[bytes]) -> bytes:
+        told.append(list(folders))
+        return others_in(self, work_tree, patterns, folders)
+
+    monkeypatch.setattr(TargetIndex, "others_in", told_of)
+    return told
+
+
+@pytest.mark.parametrize("change", CHANGES, ids=lambda name: name.replace(" ", "-"))
+def test_an_answer_outlives_a_deploy_that_only_changes_files(
+    host: Host, asked: list[str], below: list[list[bytes]], change: str
+) -> None:
+    host.put(FILES)
+    host.write("left.txt", "by hand")
+    assert kept(host, asked)
+    put_over(host, {"lib/b.txt": "changed"})
+    host.write("lib/left.txt", "by hand")
+    asked.clear(), below.clear()
+    assert host.states() == {"left.txt": "added", "lib/left.txt": "added"}
+    assert (below, len(asked)) == ([[b"lib"]], 1), "of the folder that the deploy wrote to"
+    assert kept(host, asked)
+    put_over(host, {"lib/b.txt": "again"})
+    act, expected = CHANGES[change]
+    act(host.live)
+    assert host.states() == {**expected, "left.txt": "added", "lib/left.txt": "added"} == afresh(host)
+
+
+def test_an_answer_does_not_outlive_a_deploy_that_brings_or_takes_files(host: Host, asked: list[str]) -> None:
+    host.put(FILES)
+    assert kept(host, asked)
+    put_over(host, {"lib/more.txt": "more", "other/x": "x"})
+    host.write("other/y", "by hand")
+    assert host.states() == {"other/y": "added"}
+    assert kept(host, asked)
+    put_over(host, {"other/x": None})
+    host.write("lib/z", "by hand")
+    assert host.states() == {"other/y": "added", "lib/z": "added"} == afresh(host)
+
+
+def test_a_folder_that_changes_again_and_again_does_not_spoil_the_answer_about_the_others(
+    host: Host, asked: list[str], below: list[list[bytes]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host.put(FILES)
+    host.write("lib/deep/one", "by hand")
+    changed = (host.live / "lib/deep").stat().st_ctime_ns
+    monkeypatch.setattr(untracked, "_now", lambda: changed)
+    monkeypatch.setattr(untracked, "ONE_COMMAND", -(1 << 62))
+    if max((host.live / at).stat().st_ctime_ns for at in (".", "lib")) >= changed:
+        return  # a coarse clock: all of them changed at the same moment
+    assert not kept(host, asked, 4)
+    assert below[-1] == [b"lib/deep"]
+    host.write("lib/deep/two", "by hand")
+    assert host.states() == {"lib/deep/one": "added", "lib/deep/two": "added"}
+    host.write("lib/three", "by hand")
+    assert host.states().keys() == {"lib/deep/one", "lib/deep/two", "lib/three"}
+
+
+def test_whatever_happens_in_whatever_order_a_look_sees_what_git_lists(
+    host: Host, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chance = random.Random(7)
+    folders = ("", "lib/", "lib/deep/", "two/", "two/a/", "new/")
+    host.put({f"{folder}{name}": "x" for folder in folders[:5] for name in ("f", "g")})
+    for step in range(24):
+        folder, name = chance.choice(folders), chance.choice(("f", "h", "i"))
+        match chance.randrange(5):
+            case 0:
+                put_over(host, {f"{chance.choice(folders[:5])}g": f"{step}"})
+            case 1:
+                (host.live / f"{folder}{name}").unlink(missing_ok=True)
+            case 2:
+                (host.live / folder / f"d{name}").mkdir(parents=True, exist_ok=True)
+            case 3:
+                host.write(f"{folder}d{name}/deep", f"{step}")
+            case _:
+                host.write(f"{folder}{name}", f"{step}")
+        seen = host.states()
+        with monkeypatch.context() as plain:
+            plain.setattr(untracked, "WORTH", 1 << 40)
+            assert seen == host.states(), f"after step {step}"
+        for drifted in [path for path, state in seen.items() if path.endswith("/f") and state != "added"]:
+            host.write(drifted, "x")

@@ -19,6 +19,7 @@ from homeport.doors.noting import Noting
 from homeport.doors.permits import Permits
 from homeport.doors.targetbook import TargetBook, never_there, not_the_folder, refuse_unowned
 from homeport.doors.targetindex import TargetIndex
+from homeport.doors.untracked import rewritten
 from homeport.model.abreast import together
 from homeport.model.deploys import TargetRecord
 from homeport.model.errors import InfrastructureFault, Refused
@@ -165,13 +166,15 @@ class LiveTargets:
 
     def _note(self, target: Target, index: TargetIndex, before: str, record: TargetRecord) -> None:
         """Index and record say what lies there now."""
-        changes = self._git.changes(before, record.tree)
+        changes, known = self._git.changes(before, record.tree), index.digest() if index.size() else b""
         index.set((c.path, c.after) for c in changes)
         there = [c.path for c in changes if c.after is not None]
         _, right = together(lambda: index.refresh(target.path, there), lambda: index.holds(record.tree))
         if not right:
             index.read_tree(record.tree)
             index.refresh(target.path)
+        elif all(c.before is not None and c.after is not None for c in changes):
+            rewritten(index, known)
         index.sync()
         self._book.end(target, record, came=True)
 

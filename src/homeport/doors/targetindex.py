@@ -155,10 +155,14 @@ class TargetIndex:
         """The same, each after `? `, then every recorded path after `H `, as git prints them with NUL after each."""
         return self._list(work_tree, patterns, "-t", "-c")
 
-    def _list(self, work_tree: str, patterns: Sequence[str], *more: str) -> bytes:
+    def others_in(self, work_tree: str, patterns: Sequence[str], folders: Sequence[bytes]) -> bytes:
+        """As `others`, of these folders only, and as git prints it."""
+        return self._list(work_tree, patterns, below=list(map(from_bytes, folders)))
+
+    def _list(self, work_tree: str, patterns: Sequence[str], *more: str, below: Sequence[str] = ()) -> bytes:
         with self._rules(b"\n".join(to_bytes(p) for p in patterns) + b"\n") as rules:
-            return self._run("ls-files", "-z", "-o", *more, "-X", rules, "--directory", "--no-empty-directory",
-                             work_tree=work_tree)  # fmt: skip
+            return self._run("ls-files", "-z", "-o", *more, "-X", rules, "--directory", "--no-empty-directory", "--",
+                             *below, work_tree=work_tree)  # fmt: skip
 
     @contextmanager
     def _rules(self, content: bytes) -> Iterator[str]:
