@@ -10,6 +10,9 @@ import msgspec
 from homeport.cli.confirming import acting, confirm_options
 from homeport.cli.options import Options, pass_options
 
+LONGEST = 32 << 20
+"""Bytes of a rescue that are held at once, and told as JSON."""
+
 
 @click.command()
 @click.argument("services", nargs=-1, metavar="[SERVICE]...")
@@ -148,6 +151,15 @@ def rescue_show(options: Options, id: str) -> None:
     """
     with options.site() as site:
         found = site.rescues.find(id)
+        if found.bytes > LONGEST and not options.json:
+            sys.stdout.flush()
+            site.rescues.pour(found, sys.stdout.fileno())
+            return
+        if found.bytes > LONGEST:
+            from homeport.model.errors import Refused
+
+            raise Refused(f"{found.bytes >> 20} MiB are too much for one line", where=found.path, code="too-large",
+                          next=f"homeport rescue restore {id} --to FILE (on that host)")  # fmt: skip
         content = site.rescues.read(found)
     if options.json:
         import base64

@@ -6,6 +6,7 @@ import os
 import shutil
 from contextlib import suppress
 
+from homeport.doors.blobs import Blobs, Pour
 from homeport.doors.git import Mirror
 from homeport.doors.look import Blocked, folder_at, look_at, open_root, split
 from homeport.model.errors import InfrastructureFault
@@ -38,9 +39,9 @@ def bring(git: Mirror, folder: str, tree: str, user: str | None, shown: str) -> 
                 if path not in wanted:
                     _remove(root, path)
             stale = [p for p, entry in wanted.items() if look_at(root, p).entry != entry]
-            contents = git.read_many(wanted[p].oid for p in stale)
+            content = Blobs(git, [wanted[p].oid for p in stale])
             for path in stale:
-                _write(root, path, wanted[path], contents[wanted[path].oid], user)
+                _write(root, path, wanted[path], content(wanted[path].oid), user)
         finally:
             os.close(root)
         with open(f"{record}.new", "w", encoding="ascii") as file:
@@ -77,7 +78,7 @@ def _remove(root: int, path: str) -> None:
         folder = above
 
 
-def _write(root: int, path: str, entry: Entry, content: bytes, user: str | None) -> None:
+def _write(root: int, path: str, entry: Entry, content: bytes | Pour, user: str | None) -> None:
     folder, name = split(path)
     _make_folders(root, folder, user)
     with folder_at(root, folder) as here:
@@ -88,14 +89,14 @@ def _write(root: int, path: str, entry: Entry, content: bytes, user: str | None)
             pass
         except IsADirectoryError:
             shutil.rmtree(raw, dir_fd=here)
-        if entry.mode == "120000":
+        if entry.mode == "120000" and isinstance(content, bytes):
             os.symlink(content, raw, dir_fd=here)
             _give_at(here, raw, user)
             return
         mode = 0o755 if entry.mode == "100755" else 0o644
         fd = os.open(raw, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, mode, dir_fd=here)
         with os.fdopen(fd, "wb") as file:
-            file.write(content)
+            file.write(content) if isinstance(content, bytes) else content(fd)
             os.fchmod(fd, mode)
         _give_at(here, raw, user)
 

@@ -18,7 +18,6 @@ from homeport.doors.look import open_root, read_in
 from homeport.doors.permits import Permits
 from homeport.doors.targetbook import CLAIM_BEING_WRITTEN, TargetBook
 from homeport.doors.targetindex import TargetIndex
-from homeport.doors.writing import write_all
 from homeport.model.errors import InfrastructureFault, Refused
 from homeport.model.live import Target
 from homeport.model.paths import to_bytes
@@ -248,8 +247,10 @@ def _put(folder: int, name: str, content: bytes, owner: tuple[int, int], mode: i
     new = by or f".homeport-{os.getpid()}-{name}"
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=folder)
     try:
-        with os.fdopen(fd, "wb"):
-            write_all(fd, content)
+        with os.fdopen(fd, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(fd)
             os.fchown(fd, *owner)
             os.fchmod(fd, mode)
         os.rename(new, name, src_dir_fd=folder, dst_dir_fd=folder)

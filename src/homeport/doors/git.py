@@ -201,9 +201,10 @@ class Mirror(MirrorReader):
         """Stores bytes as they are; the object id."""
         return self.cmd.run("hash-object", "-w", "--stdin", input=content, timeout=600).decode("ascii").strip()
 
-    def write_blob_of(self, path: str) -> str:
-        """As `write_blob`, for a file however large: git reads it piece by piece."""
-        return self.cmd.run("hash-object", "-w", "--no-filters", "--", path, timeout=3600).decode("ascii").strip()
+    def write_blob_of(self, file: int) -> str:
+        """As `write_blob`, for an open regular file however large: git reads it piece by piece, from its start."""
+        os.lseek(file, 0, os.SEEK_SET)
+        return self.cmd.run("hash-object", "-w", "--stdin", input=file, timeout=3600).decode("ascii").strip()
 
     def write_tree(self, entries: Mapping[str, Entry]) -> str:
         """A tree of exactly these files. Raises InfrastructureFault when an object is not here or git refuses a name."""

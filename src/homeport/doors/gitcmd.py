@@ -20,6 +20,7 @@ _OPTIONS = (
     "core.pager=cat",
     "core.attributesFile=/dev/null",
     "core.excludesFile=/dev/null",
+    "core.bigFileThreshold=32m",
     "protocol.allow=never",
     "protocol.ssh.allow=always",
     "protocol.https.allow=always",
@@ -64,17 +65,19 @@ class GitCommand:
         *args: str,
         index: str | None = None,
         work_tree: str | None = None,
-        input: bytes | None = None,
+        input: bytes | int | None = None,
         ok: Iterable[int] = (0,),
         timeout: float = 120,
         env: Mapping[str, str] | None = None,
+        output: int | None = None,
     ) -> bytes:
-        """What git printed. `timeout` is in seconds; `env` adds to the cleared environment.
+        """What git printed. `timeout` is in seconds; `env` adds to the cleared environment; `input` and `output` as for
+        `Shell.run`.
 
         Raises InfrastructureFault when git cannot be started, times out or ends with a status not in `ok`.
         """
         done = self.code(
-            *args, index=index, work_tree=work_tree, input=input, ok=ok, timeout=timeout, env=env
+            *args, index=index, work_tree=work_tree, input=input, ok=ok, timeout=timeout, env=env, output=output
         )
         return done.stdout
 
@@ -83,15 +86,18 @@ class GitCommand:
         *args: str,
         index: str | None = None,
         work_tree: str | None = None,
-        input: bytes | None = None,
+        input: bytes | int | None = None,
         ok: Iterable[int] = (0, 1),
         timeout: float = 120,
         env: Mapping[str, str] | None = None,
         interruptible: bool = False,
+        output: int | None = None,
     ) -> Completed:
         """As `run`, with the exit status: for commands whose status 1 is an answer; `interruptible` as for `Shell.run`."""
         argv, cwd, whole = self.placed(*args, index=index, work_tree=work_tree, env=env)
-        return self.shell.run(argv, cwd=cwd, env=whole, input=input, timeout=timeout, ok=ok, interruptible=interruptible)
+        more = {} if output is None else {"output": output}
+        return self.shell.run(argv, cwd=cwd, env=whole, input=input, timeout=timeout, ok=ok, interruptible=interruptible,
+                              **more)  # fmt: skip
 
     def placed(
         self, *args: str, index: str | None = None, work_tree: str | None = None, env: Mapping[str, str] | None = None

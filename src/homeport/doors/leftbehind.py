@@ -9,7 +9,7 @@ from collections.abc import Callable
 from contextlib import suppress
 
 from homeport.doors.beside import EXCHANGE, NOREPLACE, folder_beside, open_stages, rename
-from homeport.doors.look import Blocked, blob_id, folder_at, kept_in, look_in, read_at, read_in, split
+from homeport.doors.look import Blocked, folder_at, kept_in, look_at, look_in, read_in, split
 from homeport.doors.swap import BEGUN, IN_PLACE
 from homeport.doors.writing import write_all
 from homeport.model.errors import InfrastructureFault
@@ -99,14 +99,15 @@ def _end_in_place(git: Git, rescues: Rescues, target: Target, root: int, stage: 
         return []
     said = json.loads(marker[1])
     path, saved = str(said["path"]), []
-    there = read_at(root, path)
-    if there is not None and there[0] != "120000" and blob_id(there[1]) != said["oid"]:
-        saved.append(rescues.save(target.name, path, there[0], there[1], INTERRUPTED, deploy).id)
-        folder, name = split(path)
+    there, (folder, name) = look_at(root, path).entry, split(path)
+    if there is not None and there.mode != "120000" and there.oid != said["oid"]:
         with suppress(FileNotFoundError, Blocked), folder_at(root, folder) as here:
+            found = kept_in(here, name)
+            if found is not None:
+                saved.append(rescues.save(target.name, path, found[0], found[1], INTERRUPTED, deploy).id)
             fd = os.open(to_bytes(name), os.O_WRONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=here)
             try:
-                write_all(fd, git.read(str(said["oid"])))
+                write_all(fd, lambda: git.pour(str(said["oid"]), fd))
                 mode = os.fstat(fd).st_mode & 0o777
                 executable = said["mode"] == "100755"
                 os.fchmod(fd, mode | 0o100 if executable else mode & ~0o111)

@@ -42,9 +42,6 @@ from homeport.model.ports import Clock, Store
 if TYPE_CHECKING:
     from homeport.doors.swap import Applied, Save
 
-BATCH = 256
-"""Blobs read from the mirror at once."""
-
 
 class LiveTargets:
     """Satisfies `Targets`. One index file per target below `<state_dir>/targets/`."""
@@ -310,13 +307,14 @@ class LiveTargets:
                begin: Callable[[], None]) -> Applied:  # fmt: skip
         from homeport.doors import leftbehind
         from homeport.doors.beside import open_stage, owner_named
+        from homeport.doors.blobs import Blobs
         from homeport.doors.swap import apply
 
         name = deploy or f"by-hand-{os.getpid()}"
         leftbehind.settle(self._git, self._rescues, target, root, self._known(target), deploy)
         stage = open_stage(root, target.path, name)
         try:
-            content = _Blobs(self._git, [s.after.oid for s in steps if s.after is not None])
+            content = Blobs(self._git, [s.after.oid for s in steps if s.after is not None])
             applied = apply(root, target.path, stage, steps, content, self._save(target, deploy),
                             owner_named(target.owner), begin)  # fmt: skip
             leftbehind.clear(root, target.path, name)
@@ -389,26 +387,6 @@ class LiveTargets:
         record = self._store.target(target.name)
         if record is not None and record.path == target.path:
             self._book.refuse_other(target, record, root)
-
-
-class _Blobs:
-    """Reads blobs in the order they will be asked for, some at a time."""
-
-    def __init__(self, git: Mirror, oids: Sequence[str]) -> None:
-        self._git = git
-        self._ahead = list(dict.fromkeys(oids))
-        self._ahead.reverse()
-        self._here: dict[str, bytes] = {}
-
-    def __call__(self, oid: str) -> bytes:
-        if oid not in self._here:
-            batch = [oid]
-            while self._ahead and len(batch) < BATCH:
-                following = self._ahead.pop()
-                if following != oid:
-                    batch.append(following)
-            self._here = dict(self._git.read_many(batch))
-        return self._here[oid]
 
 
 def _result(target: Target, applied: Applied) -> SyncResult:

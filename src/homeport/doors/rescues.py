@@ -44,6 +44,9 @@ class RescueBox:
             raise UsageFault(f"{several} {printable(id)}", next="homeport rescue list", code="no-rescue")
         return found[0]
 
+    def pour(self, rescue: Rescue, into: int) -> None:
+        self._git.pour(rescue.oid, into)
+
     def read(self, rescue: Rescue) -> bytes:
         return self._git.read(rescue.oid)
 
@@ -51,10 +54,15 @@ class RescueBox:
 def _stored(git: Mirror, path: str) -> tuple[str, int]:
     """Object id and size of a regular file, which git reads by itself."""
     try:
-        found = os.lstat(path)
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError as fault:
         raise InfrastructureFault(f"cannot be read to be saved: {fault.strerror}", where=printable(path),
                                   next="homeport doctor", code="unreadable") from fault  # fmt: skip
-    if not stat.S_ISREG(found.st_mode):
-        raise InfrastructureFault("only a regular file can be saved", where=printable(path), next="homeport drift")
-    return git.write_blob_of(path), found.st_size
+    try:
+        found = os.fstat(file)
+        if not stat.S_ISREG(found.st_mode):
+            raise InfrastructureFault("only a regular file can be saved", where=printable(path), next="homeport drift")
+        oid = git.write_blob_of(file)
+        return oid, git.sizes([oid]).get(oid, found.st_size)
+    finally:
+        os.close(file)

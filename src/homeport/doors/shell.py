@@ -50,8 +50,8 @@ class LocalShell:
 
     def run(
         self, argv: Sequence[str], *, cwd: str | None = None, env: Mapping[str, str] | None = None,
-        input: bytes | None = None, timeout: float | None = 60.0, ok: Iterable[int] = (0,), interruptible: bool = False,
-        at_terminal: bool = False,
+        input: bytes | int | None = None, timeout: float | None = 60.0, ok: Iterable[int] = (0,),
+        interruptible: bool = False, at_terminal: bool = False, output: int | None = None,
     ) -> Completed:  # fmt: skip
         """As `Shell.run`; at the deadline the whole process group is killed. With `at_terminal` it stays in the
         terminal's own group, so that it can ask there and Ctrl-C ends it."""
@@ -61,15 +61,15 @@ class LocalShell:
             whole[MARK] = f"{_TOOL}{self._deploy}:"
         try:
             child = subprocess.Popen(
-                list(argv), cwd=cwd, env=whole, stdin=subprocess.DEVNULL if input is None else subprocess.PIPE,
-                stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=not at_terminal,
+                list(argv), cwd=cwd, env=whole, stdin=_source(input), start_new_session=not at_terminal,
+                stdout=subprocess.PIPE if output is None else output, stderr=subprocess.PIPE,
             )  # fmt: skip
         except (OSError, ValueError) as fault:
             raise _not_started(name, fault, whole) from fault
         with child:
             try:
                 stdout, stderr = (self._patiently(child, timeout, _shown(argv)) if interruptible and input is None
-                                  else child.communicate(input, timeout))  # fmt: skip
+                                  else child.communicate(input if isinstance(input, bytes) else None, timeout))  # fmt: skip
             except BaseException as fault:
                 if interruptible:
                     _end_politely(child.pid)
@@ -81,12 +81,12 @@ class LocalShell:
                     f"{name} took longer than {timeout:g} s", where=_shown(argv), next="homeport doctor", code="timeout"
                 ) from fault
         if child.returncode not in tuple(ok):
-            said = printable(stderr or stdout).strip()[-2000:] or "it said nothing"
+            said = printable(stderr or stdout or b"").strip()[-2000:] or "it said nothing"
             raise InfrastructureFault(
                 f"{name} ended with status {child.returncode}: {said}", where=_shown(argv), next="homeport doctor",
                 code="tool",
             )  # fmt: skip
-        return Completed(argv=tuple(argv), code=child.returncode, stdout=stdout, stderr=stderr)
+        return Completed(argv=tuple(argv), code=child.returncode, stdout=stdout or b"", stderr=stderr)
 
     def _patiently(self, child: subprocess.Popen[bytes], timeout: float | None, where: str) -> tuple[bytes, bytes]:
         """What it printed, once it has ended. Raises TimeoutExpired, and Cancelled soon after the deploy is cancelled."""
@@ -243,6 +243,12 @@ class Conversation:
         self._listener.join(LINGER)
         if not self._listener.is_alive():
             cast("IO[bytes]", self._child.stderr).close()
+
+
+def _source(input: bytes | int | None) -> int:
+    if input is None:
+        return subprocess.DEVNULL
+    return input if isinstance(input, int) else subprocess.PIPE
 
 
 def attached(argv: Sequence[str], cwd: str | None = None, env: Mapping[str, str] | None = None) -> int:

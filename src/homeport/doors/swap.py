@@ -26,14 +26,13 @@ from homeport.doors.beside import (
     sync_file_system,
     unchangeable,
 )
-from homeport.doors.look import Blocked, Seen, blob_id, folder_at, kept_in, look_in, mounts_below, read_in, split
+from homeport.doors.blobs import Content, Pour
+from homeport.doors.look import Blocked, Seen, blob_id, entry_of, folder_at, kept_in, look_in, mounts_below, split
 from homeport.doors.writing import write_file, write_through
 from homeport.model.errors import HomeportError, InfrastructureFault, Refused
 from homeport.model.live import Entry, SyncStep
 from homeport.model.paths import printable, to_bytes
 
-Content = Callable[[str], bytes]
-"""The bytes of a blob, by object id."""
 Save = Callable[[str, str, bytes | str, str], str]
 """Rescues (path, git mode, bytes or the file that has them, because); returns the rescue's id when it is safe on disk."""
 MEANWHILE = "changed while the sync ran"
@@ -146,10 +145,7 @@ class _Swap:
         try:
             for step in writes:
                 assert step.after is not None
-                raw = content(step.after.oid)
-                if blob_id(raw) != step.after.oid:
-                    raise self._fault("the mirror gave other bytes than it recorded", step.path, "corrupt")
-                self._stage_one(step, raw, each=len(writes) < _MANY)
+                self._stage_one(step, content(step.after.oid), each=len(writes) < _MANY)
             marker = {name.decode(): path for path, name in self._names.items()}
             write_file(self.stage, BEGUN, json.dumps(marker).encode())
             sync_file_system(self.stage) if len(writes) >= _MANY else os.fsync(self.stage)
@@ -157,21 +153,31 @@ class _Swap:
             where = self._fault(f"new content cannot be staged: {fault.strerror}", "", "stage")
             raise where from fault
 
-    def _stage_one(self, step: SyncStep, raw: bytes, *, each: bool) -> None:
+    def _stage_one(self, step: SyncStep, raw: bytes | Pour, *, each: bool) -> None:
         assert step.after is not None
-        name = self._names[step.path]
+        name, link = self._names[step.path], step.after.mode == "120000"
+        if link and not isinstance(raw, bytes):
+            raise self._fault("no link can be that long", step.path, "corrupt")
+        if isinstance(raw, bytes) and blob_id(raw) != step.after.oid:
+            raise self._rotten(step)
         with suppress(FileNotFoundError):
             os.unlink(name, dir_fd=self.stage)
-        if step.after.mode == "120000":
+        if isinstance(raw, bytes) and link:
             os.symlink(raw, name, dir_fd=self.stage)
             owner = self.owner or (self._nearest(split(step.path)[0]).owner if os.geteuid() == 0 else None)
             if owner is not None:
                 os.chown(name, owner.uid, owner.gid, dir_fd=self.stage, follow_symlinks=False)
             return
-        fd = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=self.stage)
+        fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=self.stage)
         with os.fdopen(fd, "wb") as file:
-            file.write(raw)
-            file.flush()
+            if isinstance(raw, bytes):
+                file.write(raw)
+                file.flush()
+            else:
+                raw(fd)
+                found = entry_of(fd)
+                if found is None or found.oid != step.after.oid:
+                    raise self._rotten(step)
             self._dress(fd, step)
             if each:
                 os.fsync(fd)
@@ -291,13 +297,15 @@ class _Swap:
                 return False
             old = look_in(here, name)
             if old.entry is not None:
-                found = read_in(here, name)
-                assert found is not None
+                found = kept_in(here, name)
+                if found is None:
+                    raise self._fault("cannot be read to be saved", step.path, "unreadable")
                 because = step.rescue or ("written in place" if old.entry == step.before else MEANWHILE)
                 if old.entry != step.before:
                     self.surprised.append(step.path)
                 self.rescued.append(self.save(step.path, found[0], found[1], because))
-                self._journal_in_place(step.path, Entry(found[0], blob_id(found[1])))
+                saved = blob_id(found[1]) if isinstance(found[1], bytes) else old.entry.oid
+                self._journal_in_place(step.path, Entry(found[0], saved))
             write_through(fd, self._names[step.path], self.stage)
             self._end_in_place()
         finally:
@@ -385,6 +393,9 @@ class _Swap:
                             os.close(fd)
         except OSError as fault:
             raise self._fault(f"the folder does not reach the disk: {fault.strerror}", "", "write") from fault
+
+    def _rotten(self, step: SyncStep) -> InfrastructureFault:
+        return self._fault("the mirror gave other bytes than it recorded", step.path, "corrupt")
 
     def _where(self, path: str) -> str:
         return printable(os.path.join(self.root_path, path) if path else self.root_path)

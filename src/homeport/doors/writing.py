@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Callable
 
 
 def write_file(folder: int, name: str, content: bytes) -> None:
@@ -19,15 +20,21 @@ def write_file(folder: int, name: str, content: bytes) -> None:
 def write_through(fd: int, staged: bytes, stage: int) -> None:
     """Copies a staged file's bytes and x bit into an open file, and brings them to the disk."""
     source = os.open(staged, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=stage)
-    with os.fdopen(source, "rb") as file:
-        write_all(fd, file.read())
+    with os.fdopen(source, "rb"):
+        write_all(fd, lambda: _copy(source, fd))
         os.fchmod(fd, stat.S_IMODE(os.fstat(source).st_mode) & 0o777)
 
 
-def write_all(fd: int, content: bytes) -> None:
-    """Makes these bytes the whole content of an open file, through its inode."""
-    at = 0
-    while at < len(content):
-        at += os.pwrite(fd, content[at : at + (1 << 20)], at)
-    os.ftruncate(fd, len(content))
+def write_all(fd: int, bring: Callable[[], None]) -> None:
+    """Makes what `bring` writes into an open file the whole content of it, through its inode."""
+    os.lseek(fd, 0, os.SEEK_SET)
+    bring()
+    os.ftruncate(fd, os.lseek(fd, 0, os.SEEK_CUR))
     os.fsync(fd)
+
+
+def _copy(source: int, to: int) -> None:
+    while chunk := os.read(source, 1 << 20):
+        at = 0
+        while at < len(chunk):
+            at += os.write(to, chunk[at:])

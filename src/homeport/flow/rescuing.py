@@ -8,7 +8,7 @@ from typing import Any
 from homeport.decide import layout
 from homeport.flow import guarding
 from homeport.flow.site import Site
-from homeport.model.errors import Refused, UsageFault
+from homeport.model.errors import HomeportError, Refused, UsageFault
 from homeport.model.paths import printable
 
 
@@ -19,7 +19,6 @@ def write_out(site: Site, id: str, to: str, by: str = "") -> dict[str, Any]:
     `protect` guard, `no-lists` and `roots`.
     """
     rescue = site.rescues.find(id)
-    content = site.rescues.read(rescue)
     path = os.path.abspath(to)
     folder = _folder(path, id)
     try:
@@ -30,8 +29,12 @@ def write_out(site: Site, id: str, to: str, by: str = "") -> dict[str, Any]:
                       code="exists") from fault  # fmt: skip
     finally:
         os.close(folder)
-    with os.fdopen(fd, "wb") as file:
-        file.write(content)
+    with os.fdopen(fd, "wb"):
+        try:
+            site.rescues.pour(rescue, fd)
+        except HomeportError:
+            os.unlink(path)
+            raise
     site.store.audit(by, "rescue restore", f"{id} {printable(rescue.path)} to {printable(path)}")
     return {"path": path, "rescued": []}
 

@@ -67,19 +67,19 @@ class Shell(Protocol):
 
     def run(
         self, argv: Sequence[str], *, cwd: str | None = None, env: Mapping[str, str] | None = None,
-        input: bytes | None = None, timeout: float | None = 60.0, ok: Iterable[int] = (0,), interruptible: bool = False,
+        input: bytes | int | None = None, timeout: float | None = 60.0, ok: Iterable[int] = (0,),
+        interruptible: bool = False, output: int | None = None,
     ) -> Completed:
-        """Runs a tool of homeport's own (git, pm2 ...) and collects what it prints.
-
-        `env` is the whole environment; None means a scrubbed one (PATH, HOME, LANG=C.UTF-8). An `interruptible` one
-        ends when the deploy is cancelled, and is ended by who recovers the deploy after a crash.
+        """Runs a tool of homeport's own (git, pm2 ...) and collects what it prints, or has it write into the open file
+        `output`. An `input` that is no bytes is an open file too. `env` is the whole environment; None means a scrubbed
+        one (PATH, HOME, LANG=C.UTF-8). An `interruptible` one ends when the deploy is cancelled, and is ended by who
+        recovers the deploy after a crash.
         Raises InfrastructureFault when it cannot be started, times out, or ends with a status not in `ok`; Cancelled.
         """
         ...
 
     def go_on(self, where: str) -> None:
         """Raises Cancelled when the deploy is being cancelled."""
-        ...
 
     def job(self, job: Job, on_line: OnLine) -> Completed:
         """Runs a command of the project, each output line handed on at once.
@@ -90,7 +90,6 @@ class Shell(Protocol):
 
     def cannot_stand(self) -> str:
         """Why jobs cannot have their folder at another path on this machine; empty when they can."""
-        ...
 
     def end_jobs_of(self, deploy: str, *, crashed: bool = False) -> int:
         """Kills every process that a job of this deploy left behind; returns how many. After a crash also the tools
@@ -143,6 +142,7 @@ class Git(Protocol):
     def listing(self, tree: str) -> dict[str, Entry]: ...
     def write_tree(self, entries: Mapping[str, Entry]) -> str: ...
     def read(self, oid: str) -> bytes: ...
+    def pour(self, oid: str, into: int) -> None: ...
     def file_at(self, sha: str, path: str) -> bytes | None: ...
     def subject(self, sha: str) -> str: ...
     def author(self, sha: str) -> str:
