@@ -8,7 +8,10 @@ import sys
 
 import pytest
 
-from tests.world import World
+from tests.world import PROGRAM, World
+
+LITTLE = 180_000
+"""KiB of address space: homeport and git need 110,000 to begin with."""
 
 SITE = """
 [services.site]
@@ -101,7 +104,7 @@ def test_a_look_says_how_old_its_branch_is_as_long_as_another_deployer_may_have_
 def test_a_file_larger_than_the_memory_is_told_left_where_it_is_and_saved_when_it_is_discarded(
     world: World, request: pytest.FixtureRequest
 ) -> None:
-    """5 GB with --soak, else as much as is handed to git as a file."""
+    """5 GB with --soak, else as much as is handed to git as a file. What reads or writes it has less memory than that."""
     size = 5 << 30 if request.config.getoption("--soak") else 101 << 20
     world.project(SITE, FILES)
     world.deploy()
@@ -116,9 +119,32 @@ def test_a_file_larger_than_the_memory_is_told_left_where_it_is_and_saved_when_i
     assert said["paths"] == ["site/third.txt"] and said["skipped"][0]["because"] == "too large for a commit"
     refused = world.json("adopt", "big.bin", ok=(3,))
     assert refused["code"] == "not-adoptable" and "too large" in refused["what"] and big.stat().st_size == size
-    world.json("discard", "big.bin")
+
+    def in_little_memory(*words: str) -> str:
+        argv = ["sh", "-c", f'ulimit -v {LITTLE}; exec "$@"', "sh", str(PROGRAM), "--json", *words]
+        done = subprocess.run(argv, cwd=world.clone, env=world.env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    in_little_memory("discard", "big.bin")
     (rescue,) = world.json("rescue", "list")["rescues"]
     assert (rescue["path"], rescue["bytes"], big.exists()) == ("big.bin", size, False)
+    in_little_memory("rescue", "restore", rescue["id"])
+    assert big.stat().st_size == size
+    refused = world.json("rescue", "show", rescue["id"], ok=(3,))
+    assert (refused["code"], refused["next"]) == ("too-large", f"on that host: homeport rescue show {rescue['id']} > FILE")
+    if size < 5 << 30:
+        return
+    copy = world.live / "copy.bin"
+    in_little_memory("rescue", "restore", rescue["id"], "--to", str(copy))
+    assert copy.stat().st_size == size
+    copy.unlink()
+    world.json("discard", "third.txt")
+    # it came into a file's place, and the deploy puts that back
+    big.rename(world.live / "site/index.html")
+    assert world.deploy(ok=(3,))["status"] == "refused"
+    assert world.deploy("--discard-drift")["status"] == "deployed"
+    assert world.text("site/index.html") == "one\n" and len(world.json("rescue", "list")["rescues"]) == 3
 
 
 def test_an_edit_of_the_same_size_in_the_same_second_is_seen(world: World) -> None:

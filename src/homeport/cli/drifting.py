@@ -159,7 +159,7 @@ def rescue_show(options: Options, id: str) -> None:
             from homeport.model.errors import Refused
 
             raise Refused(f"{found.bytes >> 20} MiB are too much for one line", where=found.path, code="too-large",
-                          next=f"homeport rescue restore {id} --to FILE (on that host)")  # fmt: skip
+                          next=f"on that host: homeport rescue show {id} > FILE")  # fmt: skip
         content = site.rescues.read(found)
     if options.json:
         import base64

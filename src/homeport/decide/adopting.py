@@ -32,11 +32,12 @@ class Skipped(Struct, frozen=True):
 
 def select(differences: Sequence[Difference], named: Collection[str] | None, edits: Sequence[Edit], *, foreign: bool,
            hostile: Callable[[str], bool], branches: Callable[[str], bool], large: Callable[[str], bool],
-           ) -> tuple[list[Difference], list[Skipped]]:  # fmt: skip
+           onto: str | None = None) -> tuple[list[Difference], list[Skipped]]:  # fmt: skip
     """(what is adopted, what is not and why) of one live folder.
 
-    `named` are the paths a person gave (None: all of them): naming one adopts what was accepted, or is on a branch
-    already. `branches` tells whether the origin still has a branch, `large` whether a live file is too much for a commit.
+    `named` are the paths a person gave (None: all of them): naming one adopts what was accepted, and onto another
+    branch (`onto`) what is on one already. `branches` tells whether the origin still has a branch, `large` whether a live
+    file is too much for a commit.
     """
     known = {edit.path: edit for edit in edits}
     taken, skipped = [], []
@@ -45,7 +46,7 @@ def select(differences: Sequence[Difference], named: Collection[str] | None, edi
             continue
         edit = known.get(shown(difference.path))
         because = "too large for a commit" if difference.actual is not None and large(difference.path) else None
-        because = because or _because(difference, edit, named, foreign, hostile, branches)
+        because = because or _because(difference, edit, named, foreign, hostile, branches, onto)
         if because is None:
             taken.append(difference)
         else:
@@ -54,7 +55,7 @@ def select(differences: Sequence[Difference], named: Collection[str] | None, edi
 
 
 def _because(difference: Difference, edit: Edit | None, named: Collection[str] | None, foreign: bool,
-             hostile: Callable[[str], bool], branches: Callable[[str], bool]) -> str | None:  # fmt: skip
+             hostile: Callable[[str], bool], branches: Callable[[str], bool], onto: str | None) -> str | None:  # fmt: skip
     if difference.oddity is not None and difference.oddity not in GONE:
         return f"not a file or link: {difference.oddity}" if difference.oddity != "unreadable" else "cannot be read"
     if difference.foreign is not None and not foreign:
@@ -62,7 +63,8 @@ def _because(difference: Difference, edit: Edit | None, named: Collection[str] |
     if hostile(difference.path):
         return "git takes no file of that name"
     same = edit is not None and edit.actual == difference.actual
-    if edit is None or not same or (named is not None and difference.path in named):
+    asked_for = named is not None and difference.path in named
+    if edit is None or not same or (asked_for and (edit.state == "accepted" or onto not in (None, edit.branch))):
         return None
     if edit.state == "accepted":
         return f"accepted: {edit.because}"

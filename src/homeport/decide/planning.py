@@ -18,11 +18,14 @@ def refusals_of(plan: SyncPlan, environment: str) -> list[Refusal]:
     found = []
     whose = "" if plan.target == "_project" else f" {plan.target}"
     if plan.conflicts:
+        odd = [d for d in plan.conflicts if d.oddity not in (None, "unreadable")]
+        back = f"homeport -e {environment} discard {_one(plan.conflicts)}"
+        how = (f"move what is no file away, in the live folder mv {_one(odd)} ELSEWHERE, then: {back}" if odd else
+               f"then adopt the edit into git, or: {back}")
         found.append(Refusal(
             rule="conflict", service=plan.target, paths=_paths(plan.conflicts),
             message=f"the commit and somebody on the host both changed: {_named(plan.conflicts)}",
-            next=f"homeport -e {environment} diff{whose}   (then adopt the edit into git, or: homeport -e {environment} "
-                 f"discard {_one(plan.conflicts)})",
+            next=f"homeport -e {environment} diff{whose}   ({how})",
         ))  # fmt: skip
     if plan.drift:
         foreign = [d for d in plan.drift if d.foreign]

@@ -126,7 +126,8 @@ class Mirror(MirrorReader):
         self.cmd.run("config", "core.sshCommand", command)
 
     def push_new(self, commit: str, branch: str) -> None:
-        """Makes a branch at the origin. Raises Refused (code `branch-exists`), InfrastructureFault (code `push`).
+        """Makes a branch at the origin. Raises Refused (code `branch-exists`), InfrastructureFault (code `push`, or
+        `push-unknown` when the origin cannot be asked either whether it took it).
 
         A push whose answer was lost has succeeded when the origin has the branch at that commit.
         """
@@ -137,15 +138,22 @@ class Mirror(MirrorReader):
         done = self.cmd.code(*args, ok=range(256), timeout=self.patience, env=self._network())
         if done.code == 0:
             return
-        there = self.cmd.code(*allowed, "ls-remote", "--", address, full, ok=range(256), timeout=self.patience,
-                              env=self._network()).stdout.split()  # fmt: skip
+        asked = self.cmd.code(*allowed, "ls-remote", "--", address, full, ok=range(256), timeout=self.patience,
+                              env=self._network())  # fmt: skip
+        there = asked.stdout.split()
         if there and there[0].decode("ascii", "replace") == commit:
             return
         if there:
             raise Refused(f"the origin has a branch {printable(branch)} already", where=printable(branch),
                           next="homeport adopt --branch ANOTHER", code="branch-exists")  # fmt: skip
         said = hidden(printable(done.stderr.decode("utf-8", "replace").strip()[-2000:]))
-        raise self._fault(f"the branch cannot be pushed: {said or 'git said nothing'}", "push")
+        if asked.code:
+            raise InfrastructureFault(f"it is not known whether the origin took branch {printable(branch)}: {said}",
+                                      where=self._shown(), next="homeport adopt (looks, and goes on with that branch)",
+                                      code="push-unknown")  # fmt: skip
+        raise InfrastructureFault(f"the branch cannot be pushed: {said or 'git said nothing'}", where=self._shown(),
+                                  next="homeport adopt (once the origin takes it), or homeport adopt --branch ANOTHER",
+                                  code="push")  # fmt: skip
 
     def keep(self, ref: str, oid: str | None) -> None:
         """As `Git.keep`."""
@@ -368,7 +376,7 @@ class Mirror(MirrorReader):
             raise self._fault(hidden(fault.what), fault.code) from None
 
     def _fault(self, what: str, code: str) -> InfrastructureFault:
-        look = f"git ls-remote {shlex.quote(self._shown())}   (once it answers: homeport deploy)"
+        look = f"git ls-remote {shlex.quote(self._shown())}   (once it answers: the same command again)"
         return InfrastructureFault(what, where=self._shown(), next=look, code=code)
 
     def _shown(self) -> str:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from shlex import quote
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
 from homeport.doors import scanning
+from homeport.doors.caught import Uncaught, caught_at
 from homeport.doors.claims import refuse_foreign_claim, write_claim
 from homeport.doors.early import identity
 from homeport.doors.git import Mirror
@@ -184,8 +186,7 @@ class LiveTargets:
             record = self._book.record(target)
             entries: dict[str, Entry | None] = {}
             for path in paths or ():
-                found = None if root is None else read_at(root, path)
-                entries[path] = Entry(found[0], self._git.write_blob(found[1])) if found else None
+                entries[path] = None if root is None else self._caught(target, root, path)
             tree = self._git.edit_tree(to_tree, entries)
             there = (record.device, record.inode)
             if root is not None:
@@ -225,9 +226,11 @@ class LiveTargets:
         return tuple(sorted(mended))
 
     def discard(self, target: Target, differences: Sequence[Difference], deploy: str | None) -> SyncResult:
-        odd = [d.path for d in differences if d.oddity is not None]
+        odd = [d for d in differences if d.oddity is not None]
         if odd:
-            raise Refused(f"cannot be put back by homeport: {shown(odd)}", where=target.path, next="homeport drift",
+            kinds = shown([f"{d.path} ({d.oddity})" for d in odd])
+            raise Refused(f"homeport cannot save what lies there, so it does not put back: {kinds}", where=target.path,
+                          next=_move_away(target, odd[0].path, f"homeport discard {quote(printable(odd[0].path))}"),
                           code="oddity")  # fmt: skip
         steps = [SyncStep(path=d.path, before=d.actual, after=d.recorded, rescue="discarded") for d in differences]
         index = self._book.index(target)
@@ -282,12 +285,10 @@ class LiveTargets:
         with self._root(target.path) as root:
             for difference in scan.differences:
                 if difference.oddity is not None:
-                    raise Refused(f"{difference.path} is a {difference.oddity} and cannot be built from",
-                                  where=target.path, next="homeport drift", code="oddity")  # fmt: skip
-                found = None if root is None else read_at(root, difference.path)
-                entries[prefix + difference.path] = (
-                    Entry(found[0], self._git.write_blob(found[1])) if found else None
-                )  # fmt: skip
+                    raise Refused(f"{printable(difference.path)} is a {difference.oddity} and cannot be built from",
+                                  where=target.path, next=_move_away(target, difference.path, "the same again"),
+                                  code="oddity")  # fmt: skip
+                entries[prefix + difference.path] = None if root is None else self._caught(target, root, difference.path)
         index = TargetIndex(os.path.join(self._book.folder, f".snapshot-{target.name}-{os.getpid()}"), self._book.command)
         try:
             index.remove()
@@ -300,6 +301,13 @@ class LiveTargets:
         sha = self._git.commit(tree, [base], message, "homeport <homeport@localhost>")
         self._git.keep(f"live/{sha}", sha)
         return sha
+
+    def _caught(self, target: Target, root: int, path: str) -> Entry | None:
+        try:
+            return caught_at(self._git, root, path)
+        except Uncaught as fault:
+            raise Refused(f"{printable(path)}: {fault.because}", where=target.path, next="homeport drift",
+                          code="unsteady") from fault  # fmt: skip
 
     # Changing
 
@@ -387,6 +395,10 @@ class LiveTargets:
         record = self._store.target(target.name)
         if record is not None and record.path == target.path:
             self._book.refuse_other(target, record, root)
+
+
+def _move_away(target: Target, path: str, then: str) -> str:
+    return f"mv {quote(printable(f'{target.path}/{path}'))} ELSEWHERE, then: {then}"
 
 
 def _result(target: Target, applied: Applied) -> SyncResult:

@@ -145,6 +145,11 @@ def blob_id(content: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(content) + content, usedforsecurity=False).hexdigest()
 
 
+def open_file(folder: int, name: str) -> int:
+    """A descriptor for reading, never through a link and never waiting for the other end of a FIFO. Raises OSError."""
+    return os.open(to_bytes(name), _READ, dir_fd=folder)
+
+
 def _hash_file(folder: int, raw: bytes) -> Entry | None:
     """None when it is not a regular file any more, or never holds still."""
     for _ in range(_TRIES):

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
+from homeport.doors.caught import Uncaught, caught_at
 from homeport.doors.git import Mirror
-from homeport.doors.look import open_root, read_at
+from homeport.doors.look import LARGE, open_root
 from homeport.doors.permits import Permits
 from homeport.doors.trees import is_hostile
 from homeport.model.edits import Merged, Person
@@ -23,20 +24,23 @@ class Branches:
     def __init__(self, git: Mirror, permits: Permits) -> None:
         self._git, self._permits = git, permits
 
-    def collect(self, target: Target, paths: Sequence[str]) -> dict[str, Entry | None]:
+    def collect(self, target: Target, paths: Sequence[str]) -> tuple[dict[str, Entry | None], dict[str, str]]:
         """As `Merging.collect`; links are taken as links and never followed. Raises Refused, InfrastructureFault."""
         self._permits.folder(target.path)
         root = open_root(target.path)
         if root is None:
-            return dict.fromkeys(paths)
+            return dict.fromkeys(paths), {}
         found: dict[str, Entry | None] = {}
+        left: dict[str, str] = {}
         try:
             for path in paths:
-                there = read_at(root, path)
-                found[path] = Entry(there[0], self._git.write_blob(there[1])) if there else None
+                try:
+                    found[path] = caught_at(self._git, root, path, LARGE)
+                except Uncaught as fault:
+                    left[path] = fault.because
         finally:
             os.close(root)
-        return found
+        return found, left
 
     def with_changes(self, tree: str | None, changes: Mapping[str, Entry | None]) -> str:
         """A tree with some paths replaced or taken out; what goes goes first, so that a file may become a folder."""

@@ -41,6 +41,7 @@ def adopt(site: Site, words: Sequence[str], wish: Wish, person: Person, choose: 
     fresh = site.git.tip(site.env.branch)
     with site.at_once():
         parts = [part if part.target.name == TRY else _collected(site, part) for part in _pick(site, words, wish)]
+    _refuse_untaken(site, _named(site, words)[1], parts)
     if choose is not None:
         parts = _chosen(site, parts, choose)
     if not any(part.taken for part in parts):
@@ -56,8 +57,9 @@ def adopt(site: Site, words: Sequence[str], wish: Wish, person: Person, choose: 
     before = record_adopted(site, parts, branch, made, wish.by)
     try:
         site.merging.push(made.commit, branch)
-    except HomeportError:
-        site.edits.save(before)
+    except HomeportError as fault:
+        if fault.code != "push-unknown":
+            site.edits.save(before)
         raise
     site.store.audit(wish.by, "adopt", f"{branch} {made.commit} {' '.join(map(printable, made.paths))}")
     tried.note_adopted(site, parts, branch, made.commit, None)
@@ -87,8 +89,7 @@ def _check_wish(site: Site, wish: Wish) -> None:
 
 
 def _pick(site: Site, words: Sequence[str], wish: Wish) -> list[Part]:
-    service = words[0] if words and words[0] in layout.services_of(site.config, site.environment) else None
-    paths = list(words[1:] if service else words)
+    service, paths = _named(site, words)
     parts, found = [], set()
     for _, target in targets_of(site, [service] if service else []):
         local = {relative.rstrip("/"): p for p in paths if (relative := below(target, p)) is not None}
@@ -103,6 +104,7 @@ def _pick(site: Site, words: Sequence[str], wish: Wish) -> list[Part]:
         taken, skipped = adopting.select(
             differences, named, site.edits.living(target.name), foreign=wish.foreign, hostile=site.merging.hostile,
             branches=lambda name: site.git.has(f"refs/heads/{name}"), large=partial(site.targets.is_large, target),
+            onto=wish.branch,
         )  # fmt: skip
         parts.append(Part(target=target, scan=scan, deployed=there.since, taken=tuple(taken), skipped=tuple(skipped)))
     parts += tried.outside(site, [service] if service else [], paths)
@@ -110,12 +112,24 @@ def _pick(site: Site, words: Sequence[str], wish: Wish) -> list[Part]:
     missing = [p for p in paths if p not in found]
     if missing:
         raise _no_drift(site, missing)
-    if paths and not any(part.taken for part in parts):
-        skipped_all = skips(parts)
-        if not continues(site, parts):
-            raise Refused("; ".join(f"{printable(row.path)}: {row.because}" for row in skipped_all), where=site.environment,
-                          next="homeport drift", code="not-adoptable")  # fmt: skip
+    _refuse_untaken(site, paths, parts)
     return parts
+
+
+def _named(site: Site, words: Sequence[str]) -> tuple[str | None, list[str]]:
+    """(service, paths) that a person named."""
+    service = words[0] if words and words[0] in layout.services_of(site.config, site.environment) else None
+    return service, list(words[1:] if service else words)
+
+
+def _refuse_untaken(site: Site, paths: Sequence[str], parts: Sequence[Part]) -> None:
+    """Raises Refused (code `not-adoptable`) when paths were named, and none of them can be taken."""
+    if not paths or any(part.taken for part in parts) or continues(site, parts):
+        return
+    rows = skips(parts)
+    if rows:
+        raise Refused("; ".join(f"{printable(row.path)}: {row.because}" for row in rows), where=site.environment,
+                      next="homeport drift", code="not-adoptable")  # fmt: skip
 
 
 def _whole(site: Site, service: str | None, target: Target) -> set[str] | None:
@@ -138,11 +152,13 @@ def _no_drift(site: Site, missing: Sequence[str]) -> Refused:
 
 
 def _collected(site: Site, part: Part) -> Part:
-    """The part with the bytes as they are at this moment; a path that went back meanwhile is left out."""
-    entries = site.merging.collect(part.target, [d.path for d in part.taken])
-    taken = tuple(d for d in part.taken if entries[d.path] != d.recorded)
+    """The part with the bytes as they are at this moment; a path that went back meanwhile is left out, and one that does
+    not hold still, or is no file any more, is skipped."""
+    entries, left = site.merging.collect(part.target, [d.path for d in part.taken])
+    taken = tuple(d for d in part.taken if d.path in entries and entries[d.path] != d.recorded)
+    skipped = tuple(adopting.Skipped(path, because) for path, because in left.items())
     return replace(part, taken=tuple(msgspec.structs.replace(d, actual=entries[d.path]) for d in taken),
-                   entries={d.path: entries[d.path] for d in taken})  # fmt: skip
+                   entries={d.path: entries[d.path] for d in taken}, skipped=part.skipped + skipped)  # fmt: skip
 
 
 # Hunks.

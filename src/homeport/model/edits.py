@@ -93,8 +93,9 @@ class Ledger(Protocol):
 class Merging(Protocol):
     """The way from a live folder to a branch. Nothing here touches a checkout or the live folder."""
 
-    def collect(self, target: Target, paths: Sequence[str]) -> dict[str, Entry | None]:
-        """What lies at these paths, each file's bytes as a blob of the mirror; None when it is absent."""
+    def collect(self, target: Target, paths: Sequence[str]) -> tuple[dict[str, Entry | None], dict[str, str]]:
+        """What lies at these paths, each file's bytes as of one moment and as a blob of the mirror; None when it is absent.
+        And why the others cannot be taken."""
         ...
 
     def with_changes(self, tree: str | None, changes: Mapping[str, Entry | None]) -> str: ...
