@@ -32,6 +32,8 @@ class Answer:
     body: Any = None
     """A document, or bytes as they are."""
     headers: dict[str, str] = field(default_factory=dict)
+    cut: int | None = None
+    """The connection ends after that many bytes of the body; with -1 nothing at all is answered."""
 
 
 class Fake:
@@ -47,10 +49,15 @@ class Fake:
         """Where a request or an answer was not as the forge documents it."""
         self.queued: list[Answer] = []
         """Answers to give before anything else."""
+        self.meddle: Callable[[Seen, Callable[[], Answer]], Answer] = lambda seen, ordinary: ordinary()
+        """Comes between a question and its ordinary answer."""
         self.page_size = 100
         self.routes: list[tuple[str, str, Callable[..., Answer]]] = []
 
     def answer(self, seen: Seen) -> Answer:
+        return self.meddle(seen, lambda: self._answer(seen))
+
+    def _answer(self, seen: Seen) -> Answer:
         self.seen.append(seen)
         if seen.headers.get(self.auth[0].lower()) != self.auth[1]:
             self.wrong.append(f"{seen.method} {seen.path}: without the token")
@@ -101,6 +108,9 @@ def serving(fake: Fake, at: str = "127.0.0.1") -> Iterator[Fake]:
                         json.loads(raw) if raw else None)  # fmt: skip
             answer = fake.answer(seen)
             none = answer.status in (204, 304)
+            if answer.cut == -1:
+                self.close_connection = True
+                return
             body = answer.body if isinstance(answer.body, bytes) else json.dumps(answer.body).encode()
             self.send_response(answer.status)
             for name, value in answer.headers.items():
@@ -109,7 +119,8 @@ def serving(fake: Fake, at: str = "127.0.0.1") -> Iterator[Fake]:
                 self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             if not none:
-                self.wfile.write(body)
+                self.wfile.write(body[: answer.cut])
+            self.close_connection = self.close_connection or answer.cut is not None
 
         do_GET = do_POST = do_PUT = do_DELETE = do_PATCH = _serve
 

@@ -274,15 +274,6 @@ def test_what_another_deployer_wrote_is_left_out(deployed: World) -> None:
     assert said["paths"] == ["site/other.txt"]
 
 
-def test_what_cannot_be_a_file_in_git_is_left_out(deployed: World) -> None:
-    (deployed.live / "site/other.txt").unlink()
-    os.mkfifo(deployed.live / "site/other.txt")
-    edit(deployed, "third.txt", "by hand\n")
-    said = deployed.json("adopt")
-    assert said["paths"] == ["site/third.txt"]
-    assert said["skipped"] == [{"path": "site/other.txt", "because": "not a file or link: fifo"}]
-
-
 def test_a_branch_that_exists_is_never_pushed_over(deployed: World) -> None:
     deployed.git("push", "-q", "origin", "HEAD:refs/heads/taken")
     before = deployed.git("rev-parse", "taken", cwd=deployed.origin)

@@ -101,6 +101,7 @@ def test_a_look_says_how_old_its_branch_is_as_long_as_another_deployer_may_have_
     assert "by another deployer" in shown and "compared with" not in shown
 
 
+@pytest.mark.timeout(1800)
 def test_a_file_larger_than_the_memory_is_told_left_where_it_is_and_saved_when_it_is_discarded(
     world: World, request: pytest.FixtureRequest
 ) -> None:

@@ -146,14 +146,12 @@ class Mirror(MirrorReader):
         if there:
             raise Refused(f"the origin has a branch {printable(branch)} already", where=printable(branch),
                           next="homeport adopt --branch ANOTHER", code="branch-exists")  # fmt: skip
-        said = hidden(printable(done.stderr.decode("utf-8", "replace").strip()[-2000:]))
+        said = hidden(printable(done.stderr.decode("utf-8", "replace").strip()[-2000:])) or "git said nothing"
+        what, code, then = ("the branch cannot be pushed", "push", "once the origin takes it; or --branch ANOTHER")
         if asked.code:
-            raise InfrastructureFault(f"it is not known whether the origin took branch {printable(branch)}: {said}",
-                                      where=self._shown(), next="homeport adopt (looks, and goes on with that branch)",
-                                      code="push-unknown")  # fmt: skip
-        raise InfrastructureFault(f"the branch cannot be pushed: {said or 'git said nothing'}", where=self._shown(),
-                                  next="homeport adopt (once the origin takes it), or homeport adopt --branch ANOTHER",
-                                  code="push")  # fmt: skip
+            what, code, then = (f"it is not known whether the origin took branch {printable(branch)}", "push-unknown",
+                                "looks, and goes on with that branch")  # fmt: skip
+        raise InfrastructureFault(f"{what}: {said}", where=self._shown(), next=f"homeport adopt ({then})", code=code)
 
     def keep(self, ref: str, oid: str | None) -> None:
         """As `Git.keep`."""

@@ -6,6 +6,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -16,7 +17,7 @@ from homeport.flow import editing, guarding
 from homeport.flow.site import Site
 from homeport.model.edits import Adopted, Edit
 from homeport.model.errors import Failed, HomeportError, InfrastructureFault, Refused
-from homeport.model.forge import NewRequest, PullRequest
+from homeport.model.forge import Forge, ForgeFault, NewRequest, PullRequest
 from homeport.model.live import Difference, Entry, Scan, Target
 from homeport.model.paths import exact
 
@@ -97,21 +98,58 @@ def requested(site: Site, branch: str, made: Adopted, skipped: Sequence[adopting
         _note_request(site, branch, request)
         said["request"] = request.url
         if wish.merge:
-            request = forge.merge(request.number, sha=made.commit, title=asked.title, body=asked.body)
+            request = _merged(site, forge, request, asked, made.commit)
             said["merged"] = request.state == "merged"
-            _note_request(site, branch, request)
     except HomeportError as fault:
+        if fault.code == "branch-left":
+            raise
         kind = Refused if isinstance(fault, Refused) else InfrastructureFault if fault.infrastructure else Failed
         at = "its request could not be merged" if said["request"] else "no request could be opened for it"
         raise kind(f"branch {branch} is pushed, but {at}: {fault.what}", where=said["request"] or fault.where,
-                   next=f"homeport adopt{' --merge' if wish.merge else ''} (goes on with that branch)",
+                   next=f"homeport adopt{' --merge' if wish.merge else ''} (goes on with that branch{_not_before(fault)})",
                    code=fault.code) from fault  # fmt: skip
     finally:
         forge.close()
-    if said["merged"]:
+    return said
+
+
+def _merged(site: Site, forge: Forge, request: PullRequest, asked: NewRequest, commit: str) -> PullRequest:
+    """The request once it is merged and its branch deleted. Where the forge's answer was lost, or the deletion failed,
+    the request itself says whether it was merged. Raises what merging raises, InfrastructureFault (`branch-left`)."""
+    try:
+        there = forge.merge(request.number, sha=commit, title=asked.title, body=asked.body)
+    except ForgeFault as fault:
+        try:
+            there = forge.request(request.number)
+        except HomeportError:
+            raise fault from None
+        if there.state != "merged":
+            raise
+        _note_merged(site, asked.head, there)
+        try:
+            return forge.merge(request.number, sha=commit, title=asked.title, body=asked.body)
+        except ForgeFault as again:
+            raise InfrastructureFault(
+                f"request {there.number} is merged, but its branch {asked.head} could not be deleted: {again.what}",
+                where=there.url, next=f"homeport deploy   (the branch: git push origin --delete {asked.head})",
+                code="branch-left",
+            ) from again  # fmt: skip
+    _note_merged(site, asked.head, there)
+    return there
+
+
+def _note_merged(site: Site, branch: str, request: PullRequest) -> None:
+    _note_request(site, branch, request)
+    if request.state == "merged":
         with contextlib.suppress(HomeportError):
             site.git.fetch()
-    return said
+
+
+def _not_before(fault: HomeportError) -> str:
+    """When a forge that asked to wait may be asked again."""
+    if not isinstance(fault, ForgeFault) or fault.code != "rate-limited" or fault.until is None:
+        return ""
+    return f"; not before {datetime.fromtimestamp(fault.until, UTC):%H:%M:%S} UTC"
 
 
 def _note_request(site: Site, branch: str, request: PullRequest) -> None:
