@@ -117,7 +117,8 @@ def test_a_request_merged_on_the_forge_is_seen(gitea: Forged) -> None:
 
 
 def test_a_forge_that_fails_after_the_push_is_told_and_gone_on_with(gitea: Forged) -> None:
-    """Whatever it refuses (test_adopt_forge_faults.py has the rest), one branch is pushed, no edit is lost, and asked again it comes to one request."""
+    """Whatever it refuses, one branch is pushed, no edit is lost, and asked again it comes to one request; the rest is in
+    test_adopt_forge_faults.py."""
     said = {401: "forge-denied", 403: "forge-denied", 404: "forge-missing", 422: "forge-refused"}
     for status, code in said.items():
         gitea.fake.queued = [Answer(status, {"message": "down"})] * 8
