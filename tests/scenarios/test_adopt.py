@@ -169,7 +169,7 @@ def test_a_conflict_that_is_told_twice_is_settled_by_either_answer_or_by_the_bra
     edit(deployed, "other.txt", "by hand\n")
     first = deployed.json("adopt", "--branch", "fix/other")
     deployed.publish({"site/other.txt": "from git\n"})
-    told = [deployed.json("adopt", "other.txt", ok=(3,))["next"] for _ in range(2)]
+    told = [deployed.json("adopt", "other.txt", "--branch", "again", ok=(3,))["next"] for _ in range(2)]
     assert told[0] == told[1], "the same commit, however often it is asked for"
     deployed.git("fetch", "-q", "origin", "fix/other")
     deployed.git("merge", "-q", "-s", "ours", "-m", "both", first["commit"])

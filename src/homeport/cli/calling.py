@@ -8,7 +8,7 @@ import queue
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import click
@@ -22,8 +22,15 @@ from homeport.model.remote import PROTOCOL, Caller, Hello, Spoken
 LOOKING = frozenset({"status", "history", "show", "logs", "plan", "drift", "diff", "edits", "doctor", "rules", "audit"})
 """Verbs that change nothing a person put there: over several hosts they go on after a failure, and once nobody
 listens they end at once."""
+LOOKING_PARTS = frozenset({"rescue list", "rescue show", "hostfile list", "hostfile diff", "token list", "db check"})
+"""The same of groups, of which other verbs change something."""
 WANT_RUNNER = frozenset({"deploy", "rollback", "rebuild", "restart", "try"})
 """Verbs that will want a runner."""
+
+
+def looks(words: Sequence[str]) -> bool:
+    """Whether a verb, with what follows it, only looks."""
+    return words[0] in LOOKING or " ".join(words[:2]) in LOOKING_PARTS
 
 
 class Call:
@@ -37,13 +44,13 @@ class Call:
         self._answers: queue.SimpleQueue[Spoken | None] = queue.SimpleQueue()
         self._word = threading.Event()
 
-    def begin(self, verb: str, host: str) -> None:
+    def begin(self, words: Sequence[str], host: str) -> None:
         """Greets, and listens from now on. Raises UsageFault (code `version`) for another protocol."""
         tell(Hello(protocol=PROTOCOL, version=__version__, host=host, waits=True))
         if self.caller.protocol != PROTOCOL:
             raise UsageFault(f"this host has homeport {__version__}, which does not understand {self.caller.version}",
                              where=host, next="homeport setup", code="version")  # fmt: skip
-        self._looking = verb in LOOKING
+        self._looking = looks(words)
         threading.Thread(target=self._listen, daemon=True).start()
 
     def await_word(self, load: Callable[[], None]) -> None:

@@ -155,7 +155,7 @@ def cli(ctx: click.Context, folder: str, project: str | None, environment: str |
             tried = options.words[1:] if options.words[0] == "try" else None
             runner_ahead(tried)  # before this process listens, and before it works for somebody
         called_by(options.call.caller)
-        options.call.begin(options.words[0], own_name())
+        options.call.begin(options.words, own_name())
         options.call.await_word(lambda: _load(options.words[0]))
     ctx.obj = options
 

@@ -15,7 +15,7 @@ import click
 import msgspec
 
 from homeport import __version__
-from homeport.cli.calling import LOOKING
+from homeport.cli.calling import looks
 from homeport.cli.options import Options
 from homeport.cli.show.events import Shown
 from homeport.cli.show.words import several
@@ -24,15 +24,19 @@ from homeport.model.remote import OWN_TYPES, PROTOCOL, Caller, Hello, Place, Spo
 
 if TYPE_CHECKING:
     from homeport.cli.sending import TreeAnswers
+    from homeport.doors.remote import SshHost
 
 HERE_ONLY = frozenset({"serve", "supervise", "mcp", "demo", "ssh-entry"})
 """Verbs of a machine itself."""
+LOST = 255
+"""The status of an ssh whose connection broke."""
 AT_TERMINAL = frozenset({"shell", "run"})
 """Verbs that are a conversation of the person with a program there."""
 DEPLOYING = frozenset({"deploy", "try", "rollback", "rebuild", "restart", "cancel", "migrate", "converge"})
 """Verbs that show a deploy, which goes on without us."""
 LOOK_AFTER = {"adopt": "edits", "accept": "edits", "discard": "drift", "record": "drift", "rescue": "drift",
-              "hostfile": "hostfile list", "setup": "setup", "token": "token list", "db": "db check"}  # fmt: skip
+              "hostfile": "hostfile list", "setup": "setup", "token": "token list", "db": "db check",
+              "notify": "notify test"}  # fmt: skip
 """How to see what came of a verb whose connection broke; setup is its own."""
 SIGNING = frozenset({"adopt", "try", "hostfile"})
 """Verbs that make a commit of the person's."""
@@ -86,9 +90,9 @@ def _by_turns(options: Options, places: tuple[Place, ...]) -> int:
             if not options.json and not options.quiet:
                 click.echo(f"== {turn[0].host}")
             codes[turn[0].host], words = _in_turn(options, turn[0], words)
-        if any(codes.values()) and verb not in LOOKING:
+        if any(codes.values()) and not looks(options.words):
             break
-    if verb not in LOOKING:
+    if not looks(options.words):
         fleet.summed_up(options, verb, codes, [place for place in places if place.host not in codes])
     return next((code for place in places if (code := codes.get(place.host, 0))), 0)
 
@@ -123,7 +127,12 @@ def _at_terminal(options: Options, places: tuple[Place, ...]) -> int:
     host = ssh_host(place)
     host.connect()
     words = ["-p", place.project, "-e", place.environment, "--host", place.host, *options.words]
-    return at_terminal(host.at_terminal(words))
+    code = at_terminal(host.at_terminal(words))
+    if code == LOST:
+        what = "ssh ended with 255: the connection broke, and what runs there may go on; or the program itself ended so"
+        look = f"homeport -e {place.environment} --host {place.host} audit -n 1   (what was run, when and by whom)"
+        _say(InfrastructureFault(what, where=place.destination, next=look, code="connection"))
+    return code
 
 
 def _pinned(words: list[str], sha: str, options: Options) -> list[str]:
@@ -166,7 +175,7 @@ def _on(options: Options, place: Place, words: list[str], heard: Heard) -> tuple
                 hear = _Hearing(options, place, heard, shown, there.say)
                 hear.early = begun is not None
                 hear.answered = tree if words[0] != "hostfile" else _contents(words)
-                with _interruptible(options, heard, there.say, stops=words[0] not in LOOKING):
+                with _interruptible(options, heard, there.say, stops=not looks(words)):
                     for line in there.lines():
                         hear(line)
                     code, said = there.ended()
@@ -175,7 +184,7 @@ def _on(options: Options, place: Place, words: list[str], heard: Heard) -> tuple
             if heard.greeted or code != 127:
                 break
     except KeyboardInterrupt:
-        if heard.deploy is None or words[0] in LOOKING:
+        if heard.deploy is None or looks(words):
             raise
         options.interrupted = True
         shown.close()
@@ -188,8 +197,8 @@ def _on(options: Options, place: Place, words: list[str], heard: Heard) -> tuple
     if heard.fault is not None:
         heard.unconfirmed = heard.fault.unconfirmed
         return _told(options, heard.fault), None
-    if not heard.greeted or (code == 255 and shown.done is None):
-        raise _broken(host.refused, place, heard, words, code, said)
+    if not heard.greeted or (code == LOST and shown.done is None):
+        raise _broken(host, place, heard, words, code, said)
     if said:
         click.echo(f"{place.host}: {several(said)}", err=True)
     heard.unconfirmed = shown.done.unconfirmed if shown.done else ()
@@ -226,7 +235,7 @@ def ask_there(options: Options, place: Place, words: list[str],
     if heard.fault is not None:
         raise fault_of(heard.fault)
     if not found:
-        raise _broken(host.refused, place, heard, words, code, said)
+        raise _broken(host, place, heard, words, code, said)
     return dict(found[-1])
 
 
@@ -354,41 +363,53 @@ def _interruptible(options: Options, heard: Heard, say: Callable[[bytes], None],
 
 
 def _told(options: Options, fault: ToldFault) -> int:
+    _say(fault_of(fault))
+    return fault.exit_code
+
+
+def _say(fault: HomeportError) -> None:
     from homeport.cli.show.results import error
 
-    click.echo(error(fault_of(fault)).rstrip("\n"), err=True)
-    return fault.exit_code
+    click.echo(error(fault).rstrip("\n"), err=True)
 
 
 def _follow(place: Place, heard: Heard) -> str:
     return f"homeport -e {place.environment} --host {place.host} logs -f {heard.deploy}"
 
 
-def _broken(why: Callable[[str], HomeportError], place: Place, heard: Heard, asked: list[str], code: int,
+def _broken(host: SshHost, place: Place, heard: Heard, asked: list[str], code: int,
             said: str) -> HomeportError:  # fmt: skip
     """What to tell when the host did not say how it ended."""
-    words, verb = said.strip().splitlines()[-1:] or heard.noise[-1:], asked[0]
+    verb = asked[0]
     if not heard.greeted:
-        if code == 255:
-            return why(said)
-        setup = f"homeport -e {place.environment} --host {place.host} setup"
-        if code == 127:
-            return ConfigFault(f"{place.host} has no homeport", where=place.destination, next=setup, code="no-program")
-        if "--caller" in said:
-            return _other_version(place, "an older one", newer=False)
-        return Failed(f"{place.host} did not answer as homeport does: {' '.join(words) or f'status {code}'}",
-                      where=place.destination, next=setup, code="no-answer")  # fmt: skip
+        if code != LOST:
+            return _unlike_homeport(place, heard, code, said)
+        refused = host.refused(said)
+        if refused.code != "connect" or not host.shares:
+            return refused
     base = f"homeport -e {place.environment} --host {place.host}"
     if verb in DEPLOYING and heard.deploy is not None:
         what, next = f"the connection broke; deploy {heard.deploy} goes on at {place.host}", _follow(place, heard)
-    elif verb in LOOKING:
+    elif looks(asked):
         what, next = "the connection broke; nothing was to be changed", f"{base} {shlex.join(asked)}"
     elif verb in DEPLOYING:
         what, next = f"the connection broke before {place.host} said whether it took the request", f"{base} history"
     else:
         after = LOOK_AFTER.get(verb, "status")
-        what, next = f"the connection broke; {place.host} ends what it began with {verb}", f"{base} {after}"
+        what, next = f"the connection broke; what {place.host} began with {verb} it ends", f"{base} {after}"
     return InfrastructureFault(what, where=place.destination, next=next, code="connection")
+
+
+def _unlike_homeport(place: Place, heard: Heard, code: int, said: str) -> HomeportError:
+    """What answered, or ended at once, is no homeport that this one understands."""
+    setup = f"homeport -e {place.environment} --host {place.host} setup"
+    if code == 127:
+        return ConfigFault(f"{place.host} has no homeport", where=place.destination, next=setup, code="no-program")
+    if "--caller" in said:
+        return _other_version(place, "an older one", newer=False)
+    words = said.strip().splitlines()[-1:] or heard.noise[-1:]
+    return Failed(f"{place.host} did not answer as homeport does: {' '.join(words) or f'status {code}'}",
+                  where=place.destination, next=setup, code="no-answer")  # fmt: skip
 
 
 def _other_version(place: Place, version: str, *, newer: bool) -> ConfigFault:

@@ -41,6 +41,11 @@ class SshHost:
         self._attended = _has_terminal()
         self._socket = _socket_path(destination)
 
+    @property
+    def shares(self) -> bool:
+        """Whether commands share a connection, which `connect` makes: what breaks later has been connected before."""
+        return self._socket is not None
+
     def connect(self) -> None:
         """Makes the connection that the commands share, asking at the terminal when ssh has to.
 

@@ -112,7 +112,6 @@ class Git(Protocol):
 
     def twin(self) -> AbstractContextManager[Git]:
         """The same mirror for a look: what is written to it, or fetched, lies elsewhere and is gone afterwards."""
-        ...
 
     def use_ssh(self, command: str) -> None:
         """The ssh that fetches and pushes from now on, as git's `core.sshCommand`."""

@@ -1,0 +1,284 @@
+"""E5: the real sshd of a connection is killed in the middle of every verb, at its beginning, while it works, and when it
+is done but nobody has heard: a clear state on both sides, and a command that shows it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import click
+import pytest
+
+from homeport.cli.main import VERBS, cli
+from tests.fleet import Fleet, children, name_of
+from tests.scenarios.test_remote_broken import Gate, said_after
+from tests.world import PROGRAM, eventually
+
+HERE = {"init", "check", "schema", "completion", "demo", "serve", "supervise", "mcp", "ssh-entry"}
+"""Verbs of a machine itself."""
+MOMENTS = ("begin", "middle", "answer")
+BASE = "homeport -e production --host prod-1"
+
+
+@dataclass
+class Cut:
+    """A fleet with what the verbs need, and counters for what has to be new each time."""
+
+    fleet: Fleet
+    deploy: str = ""
+    rescue: str = ""
+    count: int = 0
+    gate: Gate = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.gate = Gate(self.fleet.prod)
+        self.site, self.conf = self.fleet.prod.live / "site/a.txt", self.fleet.prod.live / "proxy.conf"
+        self.copy, self.new = self.fleet.prod.root / "copy.db", self.fleet.laptop.root / "new.conf"
+        self.held = self.fleet.prod.root / "held"
+
+    def ask(self, *words: str, ok: tuple[int, ...] | None = (0, 3)) -> dict[str, Any]:
+        ran = self.fleet.homeport("--json", "-e", "production", *words, ok=ok)
+        return ran.last if ran.stdout else {}
+
+    def edit(self) -> None:
+        self.count += 1
+        self.site.write_text(f"edited {self.count}\n")
+
+    def clean(self) -> None:
+        self.ask("discard", "site/a.txt", ok=None)
+
+    def pushed(self) -> None:
+        self.clean()
+        self.count += 1
+        self.fleet.laptop.publish({"site/b.txt": f"{self.count}\n"})
+
+    def branch(self) -> str:
+        return f"cut-{self.count}"
+
+    def actions(self, what: str) -> int:
+        return sum(row["action"] == what for row in self.ask("audit", "-n", "500")["audit"])
+
+    def hold_program(self) -> None:
+        """homeport on the host waits before it has said a word."""
+        script = self.fleet.prod.tools / "homeport"
+        script.write_text(
+            f"#!/bin/sh\nif [ -e {self.gate.shut} ]; then : > {self.gate.reached}; fi\n"
+            f'while [ -e {self.gate.shut} ]; do sleep 0.02; done\nexec {PROGRAM} "$@"\n'
+        )
+        script.chmod(0o755)
+
+    def let_program(self) -> None:
+        (self.fleet.prod.tools / "homeport").unlink(missing_ok=True)
+
+
+@dataclass(frozen=True)
+class Verb:
+    words: tuple[str, ...]
+    """`{...}` of them is filled in."""
+    after: str | None = None
+    """What the message names; None: it only looks, and is named itself."""
+    ready: Callable[[Cut], object] = lambda cut: None
+    """Before each time."""
+    audited: str = ""
+    """The action that the host keeps once it is done."""
+    asks: bool = False
+    """It asks the other side something, so that it cannot be done without it."""
+
+
+DEPLOYS = "history"
+TABLE: dict[str, Verb] = {
+    "status": Verb(("status",)), "history": Verb(("history",)), "show": Verb(("show", "{deploy}")),
+    "logs": Verb(("logs", "{deploy}")), "plan": Verb(("plan",)), "drift": Verb(("drift",)), "diff": Verb(("diff",)),
+    "edits": Verb(("edits",)), "rules": Verb(("rules",)), "audit": Verb(("audit",)), "doctor": Verb(("doctor",)),
+    "rescue list": Verb(("rescue", "list")), "rescue show": Verb(("rescue", "show", "{rescue}")),
+    "hostfile list": Verb(("hostfile", "list")), "hostfile diff": Verb(("hostfile", "diff")),
+    "token list": Verb(("token", "list")), "db check": Verb(("db", "check")),
+    "deploy": Verb(("deploy",), DEPLOYS, Cut.pushed), "rollback": Verb(("rollback",), DEPLOYS, Cut.clean),
+    "rebuild": Verb(("rebuild", "site"), DEPLOYS, Cut.edit), "restart": Verb(("restart", "site"), DEPLOYS, Cut.clean),
+    "migrate": Verb(("migrate",), DEPLOYS, Cut.clean), "converge": Verb(("converge",), DEPLOYS, Cut.pushed),
+    "cancel": Verb(("cancel",), DEPLOYS), "try": Verb(("try",), DEPLOYS, Cut.clean, asks=True),
+    "adopt": Verb(("adopt", "--branch", "{branch}"), "edits", Cut.edit, "adopt"),
+    "accept": Verb(("accept", "site/a.txt", "--because", "x", "--until", "7d"), "edits", Cut.edit, "accept"),
+    "discard": Verb(("discard", "site/a.txt"), "drift", Cut.edit, "discard"),
+    "record": Verb(("record",), "drift", Cut.clean, "record"),
+    "rescue restore": Verb(("rescue", "restore", "{rescue}"), "drift", Cut.clean, "rescue restore"),
+    "hostfile edit": Verb(("hostfile", "edit", "{conf}", "--from", "{new}", "--no-note"), "hostfile list", asks=True),
+    "hostfile record": Verb(("hostfile", "record", "{conf}"), "hostfile list",
+                            lambda cut: cut.conf.write_text(f"timeout {cut.count}\n"), "hostfile record"),
+    "notify test": Verb(("notify", "test"), "notify test"),
+    "block": Verb(("block", "{old}", "--because", "x"), "status",
+                  lambda cut: cut.ask(*filled(cut, TABLE["unblock"].words), ok=None), "block"),
+    "unblock": Verb(("unblock", "{old}"), "status", lambda cut: cut.ask(*filled(cut, TABLE["block"].words)), "unblock"),
+    "hold": Verb(("hold", "--because", "x"), "status", lambda cut: cut.ask("unhold", ok=None), "hold"),
+    "unhold": Verb(("unhold",), "status", lambda cut: cut.ask("hold", "--because", "x"), "unhold"),
+    "db backup": Verb(("db", "backup", "{copy}"), "db check", lambda cut: cut.copy.unlink(missing_ok=True)),
+    "token create": Verb(("token", "create", "ci", "--right", "read"), "token list",
+                         lambda cut: cut.ask("token", "revoke", "ci", ok=None), "token create"),
+    "token revoke": Verb(("token", "revoke", "ci"), "token list",
+                         lambda cut: cut.ask(*TABLE["token create"].words, ok=None), "token revoke"),
+    "setup": Verb(("setup", "--widen"), "setup", asks=True),
+    "run": Verb(("run", "-s", "site", "--", "sh", "-c", "{script}")), "shell": Verb(("shell", "site")),
+}  # fmt: skip
+SAMPLE = (("hold", "begin"), ("adopt", "answer"), ("rescue list", "middle"), ("run", "middle"), ("shell", "begin"))
+"""What a short run cuts, and when."""
+
+
+def leaves(command: click.Command, above: str = "") -> list[str]:
+    if not isinstance(command, click.Group):
+        return [above]
+    context = click.Context(command)
+    found: list[str] = []
+    for name in command.list_commands(context):
+        below = command.get_command(context, name)
+        assert below is not None
+        found += leaves(below, f"{above} {name}".strip())
+    return found
+
+
+def test_every_verb_that_there_is_has_its_entry() -> None:
+    assert sorted(leaves(cli)) == sorted({*TABLE, *HERE}) and set(VERBS) >= HERE
+
+
+def filled(cut: Cut, words: tuple[str, ...]) -> list[str]:
+    old = cut.fleet.laptop.git("rev-list", "--max-parents=0", "HEAD")
+    script = f"touch {cut.held}; while [ -e {cut.gate.shut} ]; do sleep 0.02; done"
+    return [word.format(deploy=cut.deploy, rescue=cut.rescue, branch=cut.branch(), conf=cut.conf, new=cut.new, old=old,
+                        copy=cut.copy, script=script) for word in words]  # fmt: skip
+
+
+@pytest.fixture
+def cut(fleet: Fleet) -> Cut:
+    made = Cut(fleet)
+    text = (fleet.laptop.clone / "homeport.toml").read_text()
+    text = text.replace('branch = "main"', 'branch = "main"\ntry = true').replace(
+        "\n[services.preview]", 'runtime = "command"\ncommand = "true"\n\n[services.preview]')  # fmt: skip
+    text += '\n[migrate]\nrun = "true"\nservice = "site"\n'
+    text += f'\n[[hostfiles]]\npath = "{made.conf}"\npurpose = "proxy"\nhosts = ["prod-1"]\nreload = "true"\n'
+    made.conf.write_text("timeout 10\n")
+    made.new.write_text("timeout 20\n")
+    fleet.laptop.publish({"homeport.toml": text, "site/a.txt": "one\n"})
+    fleet.homeport("-e", "production", "deploy")
+    fleet.laptop.publish({"site/b.txt": "0\n"})
+    made.deploy = fleet.homeport("--json", "-e", "production", "deploy").last["deployId"]
+    made.edit()
+    made.clean()
+    made.rescue = made.ask("rescue", "list")["rescues"][0]["id"]
+    return made
+
+
+def stop(fleet: Fleet) -> None:
+    """Its connections hear and say nothing any more, and are still there."""
+    for pid in fleet.prod.sessions():
+        for each in [*(p for p in children(pid) if name_of(p).startswith("sshd")), pid]:
+            os.kill(each, signal.SIGSTOP)
+
+
+def cut_at(cut: Cut, name: str, moment: str) -> None:
+    verb, fleet = TABLE[name], cut.fleet
+    verb.ready(cut)
+    words = filled(cut, verb.words)
+    before = cut.actions(verb.audited)
+    cut.gate.reached.unlink(missing_ok=True)
+    if moment == "begin":
+        cut.hold_program()
+    if name == "try":
+        fleet.laptop.write({"site/a.txt": f"tried {cut.count}\n"})
+    cut.gate.close()
+    running = fleet.start("--json", "-e", "production", *words)
+    eventually(cut.gate.reached.exists, f"{name} is held at its {moment}")
+    if moment == "answer":
+        stop(fleet)
+        cut.gate.open()
+        eventually(lambda: not fleet.prod.working(), f"the host is done with {name}")
+    fleet.prod.cut()
+    said, shown = said_after(running, 1)
+    cut.gate.open()
+    eventually(lambda: not fleet.prod.working(), f"the host ends what it began with {name}")
+    cut.let_program()
+    told = (name, moment, said, shown)
+    if name == "doctor":
+        (row,) = [row for row in said["checks"] if row["name"] == "prod-1"]
+        assert not row["ok"] and row["next"] in (f"{BASE} doctor", "ssh prod.example.com true"), told
+        return
+    assert said["code"] == "connection" and said["next"] in shown, told
+    if verb.after is None:
+        assert said["next"] == f"{BASE} {shlex.join(words)}" and "nothing was to be changed" in said["what"], told
+    elif verb.after == DEPLOYS:
+        assert said["next"] == f"{BASE} history" or said["next"].startswith(f"{BASE} logs -f "), told
+    else:
+        assert said["next"] == f"{BASE} {verb.after}", told
+    fleet.homeport("--json", *shlex.split(said["next"])[1:], ok=(0, 1, 2, 3) if name == "notify test" else (0, 1, 3))
+    if verb.audited:
+        done = cut.actions(verb.audited) - before
+        assert done == (0 if moment == "begin" else 1), (done, told)
+    if name == "adopt":
+        there = cut.fleet.laptop.git("ls-remote", str(fleet.laptop.origin), f"refs/heads/{cut.branch()}")
+        assert bool(there) == (moment != "begin") and cut.site.read_text() == f"edited {cut.count}\n"
+        (row,) = cut.ask("edits")["edits"]
+        assert row["state"] == ("open" if moment == "begin" else "adopted"), row
+    if name == "try":
+        fleet.laptop.git("checkout", "-q", "--", "site/a.txt")
+    if verb.after == DEPLOYS:
+        rows = cut.ask("history")["deploys"]
+        assert all(row["state"] == "done" for row in rows), rows
+        assert cut.ask("db", "check")["ok"]
+
+
+def cut_at_terminal(cut: Cut, name: str, moment: str) -> None:
+    """`run` and `shell` are a conversation with a program there; ssh's own status is all that is left."""
+    fleet = cut.fleet
+    words = filled(cut, TABLE[name].words)
+    cut.held.unlink(missing_ok=True)
+    cut.gate.reached.unlink(missing_ok=True)
+    if moment == "begin":
+        cut.hold_program()
+        cut.gate.close()
+    else:
+        # git is let through, the program that is run waits
+        git = cut.fleet.prod.git_wrapper.read_text()
+        cut.fleet.prod.git_wrapper.unlink()
+        cut.gate.close()
+    running = subprocess.Popen(
+        [str(PROGRAM), "-e", "production", *words], cwd=fleet.laptop.clone, env=fleet.laptop.env, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    if name == "shell" and moment != "begin":
+        assert running.stdin is not None
+        running.stdin.write(filled(cut, ("{script}\n",))[0])
+        running.stdin.flush()
+    eventually((cut.gate.reached if moment == "begin" else cut.held).exists, f"{name} is at its {moment}")
+    fleet.prod.cut()
+    out, err = running.communicate(timeout=30)
+    assert running.returncode == 255, out + err
+    assert "the connection broke" in err and f"next: {BASE} audit -n 1" in err, err
+    cut.gate.open()
+    eventually(lambda: not fleet.prod.working(), f"{name} ends")
+    cut.let_program()
+    if moment != "begin":
+        cut.fleet.prod.git_wrapper.write_text(git)
+        cut.fleet.prod.git_wrapper.chmod(0o755)
+        (row,) = cut.ask("audit", "-n", "1")["audit"]
+        assert row["action"] == name, row
+
+
+def test_a_verb_whose_connection_dies_says_so_and_what_shows_it(cut: Cut) -> None:
+    for name, moment in SAMPLE:
+        (cut_at_terminal if name in ("run", "shell") else cut_at)(cut, name, moment)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_every_verb_whose_connection_dies_says_so_and_what_shows_it(cut: Cut, moment: str) -> None:
+    for name, verb in TABLE.items():
+        if name in ("run", "shell"):
+            if moment != "answer":
+                cut_at_terminal(cut, name, moment)
+        elif not (verb.asks and moment == "answer"):
+            cut_at(cut, name, moment)
+    assert cut.ask("status")["hold"] is None
