@@ -24,7 +24,6 @@ from homeport.model.remote import OWN_TYPES, PROTOCOL, Caller, Hello, Place, Spo
 
 if TYPE_CHECKING:
     from homeport.cli.sending import TreeAnswers
-    from homeport.doors.remote import SshHost
 
 HERE_ONLY = frozenset({"serve", "supervise", "mcp", "demo", "ssh-entry"})
 """Verbs of a machine itself."""
@@ -198,7 +197,7 @@ def _on(options: Options, place: Place, words: list[str], heard: Heard) -> tuple
         heard.unconfirmed = heard.fault.unconfirmed
         return _told(options, heard.fault), None
     if not heard.greeted or (code == LOST and shown.done is None):
-        raise _broken(host, place, heard, words, code, said)
+        raise _broken(host.never_there, place, heard, words, code, said)
     if said:
         click.echo(f"{place.host}: {several(said)}", err=True)
     heard.unconfirmed = shown.done.unconfirmed if shown.done else ()
@@ -235,7 +234,7 @@ def ask_there(options: Options, place: Place, words: list[str],
     if heard.fault is not None:
         raise fault_of(heard.fault)
     if not found:
-        raise _broken(host, place, heard, words, code, said)
+        raise _broken(host.never_there, place, heard, words, code, said)
     return dict(found[-1])
 
 
@@ -377,15 +376,15 @@ def _follow(place: Place, heard: Heard) -> str:
     return f"homeport -e {place.environment} --host {place.host} logs -f {heard.deploy}"
 
 
-def _broken(host: SshHost, place: Place, heard: Heard, asked: list[str], code: int,
+def _broken(never: Callable[[str], HomeportError | None], place: Place, heard: Heard, asked: list[str], code: int,
             said: str) -> HomeportError:  # fmt: skip
-    """What to tell when the host did not say how it ended."""
+    """What to tell when the host did not say how it ended. `never` tells why there was no connection at all."""
     verb = asked[0]
     if not heard.greeted:
         if code != LOST:
             return _unlike_homeport(place, heard, code, said)
-        refused = host.refused(said)
-        if refused.code != "connect" or not host.shares:
+        refused = never(said)
+        if refused is not None:
             return refused
     base = f"homeport -e {place.environment} --host {place.host}"
     if verb in DEPLOYING and heard.deploy is not None:

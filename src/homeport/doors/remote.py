@@ -41,11 +41,6 @@ class SshHost:
         self._attended = _has_terminal()
         self._socket = _socket_path(destination)
 
-    @property
-    def shares(self) -> bool:
-        """Whether commands share a connection, which `connect` makes: what breaks later has been connected before."""
-        return self._socket is not None
-
     def connect(self) -> None:
         """Makes the connection that the commands share, asking at the terminal when ssh has to.
 
@@ -116,6 +111,11 @@ class SshHost:
     def places(self) -> tuple[str, ...]:
         """Names under which homeport may be there."""
         return _PLACES
+
+    def never_there(self, said: str) -> HomeportError | None:
+        """Why ssh could not connect; None where a connection that was made before, and is shared, broke."""
+        fault = self.refused(said)
+        return None if fault.code == "connect" and self._socket is not None else fault
 
     def refused(self, said: str) -> HomeportError:
         """Why ssh could not connect, from its words."""
