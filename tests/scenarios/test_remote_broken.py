@@ -1,4 +1,5 @@
-"""E5: the connection dies in the middle of a verb, by killing the real sshd of it: both sides end in a clear state."""
+"""E5: the connection dies in the middle of a verb, by killing the real sshd of it: both sides end in a clear state. Every verb, one by one, is in
+test_remote_cut.py."""
 
 from __future__ import annotations
 
@@ -179,53 +180,6 @@ def test_a_discard_a_restore_and_a_setup_that_are_cut_off_are_ended_by_the_host(
     said = fleet.homeport("--json", "-e", "production", "setup").last
     assert said["ok"] and fleet.prod.host_file.read_text() == host_file
     assert [edit["state"] for edit in fleet.homeport("--json", "-e", "production", "edits").last["edits"]] == ["open"]
-
-
-LOOKS = (
-    ("plan",), ("history",), ("logs",), ("edits",), ("rules",), ("audit", "-n", "5"), ("show", "{deploy}"),
-)  # fmt: skip
-ACTS = (
-    (("hold", "--because", "x"), "status"), (("unhold",), "status"), (("block", "{old}", "--because", "x"), "status"),
-    (("unblock", "{old}"), "status"), (("accept", "site/a.txt", "--because", "x", "--until", "7d"), "edits"),
-    (("record",), "drift"), (("rescue", "list"), "drift"), (("token", "create", "ci", "--right", "read"), "token list"),
-    (("token", "revoke", "ci"), "token list"), (("db", "check"), "db check"), (("cancel",), "history"),
-)  # fmt: skip
-SAMPLE = ("plan", "show", "hold", "unhold", "cancel")
-
-
-def test_every_other_verb_that_is_cut_off_leaves_a_clear_state_and_a_command_that_shows_it(
-    fleet: Fleet, request: pytest.FixtureRequest
-) -> None:
-    """Caught at its first git on the host: what it began is ended there, whoever listens. With --soak each of them."""
-    old = fleet.laptop.git("rev-parse", "HEAD")
-    deploy = fleet.homeport("--json", "-e", "production", "deploy").last["deployId"]
-    (fleet.prod.live / "site/a.txt").write_text("edited\n")
-    gate, base, told = Gate(fleet.prod), "homeport -e production --host prod-1", set()
-    filled = [([word.format(deploy=deploy, old=old) for word in words], after)
-              for words, after in (*((words, None) for words in LOOKS), *ACTS)
-              if request.config.getoption("--soak") or words[0] in SAMPLE or words[1:2] == ("create",)]  # fmt: skip
-    for words, after in filled:
-        fault = cut_in(fleet, fleet.prod, gate, *words)
-        assert fault["next"] == f"{base} {after or ' '.join(words)}", words
-        assert ("nothing was to be changed" in fault["what"]) == (after is None)
-        told.add(fault["next"])
-    for command in told:
-        fleet.homeport("--json", *command.split()[1:], ok=(0, 3))
-    gate.reached.unlink()
-    gate.close()
-    doctor = fleet.start("--json", "-e", "production", "doctor")
-    eventually(gate.reached.exists, "the host is looked at")
-    fleet.prod.cut()
-    said, _ = said_after(doctor, 1)
-    gate.open()
-    (row,) = [row for row in said["checks"] if row["name"] == "prod-1"]
-    assert not row["ok"] and row["next"] == f"{base} doctor", row
-    said = fleet.homeport("--json", "-e", "production", "status").last
-    assert (said["hold"], said["blocked"], said["edits"], said["deployId"]) == (None, [], 1, deploy)
-    actions = [row["action"] for row in fleet.homeport("--json", "-e", "production", "audit").last["audit"]]
-    assert {" ".join(words[:2]) if words[0] == "token" else words[0] for words, _ in filled
-            if words[0] in ("hold", "unhold", "block", "unblock", "accept", "token")} <= set(actions)  # fmt: skip
-    assert fleet.prod.text("site/a.txt") == "edited\n"
 
 
 WAITS = """touch {0}/begun; while [ -e {0}/shut ]; do sleep 0.02; done"""
