@@ -1,5 +1,6 @@
-"""E5: the connection dies in the middle of a verb, by killing the real sshd of it: both sides end in a clear state. Every verb, one by one, is in
-test_remote_cut.py."""
+"""E5: the connection dies in the middle of a verb, by killing the real sshd of it: both sides end in a clear state.
+
+Every verb, one by one, is in test_remote_cut.py."""
 
 from __future__ import annotations
 
