@@ -435,3 +435,23 @@ def test_gitea_tells_of_deletions_in_an_event_of_their_own() -> None:
 def test_everything_else_is_ignored(kind: Kind, event: str) -> None:
     found = read(kind, event, {"anything": "at all"})
     assert isinstance(found, Ignored) and found.event == event
+
+
+def test_no_signature_secret_or_digest_is_compared_as_text_is() -> None:
+    """`==` stops at the first byte that differs, which can be measured from afar: `compare_digest` is the one way."""
+    import ast
+    import re
+    from pathlib import Path
+
+    from homeport import daemon
+    from homeport.decide import webhooks as rules
+    from homeport.flow import tokens
+
+    about, hits, ways = re.compile(r"signature|secret|digest|expected|\bsaid\b|\bheld\b|presented"), [], 0
+    folder = Path(str(daemon.__file__)).parent
+    for path in (Path(rules.__file__), Path(tokens.__file__), folder / "hooks.py", folder / "access.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            ways += isinstance(node, ast.Attribute) and node.attr == "compare_digest"
+            if isinstance(node, ast.Compare) and any(isinstance(op, ast.Eq | ast.NotEq | ast.In) for op in node.ops):
+                hits += [ast.unparse(node)] if about.search(ast.unparse(node)) else []
+    assert (hits, ways) == ([], 1)

@@ -356,7 +356,8 @@ def test_a_shallow_origin_is_refused_by_name_before_anything_is_touched(world: W
 
 
 def test_no_hook_filter_or_driver_that_lies_about_is_run(world: World) -> None:
-    """Hooks in the mirror and in a live folder that looks like a checkout; drivers that the commit's attributes name."""
+    """Hooks in the mirror and in a live folder that looks like a checkout; drivers that the commit's attributes name; what
+    git would run for the person's own settings, and for variables of whoever calls."""
     deployed(world)
     ran = world.root / "ran"
     for hooks in (world.state / "shop/repo.git/hooks", world.live / "site/.git/hooks"):
@@ -371,3 +372,19 @@ def test_no_hook_filter_or_driver_that_lies_about_is_run(world: World) -> None:
     for verb in ("drift", "diff", "status", "plan"):
         world.homeport(verb, ok=None)
     assert not ran.exists()
+    shouts = world.root / "shouts"
+    shouts.write_text(f"#!/bin/sh\ntouch {ran}\n")
+    shouts.chmod(0o755)
+    (world.home / ".gitconfig").write_text(f"[core]\n\thooksPath = {world.live}/site/.git/hooks\n\tfsmonitor = {shouts}\n"
+                                           f"[diff]\n\texternal = {shouts}\n[filter \"x\"]\n\tclean = {shouts}\n")
+    names = ("EXTERNAL_DIFF", "PAGER", "EDITOR", "ASKPASS", "PROXY_COMMAND", "SEQUENCE_EDITOR")
+    env = {**{f"GIT_{name}": str(shouts) for name in names}, "PAGER": str(shouts), "GIT_DIR": "/nowhere",
+           "GIT_INDEX_FILE": "/nowhere", "GIT_WORK_TREE": "/nowhere", "GIT_OBJECT_DIRECTORY": "/nowhere",
+           "GIT_TEMPLATE_DIR": str(world.live / "site/.git"), "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "core.fsmonitor",
+           "GIT_CONFIG_VALUE_0": str(shouts), "GIT_CONFIG_PARAMETERS": f"'core.fsmonitor'='{shouts}'"}  # fmt: skip
+    world.publish({"site/a.txt": "three\n"})
+    (world.live / "site/index.html").write_text("by hand\n")
+    for words in (["deploy", "--keep-drift"], ["drift"], ["diff"], ["status"], ["plan"], ["discard", "index.html"]):
+        run(world, *words, env=env)
+        assert not ran.exists(), words
+    assert world.text("site/a.txt") == "three\n" and world.text("site/index.html") == FILES["site/index.html"]
