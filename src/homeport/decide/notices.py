@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from homeport.model.notices import Facts, Message, Outcome
+from homeport.model.notices import LONGEST_WAIT, Facts, Message, Outcome
 from homeport.model.patterns import Matcher
 
 QUIET = ("docs/", "doc/", "*.md", "*.rst", "LICENSE*", "tests/", "test/", "__tests__/", "*.test.*", "*_test.*", ".github/",
@@ -84,8 +84,15 @@ def _changed(facts: Facts) -> str:
 
 def wait(attempts: int) -> float:
     """Seconds until a message that was not taken is tried again."""
-    return min(30.0 * 4.0 ** (attempts - 1), 3600.0)
+    return min(30.0 * 4.0 ** (attempts - 1), LONGEST_WAIT)
 
 
 GIVE_UP = 24 * 3600.0
 """Seconds after which a message is old news."""
+FEWEST = 5
+"""Times that it is tried at least: the clock may have been set meanwhile."""
+
+
+def is_old_news(since: float, attempts: int, now: float) -> bool:
+    """Whether a message that was not taken again, after so many attempts before, is given up."""
+    return now - since >= GIVE_UP and attempts + 1 >= FEWEST

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from homeport.doors.database import Database
 from homeport.doors.encoding import encode
-from homeport.model.notices import Letter
+from homeport.model.notices import LONGEST_WAIT, Letter
 
 
 class OutboxTable:
@@ -35,7 +35,9 @@ class OutboxTable:
         return replace(letter, message=told, status=status)
 
     def due(self, now: float) -> list[Letter]:
-        rows = self._db.rows("SELECT id, body, attempts, since FROM outbox WHERE due <= ? ORDER BY id", now)
+        """Also what would wait longer than anything does: the clock was ahead when it was put off."""
+        rows = self._db.rows("SELECT id, body, attempts, since FROM outbox WHERE due <= ? OR due > ? ORDER BY id",
+                             now, now + LONGEST_WAIT)  # fmt: skip
         try:
             return [replace(msgspec.json.decode(body, type=Letter), id=id, attempts=attempts, since=since)
                     for id, body, attempts, since in rows]  # fmt: skip

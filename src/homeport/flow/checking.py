@@ -52,16 +52,17 @@ def _remember(site: Site, sha: str, branch: str) -> None:
 
 def due_by_clock(site: Site) -> list[str]:
     """Names of the checks whose time has come since they were last begun. One seen for the first time waits for its
-    next time."""
+    next time; so does one that was begun in what is the future again, since the clock was put back."""
     now, found = datetime.fromisoformat(site.clock.now()), []
     for name, check in site.config.checks.items():
         when = cron.latest(check.cron, now) if check.cron is not None else None
         if when is None:
             continue
-        before = site.store.cached(SEEN + name)
-        if before is None:
+        known = site.store.cached(SEEN + name)
+        before = datetime.fromisoformat(known) if known is not None else None
+        if before is None or before > now:
             site.store.cache(SEEN + name, now.isoformat())
-        elif datetime.fromisoformat(before) < when:
+        elif before < when:
             found.append(name)
     return found
 

@@ -111,7 +111,7 @@ def _send(site: Site, letter: Letter) -> None:
                 forge.set_status(letter.sha, letter.status)
     except HomeportError as fault:
         now = now_of(site)
-        if now - letter.since >= notices.GIVE_UP:
+        if notices.is_old_news(letter.since, letter.attempts, now):
             site.store.audit("homeport", "notify", f"{letter.deploy}: given up: {fault.what}")
             site.outbox.sent(letter)
             return

@@ -71,6 +71,10 @@ class Letter(Struct, frozen=True, kw_only=True):
     """Unix time."""
 
 
+LONGEST_WAIT = 3600.0
+"""Seconds until a message that was not taken is tried again, at most."""
+
+
 class Outbox(Protocol):
     def put(self, letters: list[Letter], now: float) -> None: ...
     def due(self, now: float) -> list[Letter]:
