@@ -115,6 +115,9 @@ def test_a_host_without_homeport_with_an_older_one_or_with_noise(bare_fleet: Fle
         program.write_text(f"#!/bin/sh\n{script}\n")
         program.chmod(0o755)
         assert refused(fleet, 1 if code == "no-answer" else 2, "deploy")["code"] == code
+    program.write_text("#!/bin/sh\necho homeport 9.0\n")
+    kept = fleet.homeport("--json", "-e", "production", "setup", ok=(1,)).last["steps"][-1]
+    assert kept["name"] == "program" and "homeport 9.0 is there, newer" in kept["done"]
     program.write_text(f'#!/bin/sh\necho "welcome to prod"\nexec {PROGRAM} "$@"\n')
     assert fleet.homeport("--json", "-e", "production", "deploy").last["status"] == "deployed"
 

@@ -313,7 +313,7 @@ class _Hearing:
             return
         hello = msgspec.json.decode(line, type=Hello)
         if hello.protocol != PROTOCOL:
-            raise _other_version(self._place, hello.version, newer=hello.protocol > PROTOCOL)
+            raise _other_version(self._place, f"homeport {hello.version}", newer=hello.protocol > PROTOCOL)
         self._heard.greeted, self._heard.waits = True, hello.waits
         if self.early:
             self._say(msgspec.json.encode(Spoken(go=True)))
@@ -405,7 +405,7 @@ def _unlike_homeport(place: Place, heard: Heard, code: int, said: str) -> Homepo
     if code == 127:
         return ConfigFault(f"{place.host} has no homeport", where=place.destination, next=setup, code="no-program")
     if "--caller" in said:
-        return _other_version(place, "an older one", newer=False)
+        return _other_version(place, "an older homeport", newer=False)
     words = said.strip().splitlines()[-1:] or heard.noise[-1:]
     return Failed(f"{place.host} did not answer as homeport does: {' '.join(words) or f'status {code}'}",
                   where=place.destination, next=setup, code="no-answer")  # fmt: skip
@@ -413,7 +413,7 @@ def _unlike_homeport(place: Place, heard: Heard, code: int, said: str) -> Homepo
 
 def _other_version(place: Place, version: str, *, newer: bool) -> ConfigFault:
     mend = "pipx upgrade homeport" if newer else f"homeport -e {place.environment} --host {place.host} setup"
-    return ConfigFault(f"{place.host} has homeport {version}, and this is {__version__}: they do not understand each other",
+    return ConfigFault(f"{place.host} has {version}, and this is {__version__}: they do not understand each other",
                        where=place.destination, next=mend, code="version")  # fmt: skip
 
 

@@ -32,7 +32,8 @@ def elsewhere(config: Config, environment: str, here: str, sure: bool, asked: st
     if asked is not None and asked not in hosts and asked != here:
         there = f"there is {', '.join(hosts)}" if hosts else "it has no hosts, so it is this machine"
         raise UsageFault(f"environment {environment} has no host {asked}; {there}", where="homeport.toml: hosts",
-                         next=f"homeport -e {environment} status", code="no-host")  # fmt: skip
+                         next=f"homeport -e {environment} --host {hosts[0] if hosts else here} status",
+                         code="no-host")  # fmt: skip
     wanted = [asked] if asked is not None else list(hosts)
     if not wanted or (here in wanted and (sure or _addressed(config, here, owns))):
         return ()

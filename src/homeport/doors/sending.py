@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from homeport import __version__
 from homeport.doors.remote import SshHost
 from homeport.doors.wheel import own_wheel
 from homeport.model.errors import InfrastructureFault
+from homeport.model.paths import printable
 from homeport.model.remote import SetupStep
 
 INSTALL = """\
@@ -37,12 +39,24 @@ ls -1dt "$place"/*/ | tail -n +3 | while IFS= read -r old; do rm -rf "$old"; don
 RECEIVE = 'umask 077; folder=$(mktemp -d) && cat > "$folder/$1" && printf "%s\\n" "$folder/$1"'
 
 
+def is_newer(there: str, here: str) -> bool:
+    """Whether one version comes after the other; what is no plain version is not newer, nor older."""
+    if not all(re.fullmatch(r"\d+(\.\d+)*", said) for said in (there, here)):
+        return False
+    return [int(part) for part in there.split(".")] > [int(part) for part in here.split(".")]
+
+
 def bring(host: SshHost, name: str, note: Callable[[str], None]) -> SetupStep:
-    """The same homeport there as here. Raises InfrastructureFault (code `install`)."""
+    """The same homeport there as here, but never an older one than is there. Raises InfrastructureFault (code
+    `install`)."""
     for program in host.places():
         said = host.run([program, "--version"])
-        if said.code == 0 and said.stdout.decode("utf-8", "replace").strip() == f"homeport {__version__}":
+        found = said.stdout.decode("utf-8", "replace").strip() if said.code == 0 else ""
+        if found == f"homeport {__version__}":
             return SetupStep(name="program", ok=True, done=f"homeport {__version__}")
+        if is_newer(found.removeprefix("homeport "), __version__):
+            raise InfrastructureFault(f"{printable(found)} is there, newer than the {__version__} that runs here",
+                                      where=name, next="pipx upgrade homeport   (here)", code="install")  # fmt: skip
     file, wheel = own_wheel()
     note(f"installing homeport {__version__} on {name}")
     sent = host.run(["/bin/sh", "-c", RECEIVE, "sh", file], input=wheel)

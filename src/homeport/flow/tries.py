@@ -71,7 +71,7 @@ def leave_alone(work: Work, tools: Tools) -> Work:
     if work.deploy.request.services or len(held) == len(work.services) or migrates:
         raise refused(held, tools.site, sorted(set(work.services) - set(held)))
     for name, tried in held.items():
-        tools.notice(work.deploy.id, f"{name} stays as it is: {_reason(tried)}", level="warning", service=name, code="try")
+        tools.notice(work.deploy.id, f"stays as it is: {_reason(tried)}", level="warning", service=name, code="try")
     return work.having(services={n: s for n, s in work.services.items() if n not in held}, held=held)
 
 
@@ -112,7 +112,8 @@ def _has(site: Site, sha: str, base: str | None, version: str, folder: str) -> b
 
 
 def _reason(tried: TryMark) -> str:
-    return f"it runs a try of {printable(trying.whose(tried))} since {tried.since}, until {tried.until}"
+    since, until = (f"{at[:16].replace('T', ' ')}" for at in (tried.since, tried.until))
+    return f"it runs a try of {printable(trying.whose(tried))} since {since}, until {until} UTC"
 
 
 def refused(held: Mapping[str, TryMark], site: Site, others: Sequence[str]) -> Refused:
