@@ -9,9 +9,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from homeport.doors.secrets import LARGEST, Redactor, secretive, value_of
+from homeport.doors.secrets import LARGEST, Keyring, Redactor, secretive, value_of
 from homeport.model.config import Config, Forge, HostConfig, Migrate, Notify, Secret
-from homeport.model.errors import ConfigFault
+from homeport.model.errors import ConfigFault, Refused
 
 
 def tables_with_secrets(table: type[msgspec.Struct]) -> set[type]:
@@ -73,3 +73,24 @@ def test_a_secret_is_read_from_a_small_ordinary_file_only(tmp_path: Path) -> Non
         assert caught.value.code == "no-secret"
     (tmp_path / "good").write_text(" canary \n")
     assert value_of(Secret(file=str(tmp_path / "good")), "forge.token") == "canary"
+
+
+def test_as_root_a_commit_names_only_secrets_that_the_owner_of_the_machine_put_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, other = tmp_path / "etc/homeport", tmp_path / "etc/homeport-not"
+    for folder in (own / "shop", other):
+        folder.mkdir(parents=True)
+        (folder / "token").write_text("canary\n")
+    (own / "away").symlink_to(other)
+    host = HostConfig(name="one", secrets={"mail": Secret(file=str(other / "token"))})
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    bare = Keyring(str(own / "host.toml"), None)
+    assert bare.value_of(Secret(file=str(own / "shop/token")), "forge.token") == "canary"
+    for path in (other / "token", own / "away/token", own / "../homeport-not/token", Path("/etc/shadow")):
+        with pytest.raises(Refused) as caught:
+            bare.value_of(Secret(file=str(path)), "forge.token")
+        assert (caught.value.code, "canary" in str(caught.value)) == ("secrets", False)
+    assert Keyring(str(own / "host.toml"), host).value_of(Secret(file=str(other / "token")), "forge.token") == "canary"
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert bare.value_of(Secret(file=str(other / "token")), "forge.token") == "canary", "it reads what its user may"

@@ -20,7 +20,7 @@ from homeport.doors.lock import FileLock
 from homeport.doors.origin import plain_origin
 from homeport.doors.permits import Permits
 from homeport.doors.rescues import RescueBox
-from homeport.doors.secrets import Redactor, value_of
+from homeport.doors.secrets import Keyring, Redactor
 from homeport.doors.shell import LocalShell
 from homeport.doors.stateroot import state_root
 from homeport.doors.store import SqliteStore
@@ -241,7 +241,7 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
     _private(root, os.path.join(root, project), state, os.path.join(state, "journal"), os.path.join(state, "targets"))
     clock, shell = SystemClock(), LocalShell()
     asking = actor()
-    redactor = Redactor()
+    redactor, keyring = Redactor(), Keyring(host_file(), host_config)
     redactor.learn(None, os.environ)
     store = SqliteStore(os.path.join(state, "homeport.db"), clock, actor=asking, redact=redactor.redact)
     before = store.meta("repo")
@@ -264,7 +264,7 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
     def migration_lock(url: Secret | str, within: float, cancelled: Callable[[], bool]) -> AbstractContextManager[None]:
         from homeport.doors.advisory import advisory_lock
 
-        plain = url if isinstance(url, str) else value_of(url, "homeport.toml: migrate.lock")
+        plain = url if isinstance(url, str) else keyring.value_of(url, "homeport.toml: migrate.lock")
         return advisory_lock(plain, project, clock, within, cancelled)
 
     def journal_for(deploy: str) -> Journal:
@@ -317,11 +317,11 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
         hostfile_lock=FileLock(os.path.join(state, "hostfiles.lock")),
         merging=later(lambda: doors.merging(git, permits)), secret_scan=later(lambda: doors.secret_scan(state)),
         tokens=later(lambda: doors.tokens(store.database)),
-        permits=permits, secrets=redactor, forge=lambda its: forge(its, store, origin, redactor),
+        permits=permits, secrets=redactor, forge=lambda its: forge(its, store, origin, redactor, keyring),
         request_page=lambda asked: page(config, origin, asked),
         outbox=later(lambda: doors.outbox(store.database, redactor.redact)),
         outbox_lock=FileLock(os.path.join(state, "notify.lock")),
-        channel=later(lambda: doors.channel(host_config.channels if host_config is not None else ())),
+        channel=later(lambda: doors.channel(host_config.channels if host_config is not None else (), keyring.value_of)),
         start_sending=lambda: runners.apart("send", "notify.log"),
         checks_lock=FileLock(os.path.join(state, "checks.lock")),
         start_checking=lambda: runners.apart("check", "checks.log"),

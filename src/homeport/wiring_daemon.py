@@ -6,11 +6,11 @@ import os
 import sys
 
 from homeport.doors.forges.connect import address
-from homeport.doors.secrets import value_of
+from homeport.doors.secrets import Keyring
 from homeport.doors.shell import detach, still_runs
 from homeport.model.config import Forge
 from homeport.model.errors import UsageFault
-from homeport.wiring import state_root
+from homeport.wiring import host_file, read_host, state_root
 
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "PYTHONPATH", "TZ")
 """Variables that the listening process gets: none of homeport's, no token, no secret."""
@@ -42,8 +42,10 @@ def forge_repository(forge: Forge, origin: str | None) -> str:
 
 
 def secret_of(forge: Forge, number: int) -> str:
-    """One webhook secret as it is now. Raises ConfigFault (code `no-secret`) for one that is not there."""
-    return value_of(forge.webhook_secret[number], f"forge.webhook_secret[{number}]")
+    """One webhook secret as it is now. Raises ConfigFault (code `no-secret`) for one that is not there, Refused (code
+    `secrets`) for one that a commit may not name."""
+    keyring = Keyring(host_file(), read_host())
+    return keyring.value_of(forge.webhook_secret[number], f"forge.webhook_secret[{number}]")
 
 
 def start_front(listening: int, pipe: int, ask_at: str, user: str | None) -> int:

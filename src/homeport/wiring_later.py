@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from homeport.doors.database import Database
     from homeport.doors.git import Mirror
     from homeport.doors.permits import Permits
+    from homeport.model.config import Secret
     from homeport.model.edits import Ledger, Merging, SecretScan
     from homeport.model.folders import Builds, LiveCheckouts
     from homeport.model.hostfiles import HostFiles, HostHistory
@@ -111,7 +112,7 @@ def outbox(database: Database, redact: Callable[[str], str]) -> Outbox:
     return OutboxTable(database, redact)
 
 
-def channel(allowed: Sequence[str]) -> Channel:
+def channel(allowed: Sequence[str], secret: Callable[[Secret, str], str]) -> Channel:
     from homeport.doors.notifier import AppriseChannel
 
-    return AppriseChannel(allowed)
+    return AppriseChannel(allowed, secret)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from homeport.doors.permits import Permits, permitted
-from homeport.doors.secrets import Redactor, value_of
+from homeport.doors.secrets import Keyring, Redactor
 
 if TYPE_CHECKING:
     from homeport.doors.store import SqliteStore
@@ -39,10 +39,10 @@ def prober(shell: Shell) -> Prober:
     return Probes(shell)
 
 
-def forge(config: Config, store: SqliteStore, origin: str, redactor: Redactor) -> Forge | None:
+def forge(config: Config, store: SqliteStore, origin: str, redactor: Redactor, keyring: Keyring) -> Forge | None:
     if config.forge is None or config.forge.token is None:
         return None
-    token = value_of(config.forge.token, "forge.token")
+    token = keyring.value_of(config.forge.token, "forge.token")
     redactor.add([token])
     from homeport.doors.forges.connect import connect
 

@@ -7,6 +7,7 @@ import hashlib
 import hmac
 import itertools
 import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -117,7 +118,8 @@ def test_a_hostile_push_is_refused_and_nothing_is_executed(forged: App, change: 
 
 
 def test_a_secret_that_is_added_or_rotated_counts_at_the_next_delivery(site: Site, tmp_path: Path) -> None:
-    first, second = tmp_path / "first", tmp_path / "second"
+    beside = Path(os.environ["HOMEPORT_HOST_FILE"]).parent
+    first, second = beside / f"first-{tmp_path.name}", beside / f"second-{tmp_path.name}"
     first.write_text("the first secret of this hook\n")
     made = App(site)
     accepting = Accepting(made.app.state.served, secret_of, lambda *_: "octo/shop")

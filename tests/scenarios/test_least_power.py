@@ -158,3 +158,16 @@ def test_what_a_build_inherits_is_never_read_through_a_link(open_world: World) -
     text = (open_world.clone / "homeport.toml").read_text().replace('".env"', '"../../deploy-key"')
     (open_world.clone / "homeport.toml").write_text(text)
     assert open_world.homeport("check", ok=(2,)).code == 2
+
+
+def test_a_commit_does_not_have_a_file_of_the_machine_read_as_a_secret(open_world: World) -> None:
+    with tempfile.NamedTemporaryFile("w", suffix="-elsewhere") as other:
+        other.write(f"json://127.0.0.1:{open_world.free_port()}/canary")
+        other.flush()
+        named = f'[services.web]\nsource = "web"\ntarget = "{{live}}/web"\n[notify]\nurls = [{{ file = "{other.name}" }}]\n'
+        open_world.project(named, {"web/a.txt": "one\n"})
+        said = open_world.homeport("notify", "test", ok=(1,))
+        assert "no file that a commit may name" in said.stdout and "canary" not in said.stdout + said.stderr
+        text = open_world.host_file.read_text()
+        open_world.host_file.write_text(f'{text}channel = {{ file = "{other.name}" }}\n')
+        assert "leads back to this machine" in open_world.homeport("notify", "test", ok=(1,)).stdout, "now it is read"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -20,14 +20,15 @@ KINDS = {"failure": "failure", "full": "success", "condensed": "info", "suppress
 
 
 class AppriseChannel:
-    """Satisfies `Channel`. `allowed` are addresses of this machine, or around it, that a message may go to."""
+    """Satisfies `Channel`. `allowed` are addresses of this machine, or around it, that a message may go to; `secret` reads
+    the address where it is one."""
 
-    def __init__(self, allowed: Sequence[str] = ()) -> None:
-        self._allowed = allowed
+    def __init__(self, allowed: Sequence[str] = (), secret: Callable[[Secret, str], str] = value_of) -> None:
+        self._allowed, self._secret = allowed, secret
 
     def send(self, channel: Secret | str, message: Message) -> None:
         apprise = _library()
-        url = channel if isinstance(channel, str) else value_of(channel, "notify.urls")
+        url = channel if isinstance(channel, str) else self._secret(channel, "notify.urls")
         told, way_out = _Told(), Outgoing(self._allowed)
         logger = logging.getLogger("apprise")
         logger.addHandler(told)

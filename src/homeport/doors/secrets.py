@@ -11,8 +11,9 @@ from contextlib import suppress
 
 from msgspec import Struct
 
-from homeport.model.config import Secret
-from homeport.model.errors import ConfigFault
+from homeport.model.config import HostConfig, Secret
+from homeport.model.errors import ConfigFault, Refused
+from homeport.model.paths import printable
 
 SHORTEST = 6
 """Characters; shorter values would blacken ordinary words."""
@@ -85,6 +86,28 @@ def _logins(address: str) -> set[str]:
     login, sign, _ = re.split("[/?#]", address.partition("://")[2], maxsplit=1)[0].rpartition("@")
     password = login.partition(":")[2]
     return {password, unquote(password)} if sign else set()
+
+
+class Keyring:
+    """Secrets that homeport.toml names, as far as the owner of this machine lets a commit name them.
+
+    Root can read every file, so as root a commit may name those below the folder of host.toml, and those that host.toml
+    lists under `[secrets]`; else it could have any file of the machine sent to an address that it names too.
+    """
+
+    def __init__(self, host_file: str, host: HostConfig | None) -> None:
+        self._folder = os.path.dirname(host_file)
+        self._listed = {secret.file for secret in host.secrets.values()} if host is not None else set()
+
+    def value_of(self, secret: Secret, where: str) -> str:
+        """As the function of that name. Raises Refused (code `secrets`) too."""
+        if secret.file is not None and os.geteuid() == 0 and secret.file not in self._listed:
+            folder = os.path.realpath(os.path.dirname(secret.file))
+            if not f"{folder}/".startswith(os.path.realpath(self._folder) + "/"):
+                raise Refused(f"{printable(secret.file)} is no file that a commit may name as a secret here", where=where,
+                              next="add it to [secrets] in host.toml, as this machine's owner, or put it beside host.toml",
+                              code="secrets")  # fmt: skip
+        return value_of(secret, where)
 
 
 def _read(path: str) -> str:
