@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 
 from msgspec import Struct
 
+from homeport.decide.durations import minute
 from homeport.model.deploys import Block, Deploy, Hold
 
 TRIGGERS = ("timer", "webhook", "converge")
@@ -50,7 +51,7 @@ def decide(look: Look) -> Decision:
         return _no("runs", f"deploy {look.running.id} runs")
     if holds := [hold for hold in look.holds if not (look.pushed and passes(hold))]:
         hold = holds[0]
-        return _no("held", f"on hold until {hold.until}: {hold.because} (by {hold.by})")
+        return _no("held", f"on hold until {minute(hold.until)}: {hold.because} (by {hold.by})")
     block = next((block for block in look.blocks if block.sha == look.tip), None)
     if block is not None:
         return _no("blocked", f"commit {look.tip[:12]} is blocked: {block.because}")

@@ -42,3 +42,8 @@ def text(seconds: float) -> str:
         if milliseconds and milliseconds % size == 0:
             return f"{milliseconds // size}{unit}"
     return f"{milliseconds}ms" if milliseconds else "0s"
+
+
+def minute(at: str | None) -> str:
+    """A moment of the record as a message has it, which is read on any machine: `2026-03-01 14:05 UTC`."""
+    return f"{at[:16].replace('T', ' ')} UTC" if at else "further notice"

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from homeport.decide import layout, trying
+from homeport.decide.durations import minute
 from homeport.flow import editing
 from homeport.flow.site import Site
 from homeport.model.deploys import Deploy, ServiceRecord
@@ -188,7 +189,7 @@ def drift_of(site: Site, services: Sequence[str]) -> dict[str, Any]:
         scan = met(site, target)
         found = scan.differences if target.name == "_project" and name == "_project" else _mine(site, name, target, scan)
         equal = equal and not found
-        accepted = {p: f"{e.because} (by {e.by}, until {e.until})" for p, e in
+        accepted = {p: f"{e.because} (by {e.by}, until {minute(e.until)})" for p, e in
                     editing.accepted_paths(site, target, scan).items()}  # fmt: skip
         torn = _torn(site, target, scan)
         rows.append({

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from msgspec.structs import replace
 
 from homeport.decide import layout, trying
+from homeport.decide.durations import minute
 from homeport.flow.site import Site
 from homeport.model.deploys import ServiceRecord, TryMark
 from homeport.model.errors import Refused
@@ -112,8 +113,8 @@ def _has(site: Site, sha: str, base: str | None, version: str, folder: str) -> b
 
 
 def _reason(tried: TryMark) -> str:
-    since, until = (f"{at[:16].replace('T', ' ')}" for at in (tried.since, tried.until))
-    return f"it runs a try of {printable(trying.whose(tried))} since {since}, until {until} UTC"
+    since, until = minute(tried.since), minute(tried.until)
+    return f"it runs a try of {printable(trying.whose(tried))} since {since}, until {until}"
 
 
 def refused(held: Mapping[str, TryMark], site: Site, others: Sequence[str]) -> Refused:

@@ -41,7 +41,7 @@ def restored(said: Answer) -> str:
 
 
 def accepted(said: Answer) -> str:
-    return "\n".join(f"accepted until {text(row['until'])}: {text(row['path'])}" for row in said["accepted"])
+    return "\n".join(f"accepted until {when(row['until'])}: {text(row['path'])}" for row in said["accepted"])
 
 
 def blocked(said: Answer) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from homeport.decide import checking, converging, layout
+from homeport.decide.durations import minute
 from homeport.flow import tries
 from homeport.flow.goals import service_now, with_environment
 from homeport.flow.guarding import refuse_onlooker
@@ -138,7 +139,7 @@ def _refuse_held(work: Work, tools: Tools) -> None:
         holds = [hold for hold in holds if not converging.passes(hold)]
     if holds and work.deploy.attempts <= 1:
         hold = max(holds, key=lambda one: one.until)
-        raise Refused(f"triggers are on hold until {hold.until}: {hold.because}", where=f"by {hold.by}, {hold.at}",
+        raise Refused(f"triggers are on hold until {minute(hold.until)}: {hold.because}", where=f"by {hold.by}, {hold.at}",
                       next="homeport unhold, or homeport deploy by hand", code="held")  # fmt: skip
 
 
