@@ -200,6 +200,9 @@ def test_a_flood_costs_bounded_disk_and_leaves_the_supervisor_responsive(rig: Ri
     for _ in range(10):
         assert rig.one("status")["ok"]
         assert _sizes(rig.state / "logs") <= 350_000
+    status = Path(f"/proc/{rig.keeper()}/status").read_text()
+    most = next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM"))
+    assert most < 60_000, "kB of memory of whoever reads it"
     assert rig.one("stop", scope="flood")["ok"]
 
 

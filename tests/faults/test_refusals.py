@@ -101,6 +101,7 @@ def test_a_live_disk_that_is_full_keeps_the_old_version(world: World, small_disk
     live_on(world, small_disk)
     world.project(PLAIN, {"plain/a.txt": "one\n", "plain/b.txt": "one\n"})
     world.deploy()
+    (world.live / "plain/.env").write_text("KEY=of the server\n")
     big = {"plain/big.txt": "x" * 6_000_000} if too_much == "bytes" else {f"plain/many/{n}": "x" for n in range(800)}
     world.publish({"plain/a.txt": "two\n", **big})
     done = world.deploy(ok=(1,))
@@ -108,6 +109,7 @@ def test_a_live_disk_that_is_full_keeps_the_old_version(world: World, small_disk
     assert "nothing live was changed" in world.homeport("-v", "deploy", ok=(1,)).stdout
     assert "space" in done["errorSummary"].lower(), done
     assert (world.text("plain/a.txt"), world.text("plain/b.txt")) == ("one\n", "one\n")
+    assert world.text("plain/.env") == "KEY=of the server\n"
     assert world.json("drift")["equal"] is True
     assert world.json("status")["blocked"] == []
     assert not list(world.live.glob(".homeport-*/stage/*")), "a full disk is not kept full by what was staged"

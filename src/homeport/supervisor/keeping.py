@@ -85,6 +85,8 @@ class Keeping:
 
     async def written(self) -> None:
         """Until everything that ended children said is in their logs; not longer than a keeper that lives needs."""
+        if self._peer is None:
+            return
         self._asked += 1
         id = str(self._asked)
         self._awaited[id] = asyncio.get_running_loop().create_future()
