@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import resource
 import socket
 import ssl
 import subprocess
@@ -206,6 +208,21 @@ def test_a_command_is_well_when_it_ends_with_0(tmp_path: Path) -> None:
     probe = once(command="echo fine; echo queue is full >&2; exit 4")
     assert not probe.ok and "ended with status 4" in probe.detail
     assert not once(command=["/nonexistent/program"]).ok
+
+
+def test_a_check_that_the_machine_cannot_start_was_not_asked() -> None:
+    """No descriptor is left: nothing is known of the service."""
+    assert not once(command="exit 1").unasked
+    lowest = os.dup(0)
+    os.close(lowest)
+    before, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, most))
+    try:
+        probe = once(command="true")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (before, most))
+    assert (probe.ok, probe.unasked) == (False, True)
+    assert "Too many open files" in probe.detail
 
 
 def test_a_command_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None:

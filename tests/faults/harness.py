@@ -1,8 +1,8 @@
 """Faults put into the installed program's runner at one exact system call, and what must be true afterwards.
 
-The request is put into the queue first; then the runner is started under strace, which follows this one process
-and thread only. `trace` runs a deploy without a fault and lists the moments; `killed` and `refused` run the next
-one with `SIGKILL`, or an error of the kernel, at such a moment.
+The request is put into the queue first, then the runner is started. `trace` runs a deploy without a fault under strace,
+which follows this one process and thread only, and lists the moments; `killed` and `refused` run the next one with
+`SIGKILL`, or an error of the kernel, at such a moment (injecting.py).
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ class Host:
                 last = behind.pop()
                 after = replace(last, nth=last.nth + 1, within=last.within + 1)
                 yield after
-                if self.fault is not None:
+                if self.fault is not None and wanted(self.fault):
                     behind.append(after)
             tried, came = tried + 1, came + (self.fault is not None)
             if tried % 25 == 0:

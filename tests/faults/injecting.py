@@ -2,14 +2,15 @@
 
 A tracer stops the runner twice at each of its thousands of calls, which costs more than the deploy itself. A seccomp
 filter asks only at the calls of one name, and who is asked lets each pass but one. What a process starts inherits its
-filter, so it is answered until the last of them has ended. Where this cannot be (another machine type, no root),
-tests/faults/harness.py takes strace.
+filter, so it is answered until the last of them has ended. Where this cannot be (another machine type, an older
+kernel, no root), tests/faults/harness.py takes strace.
 """
 
 from __future__ import annotations
 
 import array
 import ctypes
+import errno
 import fcntl
 import os
 import platform
@@ -26,7 +27,6 @@ from typing import TYPE_CHECKING, BinaryIO
 if TYPE_CHECKING:
     from tests.faults.moments import Moment, Stage
 
-POSSIBLE = platform.machine() == "x86_64" and os.geteuid() == 0
 NUMBERS = {"write": 1, "pwrite64": 18, "fsync": 74, "fdatasync": 75, "ftruncate": 77, "rename": 82, "mkdir": 83,
            "rmdir": 84, "link": 86, "unlink": 87, "openat": 257, "mkdirat": 258, "unlinkat": 263, "renameat": 264,
            "symlinkat": 266, "syncfs": 306, "renameat2": 316}  # fmt: skip
@@ -39,6 +39,17 @@ SECCOMP, SET_FILTER, NEW_LISTENER, WAIT_KILLABLE = 317, 1, 8, 32
 RECEIVE, ANSWER, SET_FLAGS = 0xC0502100, 0xC0182101, 0x40082104
 GO_ON, WAKE_AT_ONCE = 1, 1
 ASKED, ANSWERED = struct.Struct("=QIIiIQ6Q"), struct.Struct("=QqiI")
+
+
+def is_possible() -> bool:
+    """Whether this kernel knows such filters: it looks at the flags before it looks for the filter."""
+    if platform.machine() != "x86_64" or os.geteuid() != 0:
+        return False
+    libc = ctypes.CDLL(None, use_errno=True)
+    return libc.syscall(SECCOMP, SET_FILTER, NEW_LISTENER | WAIT_KILLABLE, None) < 0 and ctypes.get_errno() == errno.EFAULT
+
+
+POSSIBLE = is_possible()
 
 BEGIN = """\
 import runpy, socket
@@ -154,7 +165,7 @@ def shown(syscall: str, pid: int, words: list[int]) -> str:
                 said.append("AT_FDCWD" if fd == -100 else f"{fd}<{os.readlink(f'/proc/{pid}/fd/{fd}')}>")
             else:
                 said.append(f'"{text(memory, word)}"')
-    flags = [hex(words[2])] if syscall == "openat" else []
+    flags = [("O_CREAT|" if words[2] & os.O_CREAT else "") + hex(words[2])] if syscall == "openat" else []
     return f"{syscall}({', '.join(said + flags)}) (INJECTED)"
 
 

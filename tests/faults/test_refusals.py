@@ -209,6 +209,20 @@ def test_a_file_that_the_disk_does_not_give_back_after_its_exchange_is_put_back_
     host.ended(host.number)
 
 
+@pytest.mark.parametrize("stage", ["restart", "verify"])
+def test_a_command_that_the_machine_cannot_start_blocks_no_commit(host: Host, stage: str, soak: Share | None) -> None:
+    """No descriptor is left for what it reads: the restart, and a check, which is asked again."""
+    opens = [m for m in host.moments() if m.syscall == "openat" and m.stage == stage and '"/dev/null"' in m.shown]
+    for moment in opens if soak else opens[-1:]:
+        host.publish()
+        deploy, fault = host.refused(moment, "EMFILE")
+        assert fault is not None and '"/dev/null"' in fault.shown
+        assert host.blocked() == [], host.row(deploy)
+        assert (host.row(deploy).status == "deployed") == (stage == "verify"), host.row(deploy)
+        host.finish(soak)
+        host.ended(host.number)
+
+
 def test_a_machine_without_room_for_a_process_blocks_nothing(host: Host, soak: Share | None) -> None:
     """`fork` says EAGAIN from the Nth process on."""
     for nth in range(1, 60) if soak else (1, 4, 9):

@@ -57,7 +57,7 @@ class Probes:
         except Cancelled:
             raise
         except HomeportError as fault:
-            return Probe(ok=False, detail=_shown(fault.what))
+            return Probe(ok=False, detail=_shown(fault.what), unasked=fault.infrastructure)
         return _containers(check.containers, state)
 
     def _run(self, job: Job) -> tuple[bool, str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import pwd
 import selectors
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 _TOOL = "tool:"
 """Before the deploy in the mark of its tools. Only a crash leaves one: else nobody looks for them, since an ssh that a
 fetch started may be kept for others (`ControlPersist`)."""
+OF_THE_MACHINE = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, errno.ENOSPC, errno.EIO})
+"""Why no command can be started just now, whatever it is."""
 _had_jobs: set[str | None] = set()
 """Deploys for which this process has run commands of the project."""
 
@@ -106,8 +109,8 @@ class LocalShell:
         """As `Shell.job`. Whatever the command started is dead when this returns after a timeout or a cancel,
         except with an empty `HOMEPORT_JOB` in `job.env`: then only the process group is.
 
-        A command that cannot be started ends with 127 and a line that says why. Raises Failed (code `user`)
-        when it cannot run as the user it names.
+        A command that cannot be started ends with 127 and a line that says why. Raises InfrastructureFault when it is the
+        machine that starts nothing just now, Failed (code `user`) when it cannot run as the user it names.
         """
         self.go_on(job.label)
         if job.user is not None and self._permits is not None:
@@ -123,6 +126,9 @@ class LocalShell:
                 start_new_session=True, bufsize=0,
             )  # fmt: skip
         except (OSError, ValueError) as fault:
+            if isinstance(fault, OSError) and fault.errno in OF_THE_MACHINE:
+                raise InfrastructureFault(f"{job.label} cannot be started: {fault.strerror}", where=job.cwd,
+                                          next="homeport doctor", code="no-start") from fault  # fmt: skip
             said = f"{job.label} cannot be started: {fault}".replace(here, job.cwd)
             on_line("stderr", printable(said.encode("utf-8", "replace")))
             return Completed(argv=tuple(argv), code=127)

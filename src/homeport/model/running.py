@@ -200,6 +200,8 @@ class Overseer(Protocol):
 class Probe(Struct, frozen=True, kw_only=True):
     ok: bool
     detail: str = ""
+    unasked: bool = False
+    """The machine could not even ask: nothing is known of what was to answer."""
 
 
 class Prober(Protocol):

@@ -12,7 +12,7 @@ from homeport.flow.images import runtime_of
 from homeport.flow.work import ServiceWork, Tools, Work
 from homeport.model.abreast import side_by_side
 from homeport.model.config import Check
-from homeport.model.errors import Cancelled, Failed
+from homeport.model.errors import Cancelled, Failed, InfrastructureFault
 from homeport.model.events import CheckEvent
 from homeport.model.running import Container, ImageRuntime, Probe, Unit, UnitState
 
@@ -27,9 +27,11 @@ def verify_services(work: Work, tools: Tools) -> Work:
     if not asked:
         return work
     answers = side_by_side([partial(_until, check, service, work, tools) for check, service in asked], 16)
-    failed = [text for answer in answers if (text := answer.result())]
+    failed = [found for answer in answers if (found := answer.result())]
     if failed:
-        raise Failed("; ".join(failed), where="verify", next=f"homeport logs {work.deploy.id}", code="unhealthy")
+        said, unasked = zip(*failed, strict=True)
+        kind = InfrastructureFault if all(unasked) else Failed
+        raise kind("; ".join(said), where="verify", next=f"homeport logs {work.deploy.id}", code="unhealthy")
     return work
 
 
@@ -37,8 +39,9 @@ def _runs(service: ServiceWork, work: Work) -> bool:
     return service.name in work.services
 
 
-def _until(check: Check, service: ServiceWork | None, work: Work, tools: Tools) -> str | None:
-    """Tries until the condition has held for its stable time, or its time is over; the text of a required failure."""
+def _until(check: Check, service: ServiceWork | None, work: Work, tools: Tools) -> tuple[str, bool] | None:
+    """Tries until the condition has held for its stable time, or its time is over; the text of a required failure, and
+    whether it is only the machine's."""
     clock, began = tools.site.clock, tools.site.clock.monotonic()
     stable = (2.0 if check.process else 0.0) if check.stable is UNSET else float(check.stable or 0)
     once = _probing(check, service, work, tools)
@@ -54,7 +57,7 @@ def _until(check: Check, service: ServiceWork | None, work: Work, tools: Tools) 
         if held_since is None and now - began >= float(check.within):
             break
         if now - began >= float(check.within) + stable + 2 * float(check.timeout):
-            probe = Probe(ok=False, detail=probe.detail or "did not stay healthy")
+            probe = Probe(ok=False, detail=probe.detail or "did not stay healthy", unasked=probe.unasked)
             break
         clock.sleep(float(check.every))
     name = label(check)
@@ -64,7 +67,7 @@ def _until(check: Check, service: ServiceWork | None, work: Work, tools: Tools) 
         service=service.name if service else None, required=check.required,
     ))  # fmt: skip
     whose = f"{service.name}: " if service else ""
-    return f"{whose}{probe.detail or name}" if not probe.ok and check.required else None
+    return (f"{whose}{probe.detail or name}", probe.unasked) if not probe.ok and check.required else None
 
 
 def _probing(check: Check, service: ServiceWork | None, work: Work, tools: Tools) -> Callable[[], Probe]:
