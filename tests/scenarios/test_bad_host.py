@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.scenarios.telling import SITE, deployed, disk, fault, mended, picture, remount, run
+from tests.scenarios.telling import FILES, SITE, deployed, disk, fault, mended, picture, remount, run
 from tests.world import PROGRAM, World
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root: mounts")
@@ -168,10 +169,39 @@ def test_a_working_directory_that_was_deleted_is_called_so(world: World) -> None
     gone.mkdir()
     shell = 'cd "$1" && rmdir "$1" && shift && exec "$@"'
     for verb in ("deploy", "status", "check"):
-        import subprocess
-
         done = subprocess.run(["/bin/sh", "-c", shell, "sh", str(gone), str(PROGRAM), verb], env=world.env,
                               stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60)  # fmt: skip
         assert done.returncode == 2 and "not there any more" in done.stderr, done.stderr
         gone.mkdir()
     mended(world)
+
+
+def test_what_only_homeport_can_read_comes_by_no_link_into_a_branch_an_object_or_a_log(world: World) -> None:
+    """Whoever owns the live folder plants links to it: for a file, for a folder above files, within a new folder."""
+    world.project(SITE, {**FILES, "site/lib/key": "ours\n"})
+    world.deploy()
+    private, site = world.root / "private", world.live / "site"
+    private.mkdir(mode=0o700)
+    (private / "key").write_text("canary\n")
+    (site / "a.txt").unlink()
+    (site / "a.txt").symlink_to(private / "key")
+    shutil.rmtree(site / "lib")
+    (site / "lib").symlink_to(private)
+    (site / "new").mkdir()
+    (site / "new/key").symlink_to(private / "key")
+    (site / "new/all").symlink_to(private)
+    said = ""
+    for words in (["drift"], ["diff"], ["diff", "site/lib/key"], ["--json", "diff"], ["-v", "adopt"],
+                  ["adopt", "lib/key"],
+                  ["--json", "adopt"], ["rebuild", "site"], ["try"], ["plan"], ["deploy"], ["record"],
+                  ["discard", "a.txt"], ["rescue", "list"], ["deploy", "--discard-drift"], ["doctor"]):  # fmt: skip
+        ran = run(world, *words)
+        said += ran.stdout + ran.stderr
+    assert "a.txt" in said and "canary" not in said
+    for git in (world.origin, world.state / "shop/repo.git"):
+        every = ["git", "cat-file", "--batch", "--batch-all-objects"]
+        assert b"canary" not in subprocess.run(every, cwd=git, capture_output=True, check=True).stdout, git
+    for path in world.state.rglob("*"):
+        assert not path.is_file() or b"canary" not in path.read_bytes(), path
+    assert (private / "key").read_text() == "canary\n"
+    assert len(world.git("for-each-ref", "--format=%(refname)", "refs/heads", cwd=world.origin).split()) > 1, "adopted"
