@@ -115,12 +115,14 @@ def test_a_commit_that_contains_the_try_ends_it(deployed: World) -> None:
 
 def test_a_rollback_ends_a_row_of_tries_at_the_last_commit(deployed: World) -> None:
     world = deployed
-    sha = world.git("rev-parse", "HEAD")
+    sha = world.publish({"site/index.html": "newer\n"})
+    world.deploy()
+    assert world.json("try")["status"] == "unchanged", "nothing to do, and still it is no commit to go back to"
     for text in ("first\n", "second\n"):
         world.write({"site/index.html": text})
         world.json("try")
     done = world.json("rollback")
-    assert (done["status"], done["sha"], world.text("site/index.html")) == ("deployed", sha, "one\n")
+    assert (done["status"], done["sha"], world.text("site/index.html")) == ("deployed", sha, "newer\n")
     status = world.json("status")
     assert (status["tries"], status["blocked"]) == ([], [])
 

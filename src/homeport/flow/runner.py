@@ -145,7 +145,9 @@ def _without_tries(site: Site) -> dict[str, ServiceState]:
         if folder.get(name) not in tried and by_branch:
             states[name] = ServiceState(sha=record.sha, tree=record.tree, outputs=record.outputs)
             continue
-        was = (d.before[name] for d in site.store.history(200) if d.status == "deployed" and name in d.before)
+        # what a deploy left comes before what it found: a try that changes nothing leaves no trace of what it found
+        was = (side[name] for d in site.store.history(200) if d.status == "deployed"
+               for side in (d.after, d.before) if name in side)  # fmt: skip
         last = next((state for state in was if state.sha and site.git.reaches(site.env.branch, state.sha)), None)
         if last is None:
             return {}
