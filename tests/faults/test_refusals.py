@@ -69,6 +69,21 @@ def test_a_refused_call_leaves_old_or_new_and_the_next_deploy_works(
             assert row.status in ("deployed", "unchanged") or row.error_summary, "the owner is told"
 
 
+def test_a_stamp_that_is_perhaps_not_on_its_disk_is_not_called_success(host: Host, soak: Share | None) -> None:
+    """`EIO` where the record of the success is brought to its disk: journal and database."""
+    found = [m for m in host.moments() if m.stage == "stamp" and m.syscall in ("fsync", "fdatasync")]
+    assert {"journal" if "/journal/" in m.shown else "database" for m in found} == {"journal", "database"}
+    for moment in found if soak else found[-1:]:
+        host.publish()
+        deploy, fell = host.refused(moment, "EIO")
+        row = host.row(deploy)
+        assert fell and row.status == "rolled_back", (str(moment), row)
+        assert row.error_summary and host.blocked() == []
+        host.ended(host.number - 1)
+        assert host.deploy()["ok"]
+        host.ended(host.number)
+
+
 @pytest.fixture
 def small_disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A file system of 4 MB in memory."""
