@@ -20,12 +20,19 @@ if TYPE_CHECKING:
     from homeport.model.trying import WorkingTree
 
 
+SENT_ALONG = 1 << 20
+"""Bytes of a pack that goes with the answer what was taken, before it is known whether the host wants it: most hosts have
+what it builds on, and are spared a question."""
+
+
 class TreeAnswers:
     """Answers what a host asks about the working tree; everything else is asked of the person."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
         self._tree: WorkingTree | None = None
+        self._packed: tuple[str, list[str], str] | None = None
+        """The last pack that was made: the commit, what it builds on, where it lies."""
 
     def __call__(self, said: dict[str, Any]) -> Any:
         asked, given = said.get("tree"), said.get("with") or {}
@@ -63,17 +70,23 @@ class TreeAnswers:
         person = Person(name=str(given.get("name", "")), email=str(given.get("email", "")))
         taken = self.tree.take(person, str(given.get("message", "")), Hidden(read_config(path)))
         told = msgspec.structs.replace(taken, changed=(), left_out=(), nested=tuple(map(printable, taken.nested)))
-        return msgspec.to_builtins(told)
+        path = self._made(taken.sha, [taken.base])
+        if os.path.getsize(path) > SENT_ALONG:
+            return msgspec.to_builtins(told)
+        return {**msgspec.to_builtins(told), "pack": _text(path)}
+
+    def _made(self, commit: str, have: list[str]) -> str:
+        if self._packed is None or self._packed[:2] != (commit, have):
+            self._packed = commit, have, self.tree.packed(commit, have)
+        return self._packed[2]
 
     def _pack(self, given: dict[str, Any]) -> str:
         """Raises Refused (code `too-long`) for more than `MOST_SENT` bytes."""
-        path = self.tree.packed(str(given.get("commit")), [str(sha) for sha in given.get("have", ())])
+        path = self._made(str(given.get("commit")), [str(sha) for sha in given.get("have", ())])
         if os.path.getsize(path) > MOST_SENT:
             raise Refused("the working tree differs by more than can be sent", where=self.tree.top, code="too-long",
                           next="commit and push, then deploy a branch")  # fmt: skip
-        with open(path, "rb") as file:
-            return base64.b64encode(file.read()).decode("ascii")
-
+        return _text(path)
 
     def _built(self, asked: str, given: dict[str, Any]) -> Any:
         """About outputs that were built in this checkout: the commit, or the outputs themselves."""
@@ -88,6 +101,11 @@ class TreeAnswers:
             return {"commit": commit, "pack": base64.b64encode(here.packed()).decode("ascii")}
         finally:
             here.close()
+
+
+def _text(path: str) -> str:
+    with open(path, "rb") as file:
+        return base64.b64encode(file.read()).decode("ascii")
 
 
 def watch_there(options: Options, places: tuple[Place, ...]) -> int:

@@ -28,19 +28,28 @@ class SentTree:
     def __init__(self, ask: Callable[[str, Any], Any], shell: Shell) -> None:
         """`ask(what, with)`: the answer of the other side, about `take` or `pack`."""
         self._ask, self._shell = ask, shell
+        self._came: tuple[str, list[str], object] | None = None
+        """What came with the answer: the commit, what its pack builds on, the pack."""
 
     def take(self, person: Person, message: str, hidden: Callable[[str], bool]) -> Snapshot:
         """As `WorkingTree.take`; what is hidden is decided by the checkout's own configuration."""
         del hidden
         said = self._ask("take", {"name": person.name, "email": person.email, "message": message})
         try:
-            return msgspec.convert(said, Snapshot)
+            taken = msgspec.convert(said, Snapshot)
         except msgspec.ValidationError as fault:
             raise _garbled(str(fault)) from fault
+        pack = said.get("pack") if isinstance(said, dict) else None
+        self._came = (taken.sha, [taken.base], pack) if pack is not None else None
+        return taken
 
     def pack(self, commit: str, have: Sequence[str], into: str) -> None:
         """As `WorkingTree.pack`: every object is checked before it is taken into the mirror."""
-        said = self._ask("pack", {"commit": commit, "have": list(have)})
+        came, self._came = self._came, None
+        if came is not None and came[:2] == (commit, list(have)):
+            said = came[2]
+        else:
+            said = self._ask("pack", {"commit": commit, "have": list(have)})
         try:
             unpack(said, into, self._shell)
         except (binascii.Error, TypeError, ValueError) as fault:
