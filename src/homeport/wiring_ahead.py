@@ -55,8 +55,7 @@ def _look_ahead(site: Site, words: Sequence[str]) -> Callable[[], None] | None:
     services = layout.services_of(site.config, site.environment)
     named = [name for name in services if name in words] or list(services)
     targets = {target.name: target for name in named if (target := layout.target_of(site.config, name)) is not None}
-    drops = [cast("LiveTargets", site.targets).look_ahead(target, site.env.branch) for target in targets.values()]
-    return drops[0] if drops else None
+    return cast("LiveTargets", site.targets).look_ahead(list(targets.values()), site.env.branch)
 
 
 def no_runner() -> None:

@@ -3,6 +3,7 @@ has changed."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from msgspec.structs import replace
 
 from homeport.doors import lookahead, scanning
+from homeport.model.live import Scan, Target
 from tests.targets.conftest import Host
 
 FILES = {"a.txt": "one", "lib/b.txt": "two"}
@@ -31,8 +33,8 @@ def looks(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def ahead(host: Host) -> Callable[[], None]:
     """A look begins, and has ended."""
-    drop = host.targets.look_ahead(host.target, "main")
-    host.targets._ahead._begun["api"][1].result()
+    drop = host.targets.look_ahead([host.target], "main")
+    host.targets._ahead._turns["api"].result()
     return drop
 
 
@@ -75,9 +77,9 @@ def no_index(host: Host) -> None:
 def test_a_look_ahead_does_not_count_after(change: Callable[[Host], None], host: Host, looks: list[str]) -> None:
     host.put(FILES)
     ahead(host)
-    begun = host.targets._ahead._begun.copy()
+    begun = host.targets._ahead._turns.copy()
     change(host)
-    host.targets._ahead._begun = begun  # a deploy takes it
+    host.targets._ahead._turns = begun  # a deploy takes it
     looks.clear()
     host.write("lib/b.txt", "by hand")
     host.write("note.txt", "by hand")
@@ -88,7 +90,7 @@ def test_a_look_ahead_does_not_count_after(change: Callable[[Host], None], host:
 def test_an_old_look_or_one_that_failed_does_not_count(
     host: Host, looks: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    host.targets.look_ahead(host.target, "main")  # nothing is recorded, so it fails
+    host.targets.look_ahead([host.target], "main")  # nothing is recorded, so it fails
     host.put(FILES)
     monkeypatch.setattr(lookahead, "OLDEST", 0.0)
     ahead(host)
@@ -97,9 +99,23 @@ def test_an_old_look_or_one_that_failed_does_not_count(
     assert (host.states(), looks) == ({"a.txt": "modified"}, ["look"])
 
 
-def test_a_look_that_nobody_wants_has_ended_before_its_process_does(host: Host) -> None:
+def test_folders_are_looked_at_one_after_the_other_and_no_more_when_nobody_wants_to_know(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
     host.put(FILES)
-    drop = host.targets.look_ahead(host.target, "main")
+    many = [replace(host.target, name=f"api-{number}") for number in range(5)]
+    entered, leave, under_way = threading.Event(), threading.Event(), list[str]()
+
+    def look(target: Target, branch: str) -> Scan:
+        under_way.append(target.name)
+        entered.set()
+        assert leave.wait(30)
+        return Scan(target=target.name, recorded_tree="")
+
+    monkeypatch.setattr(host.targets, "_scan", look)
+    monkeypatch.setattr(host.targets, "_ground", lambda target, branch: target.name)
+    drop = host.targets.look_ahead(many, "main")
+    assert entered.wait(30) and under_way == ["api-0"]
+    threading.Timer(0.05, leave.set).start()
     drop()
-    assert not host.targets._ahead._begun
-    assert not list((host.state / "targets").glob(".ignore-*"))
+    assert under_way == ["api-0"] and host.targets._ahead.taken("api-1", lambda: "api-1") is None

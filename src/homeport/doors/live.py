@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from shlex import quote
 from typing import TYPE_CHECKING
 
@@ -92,9 +93,9 @@ class LiveTargets:
         self._noting.wait()
         return self._ahead.taken(target.name, lambda: self._ground(target, branch)) or self._scan(target, branch)
 
-    def look_ahead(self, target: Target, branch: str) -> Callable[[], None]:
+    def look_ahead(self, targets: Sequence[Target], branch: str) -> Callable[[], None]:
         """Begins what `scan` will be asked for in a moment; the answer ends it when nobody asks after all."""
-        self._ahead.begin(target.name, lambda: self._ground(target, branch), lambda: self._scan(target, branch))
+        self._ahead.begin({it.name: (partial(self._ground, it, branch), partial(self._scan, it, branch)) for it in targets})
         return self._ahead.drop
 
     def _ground(self, target: Target, branch: str) -> Hashable:
