@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from homeport.cli.show.words import text
+from homeport.cli.show.results import table
+from homeport.cli.show.words import Ink, text
 
 SAID = {"recorded": "as recorded", "changed": "CHANGED OUTSIDE", "missing": "REMOVED OUTSIDE", "new": "not there yet",
         "odd": "CANNOT BE TAKEN", "interrupted": "EDIT WAS CUT"}  # fmt: skip
@@ -12,13 +13,13 @@ SAID = {"recorded": "as recorded", "changed": "CHANGED OUTSIDE", "missing": "REM
 
 def listed(said: dict[str, Any]) -> str:
     """`homeport hostfile list`."""
-    lines = []
+    rows = []
     for row in said["hostfiles"]:
-        why = f"   {text(row['because'])}" if row["because"] else ""
-        secret = "   secret" if row["secret"] else ""
-        lines.append(f"{SAID[row['state']]:<16} {text(row['path'])}   {text(row['purpose'])}{secret}{why}")
-    lines += [f"{'not deployed':<16} {text(path)}   (homeport deploy)" for path in said["notDeployed"]]
-    return "\n".join(lines) or f"no host file is registered for {said['host']} ([[hostfiles]] in homeport.toml)"
+        more = "  ".join(filter(None, ["secret" if row["secret"] else "", text(row["because"] or "")]))
+        rows.append([("", word) for word in (SAID[row["state"]], text(row["path"]), text(row["purpose"]), more)])
+    rows += [[("", "not deployed"), ("", text(path)), ("", "(homeport deploy)"), ("", "")] for path in said["notDeployed"]]
+    none = f"no host file is registered for {said['host']} ([[hostfiles]] in homeport.toml)"
+    return "\n".join(table(rows, Ink(False))) or none
 
 
 def history(said: dict[str, Any]) -> str:

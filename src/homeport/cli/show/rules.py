@@ -4,20 +4,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from homeport.cli.show.words import text
+from homeport.cli.show.results import table
+from homeport.cli.show.words import Ink, clock_time, text
 
 
 def listed(said: dict[str, Any]) -> str:
     """`homeport rules`."""
     if not said["rules"]:
         return "there are no rules: everything is allowed that the rest of the configuration allows"
-    lines = []
+    rows = []
     for row in said["rules"]:
         match = row["match"] if isinstance(row["match"], str) else " ".join(row["match"])
-        why = f"   {text(row['because'])}" if row["because"] else ""
-        off = "" if row["inForce"] else "   (not in force)"
-        lines.append(f"{row['effect']:<8} {row['action']:<9} {text(match):<24} {text(row['id'])}   {row['from']}{why}{off}")
-    return "\n".join(lines)
+        off = "" if row["inForce"] else "(not in force)"
+        why = "  ".join(filter(None, [text(row["because"] or ""), off]))
+        rows.append([("", word) for word in (row["effect"], row["action"], text(match), text(row["id"]), row["from"], why)])
+    return "\n".join(table(rows, Ink(False)))
 
 
 def explained(said: dict[str, Any]) -> str:
@@ -35,5 +36,6 @@ def audited(said: dict[str, Any]) -> str:
     for row in said["audit"]:
         who = text(row["who"]) + ("" if row["actor"] == "person" else f" ({row['actor']})")
         place = f" from {text(row['from'])}" if row["from"] else ""
-        lines.append(f"{row['at'][:19]}  {row['outcome']:<11} {who}{place}: {text(row['action'])}   {text(row['detail'])}")
+        at = clock_time(row["at"], seconds=True)
+        lines.append(f"{at}  {row['outcome']:<11} {who}{place}: {text(row['action'])}   {text(row['detail'])}")
     return "\n".join(lines) or "nothing was changed yet"
