@@ -94,10 +94,10 @@ def merging(git: Mirror, permits: Permits) -> Merging:
     return Branches(git, permits)
 
 
-def secret_scan(state: str) -> SecretScan:
+def secret_scan(state: str, known_in: Callable[[str], set[str]]) -> SecretScan:
     from homeport.doors.secretscan import SecretLook
 
-    return SecretLook(state)
+    return SecretLook(state, known_in)
 
 
 def tokens(database: Database) -> Tokens:

@@ -244,9 +244,13 @@ SECRET = "AKIA" + "IOSFODNN7QXAMPL3"
 def test_a_likely_secret_is_refused_unless_its_path_is_named(deployed: World) -> None:
     edit(deployed, "other.txt", "other\nkey = '" + SECRET + "'\n")
     edit(deployed, "third.txt", "harmless\n")
+    (deployed.live / "site/words.txt").write_text("the horse\nplain words of the shop\n")
+    deployed.more["SHOP_PASSWORD"] = "plain words of the shop"
     ran = deployed.homeport("--json", "adopt", ok=(3,))
     assert ran.last["code"] == "secret"
     assert "site/other.txt line 2" in ran.last["what"]
+    assert "site/words.txt line 2: a secret of this machine" in ran.last["what"], "no detector could know that it is one"
+    (deployed.live / "site/words.txt").unlink()
     assert SECRET not in ran.stdout + ran.stderr
     assert branches(deployed) == ["main"]
     deployed.json("adopt", "--allow-secret", "site/third.txt", ok=(3,))

@@ -66,6 +66,10 @@ class Redactor:
             for one in told.values() if isinstance(told, dict) else told:
                 self.learn(one)
 
+    def known_in(self, text: str) -> set[str]:
+        """The values in the text that are secrets here."""
+        return set(self._pattern.findall(text)) if self._pattern is not None else set()
+
     def redact(self, text: str) -> str:
         if self._pattern is not None:
             text = self._pattern.sub("***", text)

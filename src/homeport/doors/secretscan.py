@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from homeport.model.edits import Finding
 from homeport.model.paths import to_bytes
 
 _LEFT_OUT = {"IPPublicDetector"}
 """An address is no secret."""
+KNOWN = "a secret of this machine"
 
 
 class SecretLook:
     """Satisfies `SecretScan`. Looks with the detectors of detect-secrets, which is loaded at the first look.
 
-    `folder` is a private one; a copy of the file lies there while it is looked through.
+    `folder` is a private one; a copy of the file lies there while it is looked through. `known_in` finds this machine's own
+    secrets in a text.
     """
 
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
+    def __init__(self, folder: str, known_in: Callable[[str], set[str]] = lambda _: set()) -> None:
+        self._folder, self._known_in = folder, known_in
 
     def look(self, path: str, content: bytes, known: bytes | None) -> list[Finding]:
         """As `SecretScan.look`. A line that says `pragma: allowlist secret` is passed over."""
@@ -40,6 +42,10 @@ class SecretLook:
                 found = [(one.line_number, one.type, one.secret_value) for one in scan.scan_file(copy)]
         old = known or b""
         fresh = {(line, kind) for line, kind, value in found if not value or to_bytes(value) not in old}
+        before = self._known_in(old.decode("utf-8", "replace"))
+        for number, line in enumerate(content.decode("utf-8", "replace").splitlines(), 1):
+            if self._known_in(line) - before:
+                fresh.add((number, KNOWN))
         return [Finding(path=path, line=line, kind=kind) for line, kind in sorted(fresh)]
 
 
