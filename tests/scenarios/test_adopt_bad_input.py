@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.scenarios.test_adopt import FILES, SITE, edit, touched
+from tests.scenarios.test_adopt import FILES, SITE, branches, edit, touched
 from tests.world import World, eventually
 
 KINDS = ("dangling", "fifo", "folder", "hard", "link", "socket")
@@ -127,3 +127,63 @@ def test_what_changes_between_the_look_and_the_reading_is_taken_as_it_is_then(de
     assert deployed.git("show", "caught:site/third.txt", cwd=deployed.origin) == "by hand, and again"
     states = {row["path"]: row["state"] for row in deployed.json("edits")["edits"]}
     assert states == {"a-first.txt": "adopted", "index.html": "open", "other.txt": "adopted", "third.txt": "adopted"}
+
+
+def hook(world: World, name: str, script: str) -> Path:
+    place = world.origin / "hooks" / name
+    place.parent.mkdir(exist_ok=True)
+    place.write_text(f"#!/bin/sh\n{script}\n")
+    place.chmod(0o755)
+    return place
+
+
+def rewritten(world: World, text: str) -> str:
+    """A history of its own with the same files and another README, which the origin has."""
+    world.write({"README.md": text})
+    world.git("add", "-A")
+    tree = world.git("write-tree")
+    made = world.git("commit-tree", tree, "-m", text)
+    world.git("push", "-q", "origin", f"{made}:refs/heads/kept")
+    world.git("push", "-q", "origin", "--delete", "kept")
+    return made
+
+
+def test_a_base_that_is_forced_to_another_history_is_the_one_that_the_branch_is_cut_from(deployed: World) -> None:
+    """Before the adoption, and again between its fetch and its push."""
+    first, second = rewritten(deployed, "rewritten\n"), rewritten(deployed, "once more\n")
+    deployed.git("push", "-qf", "origin", f"{first}:refs/heads/main")
+    edit(deployed, "other.txt", "by hand\n")
+    said = deployed.json("adopt", "--branch", "one")
+    assert said["base"] == first and touched(deployed, "one") == ["M\tsite/other.txt"]
+    assert deployed.git("rev-parse", "one^", cwd=deployed.origin) == first
+    edit(deployed, "third.txt", "by hand\n")
+    forced = hook(deployed, "pre-receive", f"env -u GIT_QUARANTINE_PATH git update-ref refs/heads/main {second}")
+    said = deployed.json("adopt", "--branch", "two")
+    forced.unlink()
+    assert said["base"] == first and deployed.git("rev-parse", "two^", cwd=deployed.origin) == first
+    assert deployed.git("rev-parse", "main", cwd=deployed.origin) == second
+    assert {row["branch"] for row in deployed.json("edits")["edits"]} == {"one", "two"}
+    again = deployed.json("adopt", "site/third.txt")
+    assert (again["branch"], sorted(branches(deployed))) == ("two", ["main", "one", "two"]), "no second branch"
+    fresh = deployed.json("adopt", "site/third.txt", "--branch", "three")
+    assert fresh["base"] == second and touched(deployed, "three") == ["M\tsite/third.txt"]
+    assert deployed.text("site/third.txt") == "by hand\n"
+
+
+@pytest.mark.parametrize("arrived", [True, False], ids=["the branch arrived", "it did not"])
+def test_a_push_whose_answer_was_lost_with_the_whole_origin_is_looked_for_by_the_next_one(
+    deployed: World, arrived: bool
+) -> None:
+    away = deployed.origin.with_name("away.git")
+    script = f"mv {deployed.origin} {away}; kill -9 $PPID"
+    hook(deployed, "post-receive" if arrived else "pre-receive", script)
+    edit(deployed, "other.txt", "by hand\n")
+    said = deployed.json("adopt", ok=(1,))
+    assert said["code"] == "push-unknown" and said["next"].startswith("homeport adopt ("), said
+    refused = deployed.json("adopt", ok=(1,))
+    assert refused["code"] == "no-origin" and refused["next"].startswith("git ls-remote "), "still away"
+    away.rename(deployed.origin)
+    (deployed.origin / "hooks" / ("post-receive" if arrived else "pre-receive")).unlink()
+    again = deployed.json("adopt")
+    assert branches(deployed) == [again["branch"], "main"] and again["paths"] == ["site/other.txt"]
+    assert [row["state"] for row in deployed.json("edits")["edits"]] == ["adopted"]
