@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tests.forges.fakes import TOKEN, GitHubFake
-from tests.forges.server import serving
+from tests.forges.server import Answer, Seen, serving
+from tests.scenarios.test_adopt_forge_faults import FAULTS, wait_over
 from tests.world import World
 
 PROJECT = """
@@ -88,3 +90,50 @@ def test_with_a_forge_each_guarded_commit_needs_a_request_that_another_stood_for
     forged.pull(str(len(forged.pulls)))["merger"] = "bob"
     assert world.deploy()["status"] == "deployed"
     assert world.text("api/auth/login.js") == "four\n"
+
+
+def refused_with(world: World, fake: GitHubFake, name: str, call: int) -> bool:
+    """Deploys what is reviewed while the forge has that fault at that call about reviews; whether that was refused."""
+    count, met, before = iter(range(1000)), [], world.text("api/auth/login.js")
+
+    def meddle(seen: Seen, ordinary: Callable[[], Answer]) -> Answer:
+        if "/statuses/" in seen.path or next(count) != call:
+            return ordinary()
+        met.append(seen.path)
+        return FAULTS[name](ordinary)
+
+    fake.meddle = meddle
+    said = world.deploy(ok=(0, 3))
+    fake.meddle = lambda _, ordinary: ordinary()
+    wait_over(world)
+    assert met, "there is such a call"
+    if name in ("half", "nothing", "lost", "500"):  # a read is asked three times, so that one is no harm
+        assert said["status"] == "deployed", (name, met, said)
+        return False
+    assert (said["status"], said["errorCode"]) == ("refused", "review"), (name, met, said)
+    assert "look at logins" in said["errorSummary"] and "--confirm auth" in said["next"], (name, said)
+    assert world.text("api/auth/login.js") == before, "what nobody could tell is not reviewed"
+    return True
+
+
+def reviewed_change(world: World, fake: GitHubFake, text: str = "two\n") -> None:
+    sha = world.publish({"api/auth/login.js": text})
+    fake.add_pull(sha=sha, state="merged", merger="bob")
+
+
+def test_a_forge_that_does_not_tell_has_reviewed_nothing(forged: Any, world: World) -> None:
+    reviewed_change(world, forged)
+    for name, call in (("401", 0), ("garbled", 1), ("429 with Retry-After", 2)):
+        assert refused_with(world, forged, name, call)
+    assert world.deploy()["status"] == "deployed"
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("name", FAULTS)
+def test_whatever_a_forge_answers_about_a_review_only_a_review_is_one(forged: Any, world: World, name: str) -> None:
+    for call in range(3):
+        reviewed_change(world, forged, f"{call}\n")
+        if refused_with(world, forged, name, call):
+            assert world.deploy()["status"] == "deployed"
+        assert world.text("api/auth/login.js") == f"{call}\n"
