@@ -97,7 +97,7 @@ class SshHost:
     def run(self, words: Sequence[str], input: bytes | None = None, timeout: float = 600.0) -> Completed:
         """Runs a command there and collects what it prints; its own exit status is not judged.
 
-        Raises what `connect` raises when the connection is lost.
+        Raises what `connect` raises when there is none, InfrastructureFault (code `connection`) when it is lost.
         """
         command = shlex.join(words)
         self._check(command)
@@ -105,7 +105,9 @@ class SshHost:
         done = self._shell.run([*self._argv(), *self._where(), command], env=dict(os.environ), input=input,
                                timeout=timeout, ok=range(256))  # fmt: skip
         if done.code == LOST:
-            raise self.refused(done.stderr.decode("utf-8", "replace"))
+            never = self.never_there(done.stderr.decode("utf-8", "replace"))
+            then = f"{self._again()}   (once it answers: the same command again)"
+            raise never or InfrastructureFault("the connection broke", where=self.destination, next=then, code="connection")
         return done
 
     def places(self) -> tuple[str, ...]:
@@ -120,8 +122,7 @@ class SshHost:
     def refused(self, said: str) -> HomeportError:
         """Why ssh could not connect, from its words."""
         last = printable(said.strip().splitlines()[-1]) if said.strip() else "ssh said nothing"
-        host, port = split(self.destination)
-        again = f"ssh {'-p ' + port + ' ' if port else ''}{host} true"
+        host, again = split(self.destination)[0], self._again()
         if "IDENTIFICATION HAS CHANGED" in said:
             return Refused("the machine at that address has another host key than before", where=self.destination,
                            next=f"find out why; only when the machine was set up anew: ssh-keygen -R {host.split('@')[-1]}",
@@ -133,6 +134,10 @@ class SshHost:
             return InfrastructureFault(f"the machine does not let you in: {last}", where=self.destination, next=again,
                                        code="ssh-key")  # fmt: skip
         return InfrastructureFault(f"no connection: {last}", where=self.destination, next=again, code="connect")
+
+    def _again(self) -> str:
+        host, port = split(self.destination)
+        return f"ssh {'-p ' + port + ' ' if port else ''}{host} true"
 
     def _argv(self, *options: str) -> list[str]:
         argv = ["ssh", "-T"]
