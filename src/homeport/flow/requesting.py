@@ -17,7 +17,7 @@ from homeport.flow import editing, guarding
 from homeport.flow.site import Site
 from homeport.model.edits import Adopted, Edit
 from homeport.model.errors import Failed, HomeportError, InfrastructureFault, Refused
-from homeport.model.forge import Forge, ForgeFault, NewRequest, PullRequest
+from homeport.model.forge import BranchLeft, Forge, ForgeFault, NewRequest, PullRequest
 from homeport.model.live import Difference, Entry, Scan, Target
 from homeport.model.paths import exact
 
@@ -119,12 +119,7 @@ def _merged(site: Site, forge: Forge, request: PullRequest, asked: NewRequest, c
     try:
         there = forge.merge(request.number, sha=commit, title=asked.title, body=asked.body)
     except ForgeFault as fault:
-        try:
-            there = forge.request(request.number)
-        except HomeportError:
-            raise fault from None
-        if there.state != "merged":
-            raise
+        there = _merged_after_all(forge, request, fault)
         _note_merged(site, asked.head, there)
         try:
             return forge.merge(request.number, sha=commit, title=asked.title, body=asked.body)
@@ -135,6 +130,19 @@ def _merged(site: Site, forge: Forge, request: PullRequest, asked: NewRequest, c
                 code="branch-left",
             ) from again  # fmt: skip
     _note_merged(site, asked.head, there)
+    return there
+
+
+def _merged_after_all(forge: Forge, request: PullRequest, fault: ForgeFault) -> PullRequest:
+    """The merged request. Raises the fault where it is not merged, or cannot be asked about."""
+    if isinstance(fault, BranchLeft):
+        return fault.request
+    try:
+        there = forge.request(request.number)
+    except HomeportError:
+        raise fault from None
+    if there.state != "merged":
+        raise fault
     return there
 
 

@@ -64,6 +64,15 @@ class ForgeFault(InfrastructureFault):
         """The HTTP status, when there was an answer."""
 
 
+class BranchLeft(ForgeFault):
+    """A request is merged, and its branch could not be deleted."""
+
+    def __init__(self, request: PullRequest, fault: ForgeFault) -> None:
+        super().__init__(fault.what, where=fault.where, next=fault.next, code=fault.code, until=fault.until,
+                         status=fault.status)  # fmt: skip
+        self.request = request
+
+
 class CheckRun(Struct, frozen=True, kw_only=True):
     """One report on one commit."""
 

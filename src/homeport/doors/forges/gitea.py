@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from itertools import islice
 from urllib.parse import quote
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from homeport.doors.forges import wire
 from homeport.doors.forges.http import Client, Timing
 from homeport.model.forge import (
+    BranchLeft,
     Cache,
     CheckRun,
     ForgeFault,
@@ -164,9 +167,14 @@ class Gitea:
                 if fault.status in (405, 409):  # 409 also for conflicts
                     raise wire.not_mergeable(number, there.url, fault.what) from fault
                 raise
-            there = self.request(number)
+            there = replace(there, state="merged")
+            with suppress(ForgeFault):  # it is merged, whatever is said of it now
+                there = self.request(number)
         if there.same_repository and there.head_sha == sha:
-            self._delete_branch(there.head)
+            try:
+                self._delete_branch(there.head)
+            except ForgeFault as fault:
+                raise BranchLeft(there, fault) from fault
         return there
 
     def set_status(self, sha: str, status: Status) -> None:

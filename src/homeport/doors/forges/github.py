@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from homeport.doors.forges import wire
 from homeport.doors.forges.http import Client, Timing
 from homeport.model.forge import (
+    BranchLeft,
     Cache,
     CheckRun,
     ForgeFault,
@@ -237,7 +238,10 @@ class GitHub:
                 raise
             there = replace(there, state="merged", merged_as=self._client.read(reply, _Merged).sha)
         if there.same_repository and there.head_sha == sha:
-            self._delete_branch(there.head)
+            try:
+                self._delete_branch(there.head)
+            except ForgeFault as fault:
+                raise BranchLeft(there, fault) from fault
         return there
 
     def set_status(self, sha: str, status: Status) -> None:
