@@ -43,10 +43,8 @@ class ChannelServer:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
     def told_by(self, world: World) -> None:
-        """The project's channel is this one, and the machine's owner lets messages come here."""
+        """The project's channel is this one."""
         world.more["SHOP_CHANNEL"] = f"json://127.0.0.1:{self.port}/"
-        text = world.host_file.read_text()
-        world.host_file.write_text(f'channels = ["127.0.0.1:{self.port}"]\n{text}')
 
     def close(self) -> None:
         self._server.shutdown()

@@ -52,7 +52,7 @@ def test_any_other_channel_gets_title_and_text_and_a_secret_address_comes_from_a
     server: ChannelServer, tmp_path: Path
 ) -> None:
     (tmp_path / "url").write_text(f"json://127.0.0.1:{server.port}/hook\n")
-    AppriseChannel(["127.0.0.1"]).send(Secret(file=str(tmp_path / "url")), FAILED)
+    AppriseChannel().send(Secret(file=str(tmp_path / "url")), FAILED)
     (sent,) = server.taken
     assert (sent["title"], sent["type"], sent["path"]) == (FAILED.title, "failure", "/hook")
     for part in (FAILED.text, "Commit: abc Prices", FAILED.page, "@everyone b"):
@@ -63,9 +63,9 @@ def test_what_does_not_take_the_message_is_told_without_its_address(server: Chan
     server.status = 500
     url = f"json://user:hunter2@127.0.0.1:{server.port}/secret-path"
     with pytest.raises(InfrastructureFault) as caught:
-        AppriseChannel(["127.0.0.1"]).send(url, FAILED)
+        AppriseChannel().send(url, FAILED)
     assert caught.value.code == "channel"
     assert "hunter2" not in str(caught.value) and "secret-path" not in str(caught.value)
     with pytest.raises(ConfigFault) as wrong:
-        AppriseChannel(["127.0.0.1"]).send("nothing://known", FAILED)
+        AppriseChannel().send("nothing://known", FAILED)
     assert wrong.value.code == "channel-url"

@@ -14,7 +14,7 @@ import pytest
 from homeport.doors import outgoing
 from homeport.doors.notifier import AppriseChannel
 from homeport.model import addresses
-from homeport.model.errors import HomeportError, Refused
+from homeport.model.errors import HomeportError, InfrastructureFault, Refused
 from homeport.model.notices import Message
 
 TOLD = Message(outcome="condensed", title="a title", text="a text")
@@ -70,6 +70,8 @@ def own_address() -> str:
 
 SPELLED = ["127.0.0.1", "127.1", "2130706433", "0x7f000001", "0177.0.0.1", "127.8.9.10", "0.0.0.0", "localhost",
            "[::1]", "[::]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", own_address()]  # fmt: skip
+PLAIN = ["127.0.0.1", "127.8.9.10", "localhost", "[::1]", own_address()]
+"""Whoever writes these means this machine."""
 
 
 def resolving(monkeypatch: pytest.MonkeyPatch, *answers: str) -> list[str]:
@@ -88,8 +90,8 @@ def resolving(monkeypatch: pytest.MonkeyPatch, *answers: str) -> list[str]:
 
 @pytest.mark.parametrize("host", SPELLED)
 def test_no_spelling_of_this_machine_is_connected_to(victim: Victim, host: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As an address in homeport.toml, and as what a name resolves to; the spelling reaches it where it is allowed."""
-    if "::ffff" not in host:  # which Apprise takes for another name
+    """As an odd address in homeport.toml, and as what a name resolves to; the spelling reaches it where it is allowed."""
+    if host not in PLAIN and "::ffff" not in host:  # which Apprise takes for another name
         with pytest.raises(HomeportError):
             AppriseChannel().send(f"json://{host}:{victim.port}/", TOLD)
     resolving(monkeypatch, host.strip("[]"))
@@ -100,6 +102,20 @@ def test_no_spelling_of_this_machine_is_connected_to(victim: Victim, host: str, 
     with suppress(HomeportError):  # where the machine has no IPv6
         AppriseChannel(everywhere).send(f"json://channel.example.com:{victim.port}/", TOLD)
         assert victim.came == 1, "this spelling leads here"
+
+
+@pytest.mark.parametrize("host", PLAIN)
+def test_a_channel_that_plainly_names_this_machine_is_meant(victim: Victim, host: str) -> None:
+    with suppress(InfrastructureFault):  # where the machine has no IPv6
+        AppriseChannel().send(f"json://{host}:{victim.port}/", TOLD)
+        assert victim.came == 1
+
+
+@pytest.mark.parametrize("url", ["json://127.1:8080/", "json://2130706433/", "json://0.0.0.0:80/", "json://[::]/",
+                                 "json://[::ffff:127.0.0.1]:80/", "json://169.254.169.254/", "json://channel.example.com/",
+                                 "json://127.0.0.1:99999/", "json://[127.0.0.1/", "discord://1/2", ""])  # fmt: skip
+def test_what_names_it_otherwise_names_nothing(url: str) -> None:
+    assert addresses.named(url) == []
 
 
 @pytest.mark.parametrize("host", ["169.254.169.254", "100.100.100.200", "fd00:ec2::254", "fe80::1", "64:ff9b::7f00:1",
@@ -117,7 +133,7 @@ def test_a_redirect_to_this_machine_is_not_followed(victim: Victim) -> None:
         for target in ("127.0.0.1", "[::ffff:127.0.0.1]", "2130706433", "localhost"):
             chat.moved, chat.came = f"http://{target}:{victim.port}/", 0
             with pytest.raises(Refused) as caught:
-                AppriseChannel([f"127.0.0.2:{chat.port}"]).send(f"json://127.0.0.2:{chat.port}/", TOLD)
+                AppriseChannel().send(f"json://127.0.0.2:{chat.port}/", TOLD)
             assert str(victim.port) in caught.value.what and (chat.came, victim.came) == (1, 0), target
         AppriseChannel(["127.0.0.0/8"]).send(f"json://127.0.0.2:{chat.port}/", TOLD)
         assert victim.came == 1, "where it is allowed, the redirect leads there"
@@ -137,7 +153,7 @@ def test_a_name_that_leads_elsewhere_at_the_second_look_is_caught(victim: Victim
 
 def test_mail_and_datagrams_go_the_same_way(victim: Victim) -> None:
     with pytest.raises(Refused):
-        AppriseChannel().send(f"mailto://ada:secret@localhost:{victim.port}?to=eve@example.com&mode=insecure", TOLD)
+        AppriseChannel().send(f"mailto://ada:secret@2130706433:{victim.port}?to=eve@example.com&mode=insecure", TOLD)
     assert victim.came == 0
     with outgoing.Outgoing(()).held(), closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as line:
         for host in ("127.0.0.1", "localhost"):
@@ -147,7 +163,7 @@ def test_mail_and_datagrams_go_the_same_way(victim: Victim) -> None:
 
 def test_the_rest_of_the_process_connects_where_it_likes(victim: Victim) -> None:
     with pytest.raises(Refused):
-        AppriseChannel().send(f"json://127.0.0.1:{victim.port}/", TOLD)
+        AppriseChannel().send(f"json://2130706433:{victim.port}/", TOLD)
     with closing(socket.create_connection(("127.0.0.1", victim.port), 5)) as line:
         line.sendall(b"x")
         assert line.recv(12) == b"HTTP/1.1 200"

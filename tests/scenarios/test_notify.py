@@ -75,16 +75,16 @@ def test_a_dead_channel_delays_nothing_and_gets_the_message_when_it_is_back(worl
     eventually(lambda: world.json("notify", "test")["waiting"] == 0, "what was taken waits no more")
 
 
-def test_a_channel_that_leads_back_to_the_machine_is_refused_until_host_toml_names_it(
+def test_a_channel_that_is_led_back_to_the_machine_is_refused_until_host_toml_names_it(
     world: World, channel: ChannelServer
 ) -> None:
-    allowed = world.host_file.read_text()
-    world.host_file.write_text("".join(allowed.splitlines(keepends=True)[1:]))
     world.project(SERVICE, {"job/run.sh": "echo fine\n"})
-    world.more["SHOP_CHANNEL"] = f"json://localhost:{channel.port}/"
+    world.more["SHOP_CHANNEL"] = f"json://2130706433:{channel.port}/"
     refused = world.homeport("notify", "test", ok=(1,))
     said = refused.stdout + refused.stderr
     assert f"127.0.0.1 port {channel.port} leads back to this machine" in said and "`channels` in host.toml" in said
     assert channel.asked == 0
-    world.host_file.write_text(allowed)
+    world.host_file.write_text(f'channels = ["127.0.0.1:{channel.port}"]\n{world.host_file.read_text()}')
     assert world.homeport("notify", "test").stdout and channel.asked == 1
+    world.more["SHOP_CHANNEL"] = f"json://localhost:{channel.port}/"
+    assert world.homeport("notify", "test").stdout and channel.asked == 2, "what names it plainly means it"

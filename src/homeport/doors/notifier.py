@@ -11,6 +11,7 @@ import msgspec
 
 from homeport.doors.outgoing import Outgoing
 from homeport.doors.secrets import value_of
+from homeport.model import addresses
 from homeport.model.config import Secret
 from homeport.model.errors import ConfigFault, InfrastructureFault, Refused
 from homeport.model.notices import Message
@@ -20,8 +21,8 @@ KINDS = {"failure": "failure", "full": "success", "condensed": "info", "suppress
 
 
 class AppriseChannel:
-    """Satisfies `Channel`. `allowed` are addresses of this machine, or around it, that a message may go to; `secret` reads
-    the address where it is one."""
+    """Satisfies `Channel`. `allowed` are addresses of this machine, or around it, that a message may be led to, besides
+    the one that the channel names; `secret` reads that where it is one."""
 
     def __init__(self, allowed: Sequence[str] = (), secret: Callable[[Secret, str], str] = value_of) -> None:
         self._allowed, self._secret = allowed, secret
@@ -29,7 +30,7 @@ class AppriseChannel:
     def send(self, channel: Secret | str, message: Message) -> None:
         apprise = _library()
         url = channel if isinstance(channel, str) else self._secret(channel, "notify.urls")
-        told, way_out = _Told(), Outgoing(self._allowed)
+        told, way_out = _Told(), Outgoing([*self._allowed, *addresses.named(url)])
         logger = logging.getLogger("apprise")
         logger.addHandler(told)
         try:

@@ -1,10 +1,11 @@
-"""IP addresses that a message may not go to unless this machine's owner says so: they lead back here, or to what a
-cloud tells its machines. Pure."""
+"""IP addresses that a name or a redirect may not lead a message to unless this machine's owner says so: they lead back
+here, or to what a cloud tells its machines. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address, ip_network
+from urllib.parse import urlsplit
 
 Address = IPv4Address | IPv6Address
 TOLD_BY_CLOUDS = frozenset(map(ip_address, ("fd00:ec2::254", "fd20:ce::254", "100.100.100.200")))
@@ -32,6 +33,20 @@ def why_not(address: Address) -> str:
     if address.is_multicast or (address.version == 4 and address == IPv4Address("255.255.255.255")):
         return "is no single machine's"
     return ""
+
+
+def named(url: str) -> list[str]:
+    """Entries (see `entry`) for the machine itself where an URL plainly names it and nobody else could have led there:
+    `localhost`, or its address in the usual form. Empty for names and for anything else that is odd."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", f":{parts.port}" if parts.port else ""
+        found = [ip_address(one) for one in (("127.0.0.1", "::1") if host == "localhost" else (host,))]
+    except ValueError:
+        return []
+    if any(plain(str(one)) != one or (why_not(one) and not one.is_loopback) for one in found):
+        return []
+    return [f"[{one}]{port}" if port and one.version == 6 else f"{one}{port}" for one in found]
 
 
 def entry(text: str) -> tuple[str, int]:

@@ -372,7 +372,8 @@ class HostConfig(_Table, frozen=True):
     units: list[str] = field(default_factory=list)
     """Processes it may touch; `*` matches anything."""
     channels: list[str] = field(default_factory=list)
-    """Addresses of this machine itself, or of its network's own services, that messages may go to: `"127.0.0.1:8080"`."""
+    """Addresses of this machine itself, or of its network's own services, that a name or a redirect may lead messages to:
+    `"127.0.0.1:8080"`."""
     listen: Listen = field(default_factory=lambda: Listen())  # noqa: PLW0108  # defined further down
     """Where the daemon is reached over TCP; without an address it is not."""
     secrets: dict[str, Secret] = field(default_factory=dict)
