@@ -36,6 +36,16 @@ def test_without_git_every_verb_says_how_to_install_it(world: World) -> None:
     mended(world)
 
 
+def test_doctor_names_the_process_manager_that_is_not_there(world: World) -> None:
+    world.project(SITE + 'runtime = "pm2"\nunit = "shop-site"\n', FILES)
+    said = run(world, "doctor", env={"PATH": programs_without(world, "pm2")}).stdout
+    assert "pm2 is not on the PATH of site" in said and "npm install -g pm2" in said
+    tools = world.root / "tools"
+    tools.mkdir()
+    (tools / "pm2").symlink_to("/bin/true")
+    assert "npm install" not in run(world, "doctor", env={"PATH": f"{tools}:{world.env['PATH']}"}).stdout
+
+
 def test_a_git_that_is_too_old_is_named_with_its_version(world: World) -> None:
     deployed(world)
     before, folder = picture(world.live), world.root / "old"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import shutil
 import stat
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -15,6 +16,13 @@ from homeport.model.errors import HomeportError
 
 WORKFLOWS = (".github/workflows", ".gitea/workflows", ".forgejo/workflows", ".circleci", ".woodpecker")
 CI_FILES = (".gitlab-ci.yml", ".woodpecker.yml", "bitbucket-pipelines.yml")
+MANAGERS = {
+    "pm2": ("pm2", "npm install -g pm2   (elsewhere: set the service's path to its folder)"),
+    "systemd": ("systemctl", "a machine that systemd runs"),
+    "compose": ("docker", "apt install docker.io docker-compose"),
+    "swarm": ("docker", "apt install docker.io"),
+}
+"""By runtime: the program, and how to come by it."""
 ECOSYSTEMS = ("ecosystem.config.js", "ecosystem.config.cjs", "ecosystem.config.json", "ecosystem.json")
 
 
@@ -43,6 +51,24 @@ def setup_rows(site: Site) -> list[dict[str, Any]]:
         what = "claimed" if claimed else "only looked at" if observing else "not claimed yet; the first deploy does it"
         rows.append(_row(f"claim of {name}", True, what, ""))
     return rows
+
+
+def manager_rows(site: Site) -> list[dict[str, Any]]:
+    """Whether the process manager of each service is installed, where that service looks for it."""
+    lacking: dict[str, list[str]] = {}
+    there: dict[str, str] = {}
+    for name, service in layout.services_of(site.config, site.environment).items():
+        if service.runtime not in MANAGERS:
+            continue
+        path = os.pathsep.join([*service.path, os.environ.get("PATH", "")])
+        found = shutil.which(MANAGERS[service.runtime][0], path=path)
+        if found is None:
+            lacking.setdefault(service.runtime, []).append(name)
+        else:
+            there.setdefault(service.runtime, found)
+    rows = [_row(kind, True, found, "") for kind, found in there.items() if kind not in lacking]
+    return rows + [_row(kind, False, f"{MANAGERS[kind][0]} is not on the PATH of {', '.join(names)}", MANAGERS[kind][1])
+                   for kind, names in lacking.items()]  # fmt: skip
 
 
 def _host_file(site: Site, again: str) -> dict[str, Any]:
