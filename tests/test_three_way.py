@@ -212,3 +212,17 @@ def test_a_second_run_has_nothing_left_to_do(rwa: tuple[Tree, Tree, Tree]) -> No
 )
 def test_each_row_of_the_table(recorded: str | None, wanted: str | None, actual: str | None, verdict: str) -> None:
     assert judge(entry(recorded), entry(wanted), entry(actual)) == verdict
+
+
+def test_what_a_sync_that_was_cut_short_brought_is_nobodys_edit() -> None:
+    """Where not even the way back could be ended; what somebody made besides still is one."""
+    found = seen({"a": "one", "b": "one", "c": "one", "e": "one"}, {"a": "two", "d": "two", "c": "one", "e": "three"})
+    scan = Scan(target="api", recorded_tree="R", differences=tuple(found))
+    changes = [TreeChange("a", entry("one"), entry("three"))]
+    plan = reconcile("api", "R", "W", changes, scan, {}, "refuse", None, ours={"a", "b", "d"})
+    assert {s.path: (s.before, s.after, s.rescue) for s in plan.steps} == {
+        "a": (entry("two"), entry("three"), None),
+        "b": (None, entry("one"), None),
+        "d": (entry("two"), None, None),
+    }
+    assert [d.path for d in plan.drift] == ["e"]

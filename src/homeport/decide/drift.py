@@ -27,12 +27,13 @@ def judge(recorded: Entry | None, wanted: Entry | None, actual: Entry | None) ->
 def reconcile(target: str, from_tree: str, to_tree: str, changes: Sequence[TreeChange], scan: Scan,
               obstacles: Mapping[str, Difference], on_drift: OnDrift,
               in_place: Matcher | None, accepted: Container[str] = (),
-              landed: Container[str] = ()) -> SyncPlan:  # fmt: skip
+              landed: Container[str] = (), ours: Container[str] = ()) -> SyncPlan:  # fmt: skip
     """The plan that brings a live folder from `from_tree` to `to_tree`.
 
     `changes` are those between the two trees, `scan` what is not as recorded, `obstacles` what lies at paths
     that only the new tree has. A path with drift that the commit changes too is a conflict, whatever `on_drift` says,
-    unless the drift is `landed`: then it is part of what the commit brings. What is `accepted` stays as it is.
+    unless the drift is `landed`: then it is part of what the commit brings. What is `accepted` stays as it is. What is
+    `ours` was brought by a sync that was cut short: it is in git, and nobody's edit.
     """
     drifted = {d.path: d for d in scan.differences}
     mutated = {d.path: d for d in scan.mutated}
@@ -41,9 +42,12 @@ def reconcile(target: str, from_tree: str, to_tree: str, changes: Sequence[TreeC
     for change in changes:
         changed.add(change.path)
         there = drifted.get(change.path) or mutated.get(change.path) or obstacles.get(change.path)
-        plan.change(change, there, mutable=change.path in mutated, landed=change.path in landed)
+        plan.change(change, there, mutable=change.path in mutated, landed=change.path in landed,
+                    ours=change.path in ours)  # fmt: skip
     for difference in scan.differences:
-        if difference.path not in changed:
+        if difference.path not in changed and difference.path in ours:
+            plan.step(difference.path, difference.actual, difference.recorded)
+        elif difference.path not in changed:
             plan.drift(difference, "keep" if difference.path in accepted else on_drift)
     for difference in scan.mutated:
         if difference.path not in changed:
@@ -69,10 +73,10 @@ class _Plan:
         self.conflicts: list[Difference] = []
         self.refused: list[Difference] = []
 
-    def change(self, change: TreeChange, there: Difference | None, *, mutable: bool, landed: bool) -> None:
+    def change(self, change: TreeChange, there: Difference | None, *, mutable: bool, landed: bool, ours: bool) -> None:
         """A path that the commit changes."""
         if there is None:
-            self._step(change.path, change.before, change.after)
+            self.step(change.path, change.before, change.after)
         elif there.oddity is not None:
             made_way = there.state == "deleted" or (there.oddity == "directory" and change.path in self._folders)
             if there.actual is None and change.after is None and made_way:
@@ -80,11 +84,13 @@ class _Plan:
             else:
                 self._conflict(there)
         elif mutable and there.actual != change.after:
-            self._step(change.path, there.actual, change.after, rescue="mutable")
+            self.step(change.path, there.actual, change.after, rescue="mutable")
         elif judge(change.before, change.after, there.actual) == "arrived":
             self.arrived.append(change.path)
+        elif ours:
+            self.step(change.path, there.actual, change.after)
         elif landed:
-            self._step(change.path, there.actual, change.after, rescue="adopted")
+            self.step(change.path, there.actual, change.after, rescue="adopted")
         else:
             self._conflict(there)
 
@@ -98,19 +104,19 @@ class _Plan:
             # only what git tracked is ever deleted (DESIGN section 4): a file added by hand stays
             self.kept.append(difference.path)
         else:
-            self._step(difference.path, difference.actual, difference.recorded, rescue="discarded")
+            self.step(difference.path, difference.actual, difference.recorded, rescue="discarded")
 
     def reset(self, difference: Difference) -> None:
         """A program rewrote a path under `mutable`: it goes back to what is recorded."""
         if difference.oddity is not None:
             self._conflict(difference)
         else:
-            self._step(difference.path, difference.actual, difference.recorded, rescue="mutable")
+            self.step(difference.path, difference.actual, difference.recorded, rescue="mutable")
 
     def _conflict(self, difference: Difference) -> None:
         self.conflicts.append(replace(difference, state="conflict"))
 
-    def _step(self, path: str, before: Entry | None, after: Entry | None, rescue: str | None = None) -> None:
+    def step(self, path: str, before: Entry | None, after: Entry | None, rescue: str | None = None) -> None:
         in_place = self._in_place is not None and self._in_place.match(path)
         rescue = rescue if before is not None else None
         self.steps.append(SyncStep(path=path, before=before, after=after, in_place=in_place, rescue=rescue))

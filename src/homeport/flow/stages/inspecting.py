@@ -14,7 +14,7 @@ from homeport.flow.stages.due import with_rebuilds
 from homeport.flow.work import ServiceWork, TargetWork, Tools, Work
 from homeport.model.deploys import StartedWith
 from homeport.model.errors import Refused
-from homeport.model.live import Recorded, Target
+from homeport.model.live import Recorded, Scan, Target
 from homeport.model.patterns import Matcher
 
 
@@ -112,9 +112,19 @@ def _look(target: TargetWork, work: Work, tools: Tools) -> TargetWork:
         target.target.name, target.recorded.tree, target.wanted, changes, scan, obstacles,
         _on_drift(work, tools), Matcher(target.target.in_place) if target.target.in_place else None,
         accepted=editing.accepted_paths(site, target.target, scan),
-        landed=editing.landed_paths(site, target.target, scan, work.sha),
+        landed=editing.landed_paths(site, target.target, scan, work.sha), ours=_ours(scan, tools),
     )  # fmt: skip
     return replace(target, scan=scan, plan=plan)
+
+
+def _ours(scan: Scan, tools: Tools) -> frozenset[str]:
+    """What a sync that was cut short has brought, where not even the way back from it could be ended."""
+    record = tools.site.store.target(scan.target)
+    if record is None or record.syncing is None or record.syncing[1] != scan.recorded_tree:
+        return frozenset()
+    brought = {c.path: c.after for c in tools.site.git.changes(*record.syncing[1:])}
+    plain = [d for d in scan.differences if d.oddity in (None, "file in the way")]
+    return frozenset(d.path for d in plain if d.path in brought and d.actual == brought[d.path])
 
 
 def _undo_look(target: TargetWork, tools: Tools) -> TargetWork:
