@@ -127,7 +127,7 @@ def test_an_edit_on_the_host_is_adopted_from_the_laptop_as_its_person_and_a_conf
     assert fleet.laptop.git("show", f"{said['commit']}:site/a.txt") == "mended at night"
     assert fleet.laptop.git("status", "--porcelain") == before
     fleet.laptop.publish({"site/a.txt": "from git\n"})
-    told = fleet.homeport("-e", "production", "adopt", "site/a.txt", ok=(3,)).stderr
+    told = fleet.homeport("-e", "production", "adopt", "site/a.txt", "--branch", "again", ok=(3,)).stderr
     fetch = told.partition("main: ")[2].partition(" && ")[0].split()
     assert fetch[:2] == ["git", "fetch"] and fetch[2].startswith("prod.example.com:"), told
     fleet.laptop.git("config", "core.sshCommand", str(fleet.laptop.root / "bin/ssh"))
