@@ -57,13 +57,18 @@ def _lend(mirror: Mirror, folder: str, store: str, beside: str, commit: str, sou
 
 
 def _store(mirror: Mirror, store: str) -> GitCommand:
-    git = GitCommand(store, mirror.cmd.shell)
+    """Made without git, whose `init` goes by the folder's whole path: that may lead elsewhere by then."""
     if not os.path.isdir(store):
-        shutil.rmtree(f"{store}.new", ignore_errors=True)
-        making = GitCommand(f"{store}.new", mirror.cmd.shell)
-        making.run("init", "--quiet", "--bare", "--template=", f"{store}.new")
-        os.rename(f"{store}.new", store)
-    return git
+        making = f"{store}.new"
+        shutil.rmtree(making, ignore_errors=True)
+        for name in ("objects", "refs"):
+            os.makedirs(os.path.join(making, name), 0o700)
+        config = _CONFIG.replace("bare = false", "bare = true")
+        for name, content in (("HEAD", "ref: refs/heads/main\n"), ("config", config)):
+            with open(os.path.join(making, name), "x", encoding="ascii") as file:
+                file.write(content)
+        os.rename(making, store)
+    return GitCommand(store, mirror.cmd.shell)
 
 
 def _open_to_read(store: str) -> None:

@@ -17,7 +17,7 @@ exec 9<. && mount --no-canonicalize --bind . "$1" && cd "$1" || exit 125
 [ . -ef /proc/self/fd/9 ] || no "another folder came to $1 meanwhile"
 exec 9<&-
 for hidden in $2; do [ -d "$hidden" ] && { mount -t tmpfs -o mode=0700,size=4k none "$hidden" || exit 125; }; done
-cd "./$3" || exit 125
+[ "$3" = . ] || cd -P "./$3" || exit 125
 shift 3
 exec "$@"
 """
@@ -30,8 +30,8 @@ def standing_at(argv: Sequence[str], path: str, below: str, hidden: Sequence[str
     """The command in a namespace where the folder that it is started in stands at `path`; it works in `below` there.
 
     No path leads to the folder, so that it is the one that was meant whatever is swapped above it, and what came to
-    `path` is looked at. `hidden` folders (no white space in their names) are empty in there. Ends with 125 when it
-    cannot be set up.
+    `path` is looked at; further down it is `cd -P`, since a shell's plain `cd` goes by the whole path again. `hidden`
+    folders (no white space in their names) are empty in there. Ends with 125 when it cannot be set up.
     """
     quiet = " ".join(h for h in hidden if not any(c.isspace() for c in h))
     if os.geteuid() == 0:
