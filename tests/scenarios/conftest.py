@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.channel import ChannelServer
 from tests.fleet import PROJECT, Fleet, Laptop, introduce
 from tests.world import NODE_SERVER, World
 
@@ -17,6 +18,17 @@ from tests.world import NODE_SERVER, World
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
     made = World(tmp_path)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def channel(world: World) -> Iterator[ChannelServer]:
+    """A channel of messages; the project names it by `{ env = "SHOP_CHANNEL" }`."""
+    made = ChannelServer()
+    made.told_by(world)
     try:
         yield made
     finally:

@@ -66,14 +66,6 @@ def forge() -> Iterator[GitHubFake]:
 
 
 @pytest.fixture
-def channel(world: World) -> Iterator[ChannelServer]:
-    made = ChannelServer()
-    made.told_by(world)
-    yield made
-    made.close()
-
-
-@pytest.fixture
 def told(world: World, forge: GitHubFake, channel: ChannelServer) -> dict[str, str]:
     """A project that was told every kind of secret; kind -> the text to look for."""
     folder = world.root / "secrets"

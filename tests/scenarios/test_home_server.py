@@ -277,14 +277,6 @@ def server(world: World, tmp_path: Path, sockets: Path) -> Iterator[HomeServer]:
         engine.close()
 
 
-@pytest.fixture
-def channel(world: World) -> Iterator[ChannelServer]:
-    made = ChannelServer()
-    made.told_by(world)
-    yield made
-    made.close()
-
-
 @pytest.mark.timeout(300)  # thirteen deploys on a machine that may be busy with other tests
 def test_a_home_server_with_nobody_watching(server: HomeServer, channel: ChannelServer) -> None:
     world, forge = server.world, server.forge

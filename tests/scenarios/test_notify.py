@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
-
-import pytest
 
 from tests.channel import ChannelServer
 from tests.world import World, eventually
@@ -20,16 +17,6 @@ command = ["sh", "run.sh"]
 [notify]
 urls = [{ env = "SHOP_CHANNEL" }]
 """
-
-
-@pytest.fixture
-def channel(world: World) -> Iterator[ChannelServer]:
-    made = ChannelServer()
-    made.told_by(world)
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 def test_failure_recovery_routine_and_nothing_at_all(world: World, channel: ChannelServer) -> None:
