@@ -9,9 +9,9 @@ import pytest
 from homeport.decide import hostfile, placing
 from homeport.decide.loading import load, load_host
 from homeport.doors.hostsetup import machine_of, over_ssh
-from homeport.doors.remote import split
 from homeport.model.config import HostConfig
 from homeport.model.errors import ConfigFault, Refused, UsageFault
+from homeport.model.remote import split
 
 CONFIG = load("""
 [project]

@@ -12,6 +12,7 @@ from homeport.model.edits import Edit, Person
 from homeport.model.forge import is_ref_name
 from homeport.model.live import Difference, Entry
 from homeport.model.paths import printable
+from homeport.model.remote import split
 
 CONTEXT = 3
 """Lines shown around a hunk."""
@@ -270,9 +271,8 @@ def fetched_from(ssh: str | None, mirror: str) -> str:
 
     if ssh is None:
         return shlex.quote(mirror)
-    bare = ssh.count(":") > 1 and "[" not in ssh
-    user, at, host = ssh.rpartition("@")
-    named = f"{user}{at}[{host}]" if bare else ssh
+    host, port = _reached(ssh)
+    named = f"{host}:{port}" if port else host
     return shlex.quote(f"ssh://{named}{mirror}" if ":" in named else f"{named}:{mirror}")
 
 
@@ -280,10 +280,12 @@ def copied_from(ssh: str, path: str, to: str) -> str:
     """The command that brings a file of a host to where a person is."""
     import shlex
 
-    host, colon, port = ssh.rpartition(":")
-    if not colon or not port.isdigit() or (":" in host and not host.endswith("]")):
-        host, port = ssh, ""
-    if host.count(":") > 1 and "[" not in host:
-        user, at, name = host.rpartition("@")
-        host = f"{user}{at}[{name}]"
+    host, port = _reached(ssh)
     return shlex.join(["scp", *(["-P", port] if port else []), f"{host}:{path}", to])
+
+
+def _reached(ssh: str) -> tuple[str, str]:
+    """As `split`, an IPv6 address in brackets, as it stands in addresses of files."""
+    host, port = split(ssh)
+    user, at, name = host.rpartition("@")
+    return (f"{user}{at}[{name}]" if ":" in name else host), port

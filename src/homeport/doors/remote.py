@@ -17,6 +17,7 @@ from homeport.doors.shell import Conversation, LocalShell
 from homeport.model.errors import HomeportError, InfrastructureFault, Refused, UsageFault
 from homeport.model.paths import printable
 from homeport.model.ports import Completed
+from homeport.model.remote import split
 
 LONGEST_COMMAND = 100_000
 """Bytes of one remote command; the kernel takes 128 KiB."""
@@ -159,14 +160,6 @@ class SshHost:
         if len(command.encode("utf-8", "surrogateescape")) > LONGEST_COMMAND or "\0" in command:
             raise UsageFault(f"the command is longer than {LONGEST_COMMAND} bytes, or holds a NUL", where=self.destination,
                              next="name fewer paths", code="too-long")  # fmt: skip
-
-
-def split(destination: str) -> tuple[str, str]:
-    """(`[user@]host`, port or empty) of `[user@]host[:port]`; IPv6 addresses with a port are in brackets."""
-    host, colon, port = destination.rpartition(":")
-    if colon and port.isdigit() and (":" not in host or host.endswith("]")):
-        return host.replace("[", "").replace("]", ""), port
-    return destination.replace("[", "").replace("]", ""), ""
 
 
 def _has_terminal() -> bool:

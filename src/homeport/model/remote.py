@@ -113,3 +113,11 @@ class Talk(Protocol):
 
     def ended(self) -> tuple[int, str]:
         """(exit status, the end of its standard error), once it ended by itself."""
+
+
+def split(destination: str) -> tuple[str, str]:
+    """(`[user@]host`, port or empty) of `[user@]host[:port]`; IPv6 addresses with a port are in brackets."""
+    host, colon, port = destination.rpartition(":")
+    if colon and port.isdigit() and (":" not in host or host.endswith("]")):
+        return host.replace("[", "").replace("]", ""), port
+    return destination.replace("[", "").replace("]", ""), ""
