@@ -27,10 +27,12 @@ old=$(cat ../pid 2>/dev/null) && kill -9 "$old"
 while grep -qs . "/proc/${old:-none}/cmdline"; do sleep 0.02; done
 setsid sh serve.sh > ../log 2>&1 &
 echo $! > ../pid
-until busybox wget -qO- "http://127.0.0.1:$PORT/"; do grep -qs . "/proc/$!/cmdline" || exit 1; sleep 0.02; done
+until busybox wget -qO- "http://127.0.0.1:$PORT/"; do kill -0 $! || exit 1; sleep 0.02; done
 """
 """As a command should be: it ends when the new one answers or is dead, and the old one has left its port by then. The
-checks have no more than their own time for a machine that is busy with other things."""
+checks have no more than their own time for a machine that is busy with other things. The new one is asked for by a
+signal: its command line is empty for a moment at each of its execs; the old one by its command line, for nobody here
+waits for it."""
 COMPOSE = """\
 services:
   web:
