@@ -305,13 +305,15 @@ def test_an_origin_that_refuses_the_push_is_told_and_nothing_is_recorded(deploye
     assert deployed.json("edits")["edits"][0]["state"] == "open"
 
 
-def test_adopting_twice_makes_one_branch(deployed: World) -> None:
+def test_adopting_twice_makes_one_branch_and_a_plan_says_what_is_to_be_merged(deployed: World) -> None:
     edit(deployed, "other.txt", "by hand\n")
     first = deployed.json("adopt")
     again = deployed.json("adopt")
     assert (again["branch"], again["commit"], again["paths"]) == (first["branch"], first["commit"], first["paths"])
     assert branches(deployed) == [first["branch"], "main"]
+    assert f"merge branch {first['branch']}, then: " in deployed.json("plan")["refusals"][0]["next"]
     edit(deployed, "other.txt", "by hand, again\n")
+    assert "merge" not in deployed.json("plan")["refusals"][0]["next"]
     assert deployed.json("adopt")["branch"] != first["branch"]
 
 

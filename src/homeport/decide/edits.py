@@ -72,6 +72,15 @@ def accepted_now(edit: Edit, now: str) -> bool:
     return edit.state == "accepted" and edit.until is not None and moment(now) < moment(edit.until)
 
 
+def waiting_at(known: Sequence[Edit], differences: Sequence[Difference]) -> list[str]:
+    """The requests, or else the branches, that hold all of these differences as they are; none when one is missing."""
+    adopted = {edit.path: edit for edit in known if edit.state == "adopted"}
+    found = [adopted.get(shown(d.path)) for d in differences]
+    if any(edit is None or edit.actual != d.actual for edit, d in zip(found, differences, strict=True)):
+        return []
+    return sorted({edit.request or f"branch {edit.branch}" for edit in found if edit is not None})
+
+
 def ended(known: Sequence[Edit], paths: Collection[str], state: EditState, by: str, now: str) -> list[Edit]:
     """The living edits at these paths, ended."""
     wanted = {shown(path) for path in paths}

@@ -5,6 +5,8 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 
+from homeport.decide import edits
+from homeport.model.edits import Edit
 from homeport.model.live import Difference, SyncPlan
 from homeport.model.paths import exact, printable
 from homeport.model.plan import Refusal
@@ -13,8 +15,11 @@ SHOWN = 8
 """Paths that a message names; the refusal itself holds all of them."""
 
 
-def refusals_of(plan: SyncPlan, environment: str) -> list[Refusal]:
-    """The conflicts and the drift of one target, each as one refusal that names its paths and the next command."""
+def refusals_of(plan: SyncPlan, environment: str, known: Sequence[Edit] = ()) -> list[Refusal]:
+    """The conflicts and the drift of one target, each as one refusal that names its paths and the next command.
+
+    `known` are the living edits of this folder: what is on a branch already only waits to be merged.
+    """
     found = []
     whose = "" if plan.target == "_project" else f" {plan.target}"
     if plan.conflicts:
@@ -32,6 +37,8 @@ def refusals_of(plan: SyncPlan, environment: str) -> list[Refusal]:
         hint = ""
         if len(foreign) == len(plan.drift):
             hint = f"   (all of it is known to the branch: homeport -e {environment} record{whose} takes it as it is)"
+        elif waiting := edits.waiting_at(known, plan.drift):
+            hint = f"   (all of it is adopted: merge {', '.join(waiting)}, then: homeport -e {environment} deploy)"
         found.append(Refusal(
             rule="drift", service=plan.target, paths=_paths(plan.drift),
             message=f"{len(plan.drift)} path{'s' if len(plan.drift) > 1 else ''} edited on the host: {_named(plan.drift)}",

@@ -132,7 +132,8 @@ def all_refusals(work: Work, tools: Tools) -> list[Refusal]:
     for name, target in work.targets.items():
         if target.plan is None:
             continue
-        found += planning.refusals_of(target.plan, tools.site.environment)
+        known = tools.site.edits.living(name) if target.plan.drift else ()
+        found += planning.refusals_of(target.plan, tools.site.environment, known)
         deleted = sum(1 for step in target.plan.steps if step.after is None and step.before is not None)
         if deleted and not work.deploy.request.allow_mass_delete:
             total = len(tools.site.git.listing(target.recorded.tree))

@@ -94,7 +94,8 @@ def config_at(work: Work, tools: Tools, sha: str) -> Config:
     raw = site.git.file_at(sha, "homeport.toml")
     if raw is None:
         raise ConfigFault("this commit has no homeport.toml", where=sha[:12],
-                          next="homeport init && git add homeport.toml && git commit", code="no-config")  # fmt: skip
+                          next=f"git add homeport.toml, commit and push to {site.env.branch}   (homeport init writes one)",
+                          code="no-config")  # fmt: skip
     try:
         config = site.load_config(raw, f"{sha[:12]}:homeport.toml")
     except ConfigFault as fault:
