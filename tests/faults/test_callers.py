@@ -276,7 +276,7 @@ HOSTILE = {
     "ignores SIGTERM": f"trap '' TERM INT HUP; {LOOP}",
     "closes its output": f"exec >&- 2>&-; {LOOP}",
     "leaves a child in the background": f"sh -c '{LOOP}' & exit 1",
-    "is killed for its memory": f"sh -c '{LOOP}' & kill -9 $$",
+    "has a child that is killed for its memory": f"sh -c '{LOOP}' & sh {{greedy}}",
 }
 BUILDING = """
 [services.web]
@@ -289,19 +289,41 @@ target = "{live}/web"
 MAKES = "mkdir -p dist; cp page.txt dist/\n"
 
 
+@pytest.fixture
+def greedy(world: World) -> Iterator[Path]:
+    """A script that the kernel's memory killer ends a child of, in a control group of its own; where none can be made,
+    one that kills the build itself."""
+    script, group = world.root / "greedy.sh", Path(f"/sys/fs/cgroup/memory/homeport-test-{os.getpid()}")
+    limit = group / "memory.limit_in_bytes"
+    if not group.parent.is_dir():
+        group = Path(f"/sys/fs/cgroup/{group.name}")
+        limit = group / "memory.max"
+    try:
+        group.mkdir()
+        limit.write_text("16M")
+        script.write_text(f"echo $$ > {group}/cgroup.procs; head -c 60m /dev/zero | tail; exit $?\n")
+    except OSError:
+        script.write_text("kill -9 $PPID\n")
+    yield script
+    if group.is_dir():
+        eventually(lambda: not (group / "cgroup.procs").read_text(), "nobody is in the group any more")
+        group.rmdir()
+
+
 @pytest.mark.parametrize("does", HOSTILE)
-def test_a_build_that_will_not_end_is_ended_with_all_that_it_started(world: World, does: str) -> None:
+def test_a_build_that_will_not_end_is_ended_with_all_that_it_started(world: World, does: str, greedy: Path) -> None:
     first: dict[str, str | None] = {"web/build.sh": MAKES, "web/page.txt": "one\n", ".gitignore": "dist/\n"}
     world.project(BUILDING, first)
     world.deploy()
     limited = (world.clone / "homeport.toml").read_text() + '  timeout = "1s"\n'
-    world.publish({"web/build.sh": HOSTILE[does] + "\n", "web/page.txt": "two\n", "homeport.toml": limited})
+    build = HOSTILE[does].format(greedy=greedy) + "\n"
+    world.publish({"web/build.sh": build, "web/page.txt": "two\n", "homeport.toml": limited})
     done = world.deploy(ok=(1,))
     assert done["status"] == "failed"
     assert world.text("web/dist/page.txt") == "one\n"
     assert world.text("web/page.txt") == "one\n"
     assert world.json("status")["blocked"] == []
-    killed = does == "is killed for its memory"
+    killed = does == "has a child that is killed for its memory"
     assert done["errorCode"] == ("killed" if killed else "command" if "exit 1" in HOSTILE[does] else "timeout")
     eventually(lambda: not left_by_builds(world), "nothing of the build runs on")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import let_everybody_in
 from tests.faults.harness import Host, read
 from tests.faults.moments import Moment, Share
 from tests.world import World
@@ -134,7 +135,7 @@ def test_a_live_disk_that_is_full_keeps_the_old_version(world: World, small_disk
 
 
 @pytest.mark.root
-def test_a_build_that_fills_the_disk_keeps_the_old_version_and_does_not_blame_the_commit(
+def test_a_build_or_a_check_that_fills_the_disk_keeps_the_old_version_and_does_not_blame_the_commit(
     world: World, small_disk: Path
 ) -> None:
     live_on(world, small_disk)
@@ -153,6 +154,18 @@ def test_a_build_that_fills_the_disk_keeps_the_old_version_and_does_not_blame_th
     subprocess.run(["mount", "-o", "remount,size=16m", str(small_disk)], check=True)
     assert world.json("converge")["status"] == "deployed", "a tick tries the same commit again"
     assert world.text("plain/dist/a.txt") == "two\n"
+
+    # a check of homeport's own, in its clean checkout, which goes where temporary files do
+    world.more["TMPDIR"] = str(small_disk)
+    world.host_file.write_text(world.host_file.read_text() + 'users = ["nobody"]\n')
+    let_everybody_in(small_disk)
+    checked = '\n[checks.size]\nrun = "head -c 30000000 /dev/zero > large"\n'
+    world.publish({"plain/a.txt": "3\n", "homeport.toml": (world.clone / "homeport.toml").read_text() + checked})
+    done = world.deploy(ok=(1,))
+    assert done["errorCode"] == "build-disk"
+    assert "check size ended with 1, and the disk is full" in done["errorSummary"]
+    subprocess.run(["mount", "-o", "remount,size=64m", str(small_disk)], check=True)
+    assert world.json("converge")["status"] == "deployed", "what failed for want of room is not remembered as failed"
 
 
 @pytest.mark.root

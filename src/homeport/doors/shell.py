@@ -18,6 +18,7 @@ from typing import IO, TYPE_CHECKING, cast
 from homeport.doors import namespaces
 from homeport.doors.accounts import owner_of
 from homeport.doors.jobwatch import GRACE, LINGER, TICK, Watch, signal_group
+from homeport.doors.lacking import MemoryKills, full
 from homeport.doors.leftovers import MARK, kill_marked
 from homeport.doors.lines import LONGEST_LINE, printable
 from homeport.doors.permits import Permits
@@ -120,6 +121,7 @@ class LocalShell:
         env = {MARK: mark, **job.env}
         argv = ["/bin/sh", "-c", job.command] if isinstance(job.command, str) else list(job.command)
         words, here = self._placed(job, _as_user(job, argv))
+        kills = MemoryKills()
         try:
             child = subprocess.Popen(
                 words, cwd=here, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -144,7 +146,8 @@ class LocalShell:
         if why == "cancelled":
             raise Cancelled("the deploy is being cancelled", where=job.label)
         return Completed(argv=tuple(argv), code=child.returncode, timed_out=why == "timeout",
-                         no_room=child.returncode != 0 and _is_full(here))  # fmt: skip
+                         no_room=full(_written(job, here)) if child.returncode else "",
+                         no_memory=kills.were(child.returncode))  # fmt: skip
 
     def _placed(self, job: Job, argv: list[str]) -> tuple[list[str], str]:
         """The words to start, and where: by a descriptor where the job has one."""
@@ -305,13 +308,10 @@ def _as_user(job: Job, argv: list[str]) -> list[str]:
     return [setpriv, "--pdeathsig", "KILL", *become, "--", *argv]
 
 
-def _is_full(folder: str) -> bool:
-    """Whether the disk of a folder has no block left, or no file."""
-    try:
-        disk = os.statvfs(folder)
-    except OSError:
-        return False
-    return not disk.f_bavail or bool(disk.f_files and not disk.f_favail)
+def _written(job: Job, here: str) -> list[tuple[str, str]]:
+    """Where a command writes: its folder, and what it has for temporary files."""
+    temporary = job.env.get("TMPDIR") or "/tmp"  # noqa: S108  (nothing is written there)
+    return [(here, job.cwd), (temporary, temporary)]
 
 
 def _end_politely(pid: int) -> None:

@@ -13,7 +13,7 @@ from datetime import datetime
 from homeport.decide import cron, owncheck
 from homeport.flow.notifying import deliver, now_of
 from homeport.flow.site import Site
-from homeport.flow.stages.proving import report, run_checks
+from homeport.flow.stages.proving import Result, report, run_checks
 from homeport.flow.work import Work, tools_for
 from homeport.model.config import Config
 from homeport.model.deploys import Deploy, Request
@@ -151,8 +151,8 @@ def _next(site: Site) -> bool:
     return True
 
 
-def _prove(site: Site, sha: str, names: Sequence[str], *, known: bool) -> dict[str, str]:
-    """How each failed; empty where it passed. `known`: what passed for the same files is not run again."""
+def _prove(site: Site, sha: str, names: Sequence[str], *, known: bool) -> dict[str, Result]:
+    """`known`: what passed for the same files is not run again."""
     request = Request(kind="commit", sha=sha, requested_by="checks", actor="trigger")
     work = Work(deploy=Deploy(id=f"check-{sha[:12]}", kind="commit", request=request), config=site.config, sha=sha)
     tools = tools_for(site, work.deploy.id)
@@ -164,7 +164,7 @@ def _prove(site: Site, sha: str, names: Sequence[str], *, known: bool) -> dict[s
         report(found, work, tools)
     finally:
         tools.journal.close()
-    said = ", ".join(f"{name} {how or 'passed'}" for name, how in found.items())
+    said = ", ".join(f"{name} {result.how or 'passed'}" for name, result in found.items())
     site.store.audit("homeport", "check", f"{sha[:12]}: {said or 'nothing to check'}")
     return found
 
@@ -175,10 +175,10 @@ def _tell(site: Site, work: Work, said: list[Status]) -> None:
         site.outbox.put(letters, now_of(site))
 
 
-def _tell_of_failures(site: Site, sha: str, found: dict[str, str]) -> None:
+def _tell_of_failures(site: Site, sha: str, found: dict[str, Result]) -> None:
     """A check by the clock has no push whose author looks at its status: it is told like a failed deploy."""
     config: Config = site.config
-    bad = {name: how for name, how in found.items() if how}
+    bad = {name: result.how for name, result in found.items() if result.how}
     if not bad or config.notify is None or (config.notify.on and "failure" not in config.notify.on):
         return
     text = "\n".join(f"{name} {how}" for name, how in bad.items())

@@ -39,7 +39,8 @@ class Completed(Struct, frozen=True, kw_only=True):
     stdout: bytes = b""
     stderr: bytes = b""
     timed_out: bool = False
-    no_room: bool = False  # it failed, and the disk that it worked on is full
+    no_room: str = ""  # it failed, and the disk that it worked on is full: that folder
+    no_memory: bool = False  # it failed, and the kernel ended processes for want of memory meanwhile
 
 
 class Job(Struct, frozen=True, kw_only=True):

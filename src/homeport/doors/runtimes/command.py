@@ -7,6 +7,7 @@ from typing import Literal
 
 from homeport.doors.leftovers import MARK
 from homeport.doors.runtimes.surroundings import environment_of
+from homeport.model.blameless import fault_of_the_machine
 from homeport.model.errors import Failed
 from homeport.model.ports import Job, OnLine, Shell
 from homeport.model.running import Restarted, Unit, UnitState
@@ -28,7 +29,8 @@ class CommandRuntime:
         return UnitState(state="unknown", detail="the command runtime cannot look; add a check")
 
     def restart(self, unit: Unit, on_line: OnLine) -> Restarted:
-        """Raises Failed: code `no-command`, or `restart` with the last thing the command said."""
+        """Raises Failed: code `no-command`, or `restart` with the last thing the command said; InfrastructureFault when it
+        lacked room or memory."""
         if not unit.command:
             raise Failed(
                 f"{unit.service} has no command to restart it with", where=f"services.{unit.service}.command",
@@ -48,6 +50,9 @@ class CommandRuntime:
         )  # fmt: skip
         done = self._shell.job(job, line)
         if done.timed_out or done.code != 0:
+            blameless = fault_of_the_machine(done, f"the restart command of {unit.service}", unit.cwd)
+            if blameless is not None:
+                raise blameless
             how = f"ended with status {done.code}"
             if done.timed_out:
                 how = f"took more than {self._longest:g} s"

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import msgspec
 
 from homeport.doors.runtimes.surroundings import as_user, home_of
+from homeport.model.blameless import fault_of_the_machine
 from homeport.model.errors import Failed, InfrastructureFault
 from homeport.model.ports import Completed, Job, OnLine, Shell
 from homeport.model.running import Container, Unit
@@ -43,7 +44,7 @@ class Docker:
 
     def job(self, argv: Sequence[str], cwd: str, on_line: OnLine, label: str, code: str, timeout: float) -> None:
         """A docker command that takes its time, told line by line. Raises Failed with that code and its last line, and
-        InfrastructureFault (code `no-docker`) when it is the engine that does not answer."""
+        InfrastructureFault when it is the engine that does not answer (code `no-docker`), or it lacked room or memory."""
         last = ""
 
         def line(stream: Literal["stdout", "stderr"], text: str) -> None:
@@ -55,6 +56,9 @@ class Docker:
                                    user=self._unit.user), line)  # fmt: skip
         if done.timed_out or done.code != 0:
             self.must_answer()
+            blameless = fault_of_the_machine(done, label, cwd, f"homeport logs {self._unit.service}")
+            if blameless is not None:
+                raise blameless
             how = f"did not end within {timeout:g} s" if done.timed_out else f"ended with {done.code}"
             raise Failed(f"{label} {how}" + (f": {last[:300]}" if last else ""), where=cwd,
                          next=f"homeport logs {self._unit.service}", code=code)  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -14,9 +13,10 @@ from homeport.flow.stages.building_scopes import build_together
 from homeport.flow.stages.syncing import mark_changed
 from homeport.flow.work import ServiceWork, Tools, Work
 from homeport.model.abreast import side_by_side
+from homeport.model.blameless import fault_of_the_machine, how
 from homeport.model.config import Command, Migrate
 from homeport.model.envfile import parse
-from homeport.model.errors import Failed, InfrastructureFault, Refused
+from homeport.model.errors import Failed, Refused
 from homeport.model.live import Target
 from homeport.model.ports import Job
 
@@ -134,15 +134,11 @@ def run_command(owner: object, command: str | list[str], folder: str, timeout: f
     if done.timed_out:
         raise Failed(f"{label} did not end within {timeout:g} s", where=folder, code="timeout",
                      next=f"homeport logs {work.deploy.id}")  # fmt: skip
-    if done.no_room and not once:
-        raise InfrastructureFault(f"{label} ended with {done.code}, and the disk is full", where=folder, code="build-disk",
-                                  next=f"df -h {folder}; df -i {folder}   (then: homeport deploy)")  # fmt: skip
-    if done.code == -signal.SIGKILL and not once:
-        raise InfrastructureFault(f"{label} was ended by signal 9; did the machine run out of memory?", where=folder,
-                                  next=f"homeport logs {work.deploy.id}; dmesg", code="killed")  # fmt: skip
+    blameless = fault_of_the_machine(done, label, folder, f"homeport logs {work.deploy.id}")
+    if blameless is not None and not once:
+        raise blameless
     if done.code != 0:
-        how = f"was ended by signal {-done.code}" if done.code < 0 else f"ended with {done.code}"
-        raise Failed(f"{label} {how}", where=folder, code="command", next=f"homeport logs {work.deploy.id}")
+        raise Failed(f"{label} {how(done)}", where=folder, code="command", next=f"homeport logs {work.deploy.id}")
 
 
 def migrate(work: Work, tools: Tools) -> Work:
