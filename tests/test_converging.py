@@ -50,6 +50,7 @@ RUNS = Deploy(id="d-run", kind="commit", request=Request(kind="commit"), sha=OLD
         (look(ended("cancelled")), False, "cancelled"),
         (look(ended("failed")), True, "due"),
         (look(replace(ended("failed"), blamed=True)), False, "failed"),
+        (look(replace(ended("failed"), error_code="check-failed")), False, "failed"),
         (look(ended("refused")), True, "refused"),
         (look(closed()), True, "gate"),
         (look(ended("rolled_back"), blocks=(Block(sha=TIP, because="broken", by="homeport", at=""),)), False, "blocked"),

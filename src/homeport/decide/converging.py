@@ -81,7 +81,7 @@ def _of_commit(look: Look) -> Decision:
         return Decision(due=True, because=because, code="refused", replan=True)
     if (last.error_code or "").startswith("gate-"):
         return Decision(due=True, because=f"the gate was closed: {last.error_summary}", code="gate", regate=True)
-    if last.blamed:
+    if last.blamed or last.error_code == "check-failed":  # which only a person has run again: the answer is known
         return _no("failed", f"deploy {last.id} of this commit failed: {last.error_summary}")
     return Decision(due=True, because=f"deploy {last.id} did not end well, and the commit is not to blame", code="due")
 
