@@ -11,6 +11,7 @@ import sys
 import termios
 import threading
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,15 @@ def test_closings(events: list[Event], closing: str, said: str) -> None:
     out, err = shown(*events)
     assert out.splitlines()[-1] == closing
     assert err == said
+
+
+@pytest.mark.parametrize(("seconds", "said"), [
+    (-7200, "2 h ago"), (-7199, "1 h ago"), (-1, "now"), (4 * 3600, "in 4 h"), (3600, "in 1 h"), (2400, "in 40 min"),
+    (7 * 86400, "in 7 d"), (100, "in 2 min"),
+])  # fmt: skip
+def test_what_comes_is_told_to_the_nearest_unit_and_what_was_in_units_that_passed(seconds: int, said: str) -> None:
+    at = datetime.now(UTC) + timedelta(seconds=seconds, milliseconds=-100 if seconds > 0 else 0)
+    assert words.ago(at.isoformat()) == said
 
 
 @pytest.mark.parametrize("status", ["rolled_back", "failed", "refused", "cancelled", "superseded", "deployed"])

@@ -90,7 +90,10 @@ def compact_time(at: str | None) -> str:
 
 
 def ago(at: str | None) -> str:
-    """How long since, or until: `12 s ago`, `3 h ago`, `in 2 d`; empty when it is no time."""
+    """How long since, or until: `12 s ago`, `3 h ago`, `in 2 d`; empty when it is no time.
+
+    What was is counted in whole units that passed; what comes, to the nearest one: four hours from now are four.
+    """
     found = moment(at)
     if found is None:
         return ""
@@ -99,8 +102,11 @@ def ago(at: str | None) -> str:
     if size < 5:
         return "now"
     units = (("d", 86400), ("h", 3600), ("min", 60), ("s", 1))
+    if seconds < 0:
+        unit, length = next(pair for pair in units if size >= 0.95 * pair[1])
+        return f"in {round(size / length)} {unit}"
     unit, length = next(pair for pair in units if size >= pair[1])
-    return f"{size // length} {unit} ago" if seconds > 0 else f"in {size // length} {unit}"
+    return f"{size // length} {unit} ago"
 
 
 def when(at: str | None) -> str:
