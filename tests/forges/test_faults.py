@@ -232,6 +232,13 @@ class Enough(Exception):
     pass
 
 
+@pytest.fixture
+def in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is fifteen seconds for a read and thirty for a write."""
+    monkeypatch.setattr(http, "DEADLINE", 0.4)
+    monkeypatch.setattr(http, "WRITING", 0.4)
+
+
 @contextmanager
 def _silence() -> Iterator[tuple[str, threading.Event]]:
     """A forge that takes the question and never answers; the event: it has one."""
@@ -262,6 +269,48 @@ def test_a_silent_forge_is_left_as_soon_as_nobody_waits_any_more() -> None:
         with pytest.raises(Enough):
             client.checks(SHA)
         assert time.monotonic() - began < 5, "a read alone may take twenty seconds"
+        client.close()
+
+
+def test_a_silent_forge_costs_one_deadline_whatever_is_asked_of_it_and_by_how_many(in_no_time: None) -> None:
+    """It was a minute for each question: three tries of twenty seconds."""
+    with _silence() as (web, asked):
+        began = time.monotonic()
+        clients = [GitHub("octo/shop", TOKEN, Memory(), web=web) for _ in range(3)]
+        asks: list[Callable[[GitHub], object]] = [lambda one: one.checks(SHA), lambda one: one.open_requests("main"),
+                                                  lambda one: one.set_status(SHA, PASSED)]  # fmt: skip
+        said = []
+        for client in clients:
+            for ask in asks:
+                with pytest.raises(ForgeFault) as caught:
+                    ask(client)
+                said.append(caught.value)
+            client.close()
+        assert asked.is_set() and time.monotonic() - began < 5
+    assert "takes too long to answer" in said[0].what and "curl" in said[0].next
+    assert {fault.code for fault in said} == {"forge-down"} and all("a moment ago" in fault.what for fault in said[1:])
+
+
+def test_what_came_of_a_write_that_a_forge_did_not_answer_can_be_asked_at_once(in_no_time: None) -> None:
+    over, posts = threading.Event(), []
+
+    def serve(peer: socket.socket) -> None:
+        if peer.recv(65536).startswith(b"POST"):
+            posts.append(1)
+            over.wait(1.0)
+            return
+        body = b'{"total_count": 0, "workflow_runs": []}'
+        peer.sendall(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+
+    with _listener(serve) as web:
+        client = GitHub("octo/shop", TOKEN, Memory(), web=web, write_gap=0.0)
+        for _ in range(3):
+            with pytest.raises(ForgeFault):
+                client.set_status(SHA, PASSED)
+        over.set()
+        assert len(posts) == 1
+        with pytest.raises(ForgeFault, match="unexpected"):
+            client.checks(SHA)
         client.close()
 
 

@@ -28,8 +28,13 @@ LARGEST = 16 * 1024 * 1024
 """Bytes of one answer."""
 KEPT_AT_MOST = 512 * 1024
 """Bytes of an answer that is kept for its ETag."""
-DEADLINE = 60.0
-"""Seconds for one exchange, reading the answer included."""
+DEADLINE = 15.0
+"""Seconds for one read: the name, the connection, all tries and the whole answer."""
+WRITING = 30.0
+"""Seconds for one write; a large forge takes its time to merge. Mostly a read has shown before that it answers."""
+AWAY = 15.0
+"""Seconds in which this process asks nothing of a forge that has just been silent: whoever has ten questions for it, or
+serves ten environments, waits once."""
 LOOK = 0.2
 """Seconds between two looks whether whoever asked still waits."""
 TRIES = 3
@@ -39,6 +44,13 @@ _REDIRECTS = 3
 _MOVED = (301, 302, 303, 307, 308)
 _TOKEN = re.compile(r"[\x21-\x7e]+", re.ASCII)
 _T = TypeVar("_T")
+_silent: dict[tuple[str, bool], float] = {}
+"""(base, whether it was a write) -> until when, by the monotonic clock, it is not asked again. One that was silent at a
+write is still read from: what came of the write is asked there."""
+
+
+class _SilentForge(Exception):
+    """It has had its time."""
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
@@ -120,7 +132,7 @@ class Client:
         try:
             content = None if body is None else msgspec.json.encode(body)
             headers = {} if content is None else {"Content-Type": "application/json"}
-            return self._once(method, self.base + path, headers, ok, content)
+            return self._once(method, self.base + path, headers, ok, content, self._timing.monotonic() + WRITING)
         finally:
             self._last_write = self._timing.monotonic()
 
@@ -150,14 +162,16 @@ class Client:
         return kept if kept.url == url and kept.etag.isascii() and kept.etag.isprintable() else None
 
     def _read(self, url: str, headers: Mapping[str, str], ok: tuple[int, ...]) -> Reply:
+        deadline = self._timing.monotonic() + DEADLINE
         for attempt in range(1, TRIES):
             try:
-                return self._once("GET", url, headers, ok, None)
+                return self._once("GET", url, headers, ok, None, deadline)
             except ForgeFault as fault:
-                if fault.code != "forge-down":
+                rest = 0.25 * 4**attempt
+                if fault.code != "forge-down" or self._timing.monotonic() + rest > deadline:
                     raise
-                self._rest(0.25 * 4**attempt)
-        return self._once("GET", url, headers, ok, None)
+                self._rest(rest)
+        return self._once("GET", url, headers, ok, None, deadline)
 
     def _rest(self, seconds: float) -> None:
         ends = self._timing.monotonic() + seconds
@@ -167,12 +181,16 @@ class Client:
         self._timing.sleep(max(0.0, ends - self._timing.monotonic()))
 
     def _once(self, method: str, url: str, headers: Mapping[str, str], ok: tuple[int, ...],
-              content: bytes | None) -> Reply:  # fmt: skip
+              content: bytes | None, deadline: float) -> Reply:  # fmt: skip
         where = f"{method} {urlsplit(url).path}"
+        for writing in {False, method != "GET"}:
+            left = _silent.get((self.base, writing), -math.inf) - self._timing.monotonic()
+            if 0 < left <= AWAY:
+                raise self._down(f"did not answer a moment ago, and is asked again in {left:.0f} s", where)
         until = self._limits.pause()
         if until is not None:
             raise self._fault("rate-limited", f"{self.name} asked to wait", where, "", until)
-        reply = self._follow(method, url, headers, content)
+        reply = self._follow(method, url, headers, content, deadline)
         until = self._limits.learn(reply.status, reply.headers, reply.body)
         if until is not None:
             raise self._fault("rate-limited", f"{self.name} asked to wait: {self._said(reply)}", where, "", until,
@@ -182,9 +200,9 @@ class Client:
             return reply
         raise self._refusal(reply, where)
 
-    def _follow(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None) -> Reply:
+    def _follow(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None,
+                deadline: float) -> Reply:  # fmt: skip
         """Redirects are followed for reads and within the API's own origin only."""
-        deadline = self._timing.monotonic() + DEADLINE
         for _ in range(_REDIRECTS):
             reply = self._exchange(method, url, headers, content, deadline)
             if reply.status not in _MOVED or method != "GET":
@@ -199,23 +217,39 @@ class Client:
 
     def _exchange(self, method: str, url: str, headers: Mapping[str, str], content: bytes | None,
                   deadline: float) -> Reply:  # fmt: skip
-        """One question and its answer. While somebody attends, a thread waits for it: not even the name of a host is
-        looked up in a way that could be interrupted. One that is not waited for any more keeps its connection."""
+        """One question and its answer. A thread waits for it: not even the name of a host is looked up in a way that
+        could be interrupted or has an end. One that is not waited for any more keeps its connection."""
         import httpx
 
         if self._connection is None:
-            limits = httpx.Timeout(connect=10, read=20, write=20, pool=10)
-            self._connection = httpx.Client(headers=self._headers, timeout=limits, follow_redirects=False)
+            self._connection = httpx.Client(headers=self._headers, follow_redirects=False)
         asking = Turn(partial(self._asked, self._connection, method, url, headers, content, deadline))
-        if self._go_on is not None and begun(asking.do):
-            asking.begins()
-            try:
-                while asking.has_begun() and not asking.ended(LOOK):
+        try:
+            if begun(asking.do):
+                self._wait(asking, deadline)
+            return asking.result()
+        except _SilentForge:
+            raise self._silence(method, url) from None
+
+    def _wait(self, asking: Turn[Reply], deadline: float) -> None:
+        asking.begins()
+        try:
+            while asking.has_begun() and not asking.ended(min(LOOK, self._left(deadline))):
+                if self._go_on is not None:
                     self._go_on()
-            except BaseException:
-                self._connection = None
-                raise
-        return asking.result()
+                if self._timing.monotonic() >= deadline:
+                    raise _SilentForge
+        except BaseException:
+            self._connection = None
+            raise
+
+    def _left(self, deadline: float) -> float:
+        return max(0.01, deadline - self._timing.monotonic())
+
+    def _silence(self, method: str, url: str) -> ForgeFault:
+        writing = method != "GET"
+        _silent[self.base, writing] = self._timing.monotonic() + AWAY
+        return self._down(f"takes too long to answer: {WRITING if writing else DEADLINE:g} s", url)
 
     def _asked(self, connection: httpx.Client, method: str, url: str, headers: Mapping[str, str], content: bytes | None,
                deadline: float) -> Reply:  # fmt: skip
@@ -223,19 +257,22 @@ class Client:
 
         body = bytearray()
         try:
-            with connection.stream(method, url, headers=dict(headers), content=content) as response:
+            with connection.stream(method, url, headers=dict(headers), content=content,
+                                   timeout=self._left(deadline)) as response:  # fmt: skip
                 for chunk in response.iter_bytes():
                     body += chunk
                     if len(body) > LARGEST:
                         raise self._fault("forge-garbled", f"{self.name}'s answer is larger than 16 MiB", url, "")
                     if self._timing.monotonic() > deadline:
-                        raise self._down("takes too long to answer", url)
+                        raise _SilentForge
                 found = {name.lower(): value for name, value in response.headers.items()}
                 return Reply(status=response.status_code, body=bytes(body), headers=found)
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError, UnicodeError) as error:
             connection.close()
             if self._connection is connection:
                 self._connection = None
+            if isinstance(error, httpx.TimeoutException):
+                raise _SilentForge from None
             raise self._down(f"cannot be reached or breaks off ({type(error).__name__})", url) from None
 
     def _refusal(self, reply: Reply, where: str) -> ForgeFault:
@@ -253,7 +290,10 @@ class Client:
 
     def _down(self, what: str, where: str, status: int | None = None) -> ForgeFault:
         until = self._limits.failed()
-        return self._fault("forge-down", f"{self.name} {what}", where, "try again later", until, status)
+        base = urlsplit(self.base)
+        return self._fault("forge-down", f"{self.name} {what}", where, "the same again in a while; whether this host "
+                           f"reaches it: curl -sSI {base.scheme}://{base.netloc.rpartition('@')[2]}", until,
+                           status)  # fmt: skip
 
     def _fault(self, code: str, what: str, where: str, next: str, until: float | None = None,
                status: int | None = None) -> ForgeFault:  # fmt: skip
