@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
 import socket
 import sys
@@ -15,11 +14,12 @@ import click
 import msgspec
 
 from homeport import __version__
+from homeport.cli.breaking import DEPLOYING, LOST, broken, follow, other_version
 from homeport.cli.calling import looks
 from homeport.cli.options import Options
 from homeport.cli.show.events import Shown
 from homeport.cli.show.words import several
-from homeport.model.errors import ConfigFault, Failed, HomeportError, InfrastructureFault, UsageFault
+from homeport.model.errors import Failed, HomeportError, InfrastructureFault, UsageFault
 from homeport.model.remote import OWN_TYPES, PROTOCOL, Caller, Hello, Place, Spoken, ToldFault
 
 if TYPE_CHECKING:
@@ -27,16 +27,8 @@ if TYPE_CHECKING:
 
 HERE_ONLY = frozenset({"serve", "supervise", "mcp", "demo", "ssh-entry"})
 """Verbs of a machine itself."""
-LOST = 255
-"""The status of an ssh whose connection broke."""
 AT_TERMINAL = frozenset({"shell", "run"})
 """Verbs that are a conversation of the person with a program there."""
-DEPLOYING = frozenset({"deploy", "try", "rollback", "rebuild", "restart", "cancel", "migrate", "converge"})
-"""Verbs that show a deploy, which goes on without us."""
-LOOK_AFTER = {"adopt": "edits", "accept": "edits", "discard": "drift", "record": "drift", "rescue": "drift",
-              "hostfile": "hostfile list", "setup": "setup", "token": "token list", "db": "db check",
-              "notify": "notify test"}  # fmt: skip
-"""How to see what came of a verb whose connection broke; setup is its own."""
 SIGNING = frozenset({"adopt", "try", "hostfile"})
 """Verbs that make a commit of the person's."""
 
@@ -187,7 +179,7 @@ def _on(options: Options, place: Place, words: list[str], heard: Heard) -> tuple
             raise
         options.interrupted = True
         shown.close()
-        click.echo(f"\nhomeport: the deploy goes on without this terminal\n  next: {_follow(place, heard)}", err=True)
+        click.echo(f"\nhomeport: the deploy goes on without this terminal\n  next: {follow(place, heard)}", err=True)
         return 6, None
     finally:
         shown.close()
@@ -197,7 +189,7 @@ def _on(options: Options, place: Place, words: list[str], heard: Heard) -> tuple
         heard.unconfirmed = heard.fault.unconfirmed
         return _told(options, heard.fault), None
     if not heard.greeted or (code == LOST and shown.done is None):
-        raise _broken(host.never_there, place, heard, words, code, said)
+        raise broken(host.never_there, place, heard, words, code, said)
     if said:
         click.echo(f"{place.host}: {several(said)}", err=True)
     heard.unconfirmed = shown.done.unconfirmed if shown.done else ()
@@ -214,7 +206,7 @@ def ask_there(options: Options, place: Place, words: list[str],
               answered: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:  # fmt: skip
     """The answer of a verb on one host, for a verb that goes on with it here; `answered` answers its questions.
 
-    Raises what the host says went wrong, and what `_broken` tells.
+    Raises what the host says went wrong, and what `broken` tells.
     """
     from homeport.wiring_hosts import ssh_host
 
@@ -234,7 +226,7 @@ def ask_there(options: Options, place: Place, words: list[str],
     if heard.fault is not None:
         raise fault_of(heard.fault)
     if not found:
-        raise _broken(host.never_there, place, heard, words, code, said)
+        raise broken(host.never_there, place, heard, words, code, said)
     return dict(found[-1])
 
 
@@ -313,7 +305,7 @@ class _Hearing:
             return
         hello = msgspec.json.decode(line, type=Hello)
         if hello.protocol != PROTOCOL:
-            raise _other_version(self._place, f"homeport {hello.version}", newer=hello.protocol > PROTOCOL)
+            raise other_version(self._place, f"homeport {hello.version}", newer=hello.protocol > PROTOCOL)
         self._heard.greeted, self._heard.waits = True, hello.waits
         if self.early:
             self._say(msgspec.json.encode(Spoken(go=True)))
@@ -370,50 +362,3 @@ def _say(fault: HomeportError) -> None:
     from homeport.cli.show.results import error
 
     click.echo(error(fault).rstrip("\n"), err=True)
-
-
-def _follow(place: Place, heard: Heard) -> str:
-    return f"homeport -e {place.environment} --host {place.host} logs -f {heard.deploy}"
-
-
-def _broken(never: Callable[[str], HomeportError | None], place: Place, heard: Heard, asked: list[str], code: int,
-            said: str) -> HomeportError:  # fmt: skip
-    """What to tell when the host did not say how it ended. `never` tells why there was no connection at all."""
-    verb = asked[0]
-    if not heard.greeted:
-        if code != LOST:
-            return _unlike_homeport(place, heard, code, said)
-        refused = never(said)
-        if refused is not None:
-            return refused
-    base = f"homeport -e {place.environment} --host {place.host}"
-    if verb in DEPLOYING and heard.deploy is not None:
-        what, next = f"the connection broke; deploy {heard.deploy} goes on at {place.host}", _follow(place, heard)
-    elif looks(asked):
-        what, next = "the connection broke; nothing was to be changed", f"{base} {shlex.join(asked)}"
-    elif verb in DEPLOYING:
-        what, next = f"the connection broke before {place.host} said whether it took the request", f"{base} history"
-    else:
-        after = LOOK_AFTER.get(verb, "status")
-        what, next = f"the connection broke; what {place.host} began with {verb} it ends", f"{base} {after}"
-    return InfrastructureFault(what, where=place.destination, next=next, code="connection")
-
-
-def _unlike_homeport(place: Place, heard: Heard, code: int, said: str) -> HomeportError:
-    """What answered, or ended at once, is no homeport that this one understands."""
-    setup = f"homeport -e {place.environment} --host {place.host} setup"
-    if code == 127:
-        return ConfigFault(f"{place.host} has no homeport", where=place.destination, next=setup, code="no-program")
-    if "--caller" in said:
-        return _other_version(place, "an older homeport", newer=False)
-    words = said.strip().splitlines()[-1:] or heard.noise[-1:]
-    return Failed(f"{place.host} did not answer as homeport does: {' '.join(words) or f'status {code}'}",
-                  where=place.destination, next=setup, code="no-answer")  # fmt: skip
-
-
-def _other_version(place: Place, version: str, *, newer: bool) -> ConfigFault:
-    mend = "pipx upgrade homeport" if newer else f"homeport -e {place.environment} --host {place.host} setup"
-    return ConfigFault(f"{place.host} has {version}, and this is {__version__}: they do not understand each other",
-                       where=place.destination, next=mend, code="version")  # fmt: skip
-
-

@@ -12,7 +12,7 @@ import msgspec
 
 from homeport.cli.options import Options
 from homeport.model.edits import Person
-from homeport.model.errors import Refused, UsageFault
+from homeport.model.errors import InfrastructureFault, Refused, UsageFault
 from homeport.model.paths import printable
 from homeport.model.remote import MOST_SENT, Place
 
@@ -110,7 +110,7 @@ def _text(path: str) -> str:
 
 def watch_there(options: Options, places: tuple[Place, ...]) -> int:
     """A try now and one at every save, on every host; Ctrl-C ends it. Ends with the first try's code when that one is
-    refused."""
+    refused; a connection that breaks at a later one is told, and made anew for the next save."""
     from homeport.cli.remoting import run_there
     from homeport.flow.trying import saves
 
@@ -123,7 +123,7 @@ def watch_there(options: Options, places: tuple[Place, ...]) -> int:
             return code
         options.note(f"watching {watch.folders} folders (Ctrl-C ends it)")
         for saved in saves(answers.tree, watch):
-            if run_there(options, places) == 0:
+            if _at_save(options, places) == 0:
                 options.note(f"live and verified {time.time() - saved:.2f} s after the save")
             if options.interrupted:
                 break
@@ -133,3 +133,18 @@ def watch_there(options: Options, places: tuple[Place, ...]) -> int:
         watch.close()
         answers.close()
     return 0
+
+
+def _at_save(options: Options, places: tuple[Place, ...]) -> int:
+    """The exit code of the try of one save."""
+    from homeport.cli.main import told
+    from homeport.cli.remoting import run_there
+
+    try:
+        return run_there(options, places)
+    except InfrastructureFault as fault:
+        if fault.code not in ("connection", "connect"):
+            raise
+        code = told(options.json, fault, fault.exit_code)
+        options.note("still watching: the next save is tried over a new connection (Ctrl-C ends it)")
+        return code
