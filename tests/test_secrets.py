@@ -5,12 +5,15 @@ from __future__ import annotations
 import os
 import typing
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import msgspec
 import pytest
 
 from homeport.doors.secrets import LARGEST, Keyring, Redactor, secretive, value_of
-from homeport.model.config import Config, Forge, HostConfig, Migrate, Notify, Secret
+from homeport.flow.site import Site
+from homeport.model.config import Config, Forge, HostConfig, Migrate, Notify, Project, Secret
 from homeport.model.errors import ConfigFault, Refused
 
 
@@ -31,10 +34,22 @@ def tables_with_secrets(table: type[msgspec.Struct]) -> set[type]:
     return found
 
 
-def test_a_deploy_learns_each_table_that_may_name_a_secret() -> None:
-    """`config_at` learns [forge], [notify] and [migrate], and a journal the host's [secrets]: there are no others."""
+def test_each_table_that_may_name_a_secret_is_hidden_by_everything_that_writes(tmp_path: Path) -> None:
+    """`hide_secrets` names [forge], [notify], [migrate] and the host's [secrets]: there are no others."""
     assert tables_with_secrets(Config) == {Forge, Notify, Migrate}
     assert tables_with_secrets(HostConfig) == {HostConfig}
+
+    def kept(name: str) -> Secret:
+        (tmp_path / name).write_text(f"canary-{name}\n")
+        return Secret(file=str(tmp_path / name))
+
+    config = Config(project=Project(name="shop"), environments={}, notify=Notify(urls=[kept("channel")]),
+                    forge=Forge(kind="github", token=kept("token"), webhook_secret=[kept("hook")]),
+                    migrate=Migrate(run="true", lock=kept("lock")))  # fmt: skip
+    host, redactor = HostConfig(name="one", secrets={"mail": kept("mail")}), Redactor()
+    Site.hide_secrets(cast("Site", SimpleNamespace(host_config=host, secrets=redactor)), config)
+    said = " ".join(f"canary-{path.name}" for path in tmp_path.iterdir())
+    assert redactor.redact(said) == " ".join(["***"] * 5)
 
 
 def test_what_a_configuration_refers_to_is_hidden_and_what_is_not_there_is_not_missed(

@@ -88,16 +88,18 @@ def test_a_request_of_the_same_repository_and_the_clock_are_checked_and_a_fork_n
     told = f'\n[forge]\nkind = "github"\nurl = "{forge.url}"\nrepo = "octo/shop"\ntoken = {{ env = "FORGE_TOKEN" }}\n'
     told += 'webhook_secret = [{ env = "HOOK_SECRET" }]\n'
     user = f'user = "{pwd.getpwuid(os.geteuid()).pw_name}"\n'
-    words = f'\n[checks.words]\nrun = "! grep -r bad site"\n{user}'
+    words = f'\n[checks.words]\nrun = "cat {world.live}/site/.env; ! grep -r bad site"\n{user}'
     words += f'\n[checks.audit]\nrun = "exit 9"\ncron = "@weekly"\n{user}'
     world.more["HOOK_SECRET"] = "s3cret-of-the-hook"
     site = '[services.site]\nsource = "site"\ntarget = "{live}/site"\n'
     main = world.project(site + words + told, {"site/a": "good\n"})
     assert [e["check"] for e in world.homeport("--json", "deploy").lines if e["type"] == "deploy.check"] == ["words"]
 
+    (world.live / "site/.env").write_text("API_TOKEN=canary-of-the-service\n")
+
     # its own branch says that nothing is checked; what the environment's branch says counts
     world.git("checkout", "-q", "-b", "feature")
-    plain = (world.clone / "homeport.toml").read_text().replace("! grep -r bad site", "true")
+    plain = (world.clone / "homeport.toml").read_text().replace("! grep -r bad site", "exit 0")
     world.write({"site/a": "bad\n", "homeport.toml": plain})
     ours = world.commit()
     world.git("push", "-q", "origin", "feature")
@@ -131,6 +133,8 @@ def test_a_request_of_the_same_repository_and_the_clock_are_checked_and_a_fork_n
     finally:
         daemon.close()
     assert (said(theirs), len(world.json("history")["deploys"])) == ([], 1)
+    (printed,) = [path.read_text() for path in world.state.rglob(f"check-{ours[:12]}.jsonl")]
+    assert "API_TOKEN=***" in printed and "canary" not in printed
 
     # the webhook is dead: the timer's tick finds the request in the forge's list; what was checked already is left alone
     world.git("checkout", "-q", "-b", "late", "main")

@@ -210,8 +210,7 @@ def _ask(site: Site, part: Part, difference: Difference, choose: Choose) -> tupl
 def _refuse_secrets(site: Site, parts: Sequence[Part], wish: Wish) -> None:
     """Raises Refused (code `secret`) for what looks like one and was not allowed by its path."""
     found: list[Finding] = []
-    site.secrets.learn([site.config.forge, site.config.notify, site.config.migrate,
-                        site.host_config.secrets if site.host_config else None])  # fmt: skip
+    site.hide_secrets(site.config)
     for part in parts:
         allowed = {below(part.target, p) for p in wish.allow_secret}
         for difference in part.taken:

@@ -13,6 +13,7 @@ from datetime import datetime
 from homeport.decide import cron, owncheck
 from homeport.flow.notifying import deliver, now_of
 from homeport.flow.site import Site
+from homeport.flow.stages.fetching import in_scope
 from homeport.flow.stages.proving import Result, report, run_checks
 from homeport.flow.work import Work, tools_for
 from homeport.model.config import Config
@@ -156,8 +157,9 @@ def _prove(site: Site, sha: str, names: Sequence[str], *, known: bool) -> dict[s
     request = Request(kind="commit", sha=sha, requested_by="checks", actor="trigger")
     work = Work(deploy=Deploy(id=f"check-{sha[:12]}", kind="commit", request=request), config=site.config, sha=sha)
     tools = tools_for(site, work.deploy.id)
-    site.secrets.learn([site.config.forge, site.config.notify])
+    site.hide_secrets(site.config)
     try:
+        work = in_scope(work, tools)
         _tell(site, work, [Status(name=CHECK_STATUS + name, verdict="pending", text="runs") for name in names])
         deliver(site, patience=0.0)
         found = run_checks(names, work, tools, known=known)

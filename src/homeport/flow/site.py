@@ -102,6 +102,12 @@ class Site:
     def journal_path(self, deploy: str) -> str:
         return f"{self.state}/journal/{deploy}.jsonl"
 
+    def hide_secrets(self, config: Config) -> None:
+        """What a configuration and this machine's own file refer to as secrets is written nowhere from now on. Tables are
+        named, not walked through: a thousand services would take a tenth of a second."""
+        host = self.host_config.secrets if self.host_config is not None else None
+        self.secrets.learn([config.forge, config.notify, config.migrate, host])
+
     @property
     def observes(self) -> bool:
         """Only looks and reports: the environment says so, or the host's own file."""

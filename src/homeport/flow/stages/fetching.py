@@ -111,7 +111,7 @@ def config_at(work: Work, tools: Tools, sha: str) -> Config:
             f"but {config.environments[site.environment].branch} in this commit",
             where=f"{sha[:12]}:homeport.toml", next="homeport check", code="branch-changed",
         )  # fmt: skip
-    site.secrets.learn([config.forge, config.notify, config.migrate])
+    site.hide_secrets(config)
     return config
 
 

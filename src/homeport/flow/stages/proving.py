@@ -42,8 +42,6 @@ def prove(work: Work, tools: Tools) -> Work:
         return work
     sha = work.sha
     names = owncheck.due(work.config.checks, _changed(work, sha, tools))
-    for service in work.services.values():
-        environment_print(service, tools)  # whatever a check gets hold of and prints, its secrets are known by then
     found = run_checks(names, work, tools)
     report(found, work, tools)
     bad = {name: result for name, result in found.items() if result.how and work.config.checks[name].required}
@@ -60,6 +58,8 @@ def prove(work: Work, tools: Tools) -> Work:
 def run_checks(names: Sequence[str], work: Work, tools: Tools, *, known: bool = True) -> dict[str, Result]:
     """`known`: what passed for the same files is not run again."""
     assert work.sha is not None
+    for service in work.services.values():
+        environment_print(service, tools)  # whatever a check gets hold of and prints, its secrets are known by then
     tree = tools.site.git.tree_of(work.sha, "") or work.sha
     checks = [partial(_one, name, work.config.checks[name], tree, work, tools, known) for name in names]
     done = side_by_side(checks, work.config.project.jobs)
