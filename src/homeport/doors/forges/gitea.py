@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from contextlib import suppress
-from itertools import islice
 from urllib.parse import quote
 
 from msgspec import Struct
@@ -12,12 +11,11 @@ from msgspec.structs import replace
 
 from homeport.doors.forges import wire
 from homeport.doors.forges.http import Client, Timing
+from homeport.doors.forges.repository import Repository
 from homeport.model.forge import (
-    BranchLeft,
     Cache,
     CheckRun,
     ForgeFault,
-    GoOn,
     Kind,
     NewRequest,
     PullRequest,
@@ -75,26 +73,19 @@ class _Review(Struct):
     stale: bool = False
 
 
-class Gitea:
+class Gitea(Repository):
     """Satisfies `Forge`. `web` is the address people use, without a slash at its end."""
 
     kind: Kind = "gitea"
+    there_already = 409
 
     def __init__(self, repo: str, token: str, cache: Cache, *, web: str, timing: Timing | None = None) -> None:
-        self._client = Client(f"{web}/api/v1", "Gitea", token, cache, scheme="token ", timing=timing)
-        self._page = f"{web}/{repo}"
-        self._at = "/repos/" + "/".join(wire.escaped(part) for part in repo.split("/"))
-
-    def attend(self, go_on: GoOn) -> None:
-        self._client.attend(go_on)
-
-    def close(self) -> None:
-        self._client.close()
+        client = Client(f"{web}/api/v1", "Gitea", token, cache, scheme="token ", timing=timing)
+        super().__init__(client, f"{web}/{repo}", "/repos/" + "/".join(wire.escaped(part) for part in repo.split("/")))
 
     def checks(self, sha: str) -> list[CheckRun]:
         path = f"{self._at}/commits/{wire.commit(sha)}/statuses"
-        pages = self._client.pages(path, {"limit": 50}, keep="statuses")
-        return [_check(status) for page in pages for status in self._client.read(page, list[_Status])]
+        return [_check(status) for status in self._listed(path, {"limit": 50}, _Status, keep="statuses")]
 
     def find_request(self, head: str, base: str) -> PullRequest | None:
         wire.branch(head), wire.branch(base)
@@ -107,25 +98,8 @@ class Gitea:
     def open_requests(self, base: str) -> list[PullRequest]:
         params: dict[str, str | int] = {"state": "open", "sort": "recentupdate", "limit": wire.LISTED}
         wire.branch(base)
-        pages = islice(self._client.pages(f"{self._at}/pulls", params, keep="requests"), wire.LISTED_PAGES)
-        return [_request(one) for page in pages for one in self._client.read(page, list[_Pull]) if one.base.ref == base]
-
-    def open_request(self, asked: NewRequest) -> tuple[PullRequest, bool]:
-        wire.asked(asked)
-        there = self.find_request(asked.head, asked.base)
-        if there:
-            return there, False
-        body = {"title": asked.title, "head": asked.head, "base": asked.base, "body": asked.body}
-        try:
-            reply = self._client.send("POST", f"{self._at}/pulls", body, (201,))
-        except ForgeFault as fault:
-            there = self.find_request(asked.head, asked.base) if fault.status == 409 else None
-            if there is not None:
-                return there, False
-            if fault.status == 422 and "no changes" in fault.what.lower():
-                raise wire.nothing_to_merge(asked) from fault
-            raise
-        return _request(self._client.read(reply, _Pull)), True
+        pulls = self._listed(f"{self._at}/pulls", params, _Pull, keep="requests", most=wire.LISTED_PAGES)
+        return [_request(one) for one in pulls if one.base.ref == base]
 
     def request(self, number: int) -> PullRequest:
         return _request(self._client.read(self._client.get(f"{self._at}/pulls/{number:d}"), _Pull))
@@ -140,42 +114,13 @@ class Gitea:
         pull = self._client.read(reply, _Pull)
         if not pull.merged:
             return []
-        pages = self._client.pages(f"{self._at}/pulls/{pull.number:d}/reviews", {"limit": 50})
         said: dict[str, bool] = {}
-        for review in (one for page in pages for one in self._client.read(page, list[_Review])):
+        for review in self._listed(f"{self._at}/pulls/{pull.number:d}/reviews", {"limit": 50}, _Review):
             if review.user is not None and review.state in ("APPROVED", "REQUEST_CHANGES"):
                 fresh = not review.dismissed and not review.stale and review.commit_id == pull.head.sha
                 said[review.user.login] = review.state == "APPROVED" and fresh
         author, merger = pull.user.login if pull.user else "", pull.merged_by.login if pull.merged_by else ""
         return [wire.reviewed(pull.number, pull.html_url, pull.base.ref, author, said, merger)]
-
-    def merge(self, number: int, *, sha: str, title: str, body: str = "") -> PullRequest:
-        wire.commit(sha)
-        there = self.request(number)
-        if there.state == "closed":
-            raise wire.request_closed(number, there.url)
-        if there.state == "open":
-            if there.head_sha != sha:
-                raise wire.head_moved(number, there.url)
-            asked = {"Do": "squash", "head_commit_id": sha, "MergeTitleField": title, "MergeMessageField": body,
-                     "delete_branch_after_merge": False}  # fmt: skip
-            try:
-                self._client.send("POST", f"{self._at}/pulls/{number:d}/merge", asked, (200,))
-            except ForgeFault as fault:
-                if fault.status == 409 and "head out of date" in fault.what:
-                    raise wire.head_moved(number, there.url) from fault
-                if fault.status in (405, 409):  # 409 also for conflicts
-                    raise wire.not_mergeable(number, there.url, fault.what) from fault
-                raise
-            there = replace(there, state="merged")
-            with suppress(ForgeFault):  # it is merged, whatever is said of it now
-                there = self.request(number)
-        if there.same_repository and there.head_sha == sha:
-            try:
-                self._delete_branch(there.head)
-            except ForgeFault as fault:
-                raise BranchLeft(there, fault) from fault
-        return there
 
     def set_status(self, sha: str, status: Status) -> None:
         body = {"state": _WRITTEN[status.verdict], "context": status.name, "description": wire.one_line(status.text)}
@@ -187,11 +132,36 @@ class Gitea:
         wire.asked(asked)
         return f"{self._page}/compare/{quote(asked.base)}...{quote(asked.head)}"
 
+    def _open(self, asked: NewRequest) -> PullRequest:
+        body = {"title": asked.title, "head": asked.head, "base": asked.base, "body": asked.body}
+        try:
+            reply = self._client.send("POST", f"{self._at}/pulls", body, (201,))
+        except ForgeFault as fault:
+            if fault.status == 422 and "no changes" in fault.what.lower():
+                raise wire.nothing_to_merge(asked) from fault
+            raise
+        return _request(self._client.read(reply, _Pull))
+
+    def _squash(self, there: PullRequest, title: str, body: str) -> PullRequest:
+        asked = {"Do": "squash", "head_commit_id": there.head_sha, "MergeTitleField": title, "MergeMessageField": body,
+                 "delete_branch_after_merge": False}  # fmt: skip
+        try:
+            self._client.send("POST", f"{self._at}/pulls/{there.number:d}/merge", asked, (200,))
+        except ForgeFault as fault:
+            if fault.status == 409 and "head out of date" in fault.what:
+                raise wire.head_moved(there.number, there.url) from fault
+            if fault.status in (405, 409):  # 409 also for conflicts
+                raise wire.not_mergeable(there.number, there.url, fault.what) from fault
+            raise
+        with suppress(ForgeFault):  # it is merged, whatever is said of it now
+            return self.request(there.number)
+        return replace(there, state="merged")
+
     def _delete_branch(self, name: str) -> None:
         try:
             self._client.send("DELETE", f"{self._at}/branches/{wire.escaped(name)}", None, (204,))
         except ForgeFault as fault:
-            if fault.status != 404:  # deleted already, by the repository's own setting
+            if fault.status != 404:
                 raise
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from itertools import islice
 from urllib.parse import quote, urlencode
 
 from msgspec import Struct
@@ -11,12 +10,11 @@ from msgspec.structs import replace
 
 from homeport.doors.forges import wire
 from homeport.doors.forges.http import Client, Timing
+from homeport.doors.forges.repository import Repository
 from homeport.model.forge import (
-    BranchLeft,
     Cache,
     CheckRun,
     ForgeFault,
-    GoOn,
     Kind,
     NewRequest,
     PullRequest,
@@ -135,26 +133,19 @@ class _Review(Struct):
     commit_id: str | None = None
 
 
-
-class GitHub:
+class GitHub(Repository):
     """Satisfies `Forge`. `repo` is `owner/name`, `web` the address people use, without a slash at its end."""
 
     kind: Kind = "github"
+    there_already = 422
 
     def __init__(self, repo: str, token: str, cache: Cache, *, web: str = "https://github.com", api: str = "",
                  write_gap: float = 1.0, timing: Timing | None = None) -> None:  # fmt: skip
         api = api or ("https://api.github.com" if web == "https://github.com" else f"{web}/api/v3")
         headers = {"Accept": "application/vnd.github+json", "X-GitHub-Api-Version": "2022-11-28"}
-        self._client = Client(api, "GitHub", token, cache, headers=headers, write_gap=write_gap, timing=timing)
-        self._page = f"{web}/{repo}"
+        client = Client(api, "GitHub", token, cache, headers=headers, write_gap=write_gap, timing=timing)
+        super().__init__(client, f"{web}/{repo}", "/repos/" + "/".join(wire.escaped(part) for part in repo.split("/")))
         self._owner = repo.split("/", maxsplit=1)[0]
-        self._at = "/repos/" + "/".join(wire.escaped(part) for part in repo.split("/"))
-
-    def attend(self, go_on: GoOn) -> None:
-        self._client.attend(go_on)
-
-    def close(self) -> None:
-        self._client.close()
 
     def checks(self, sha: str) -> list[CheckRun]:
         wire.commit(sha)
@@ -179,70 +170,26 @@ class GitHub:
     def open_requests(self, base: str) -> list[PullRequest]:
         params: dict[str, str | int] = {"state": "open", "base": wire.branch(base), "sort": "updated", "direction": "desc",
                                         "per_page": wire.LISTED}  # fmt: skip
-        pages = islice(self._client.pages(f"{self._at}/pulls", params, keep="requests"), wire.LISTED_PAGES)
-        return [_request(one) for page in pages for one in self._client.read(page, list[_Pull]) if one.base.ref == base]
-
-    def open_request(self, asked: NewRequest) -> tuple[PullRequest, bool]:
-        wire.asked(asked)
-        there = self.find_request(asked.head, asked.base)
-        if there:
-            return there, False
-        body = {"title": asked.title, "head": asked.head, "base": asked.base, "body": asked.body}
-        try:
-            reply = self._client.send("POST", f"{self._at}/pulls", body, (201,))
-        except ForgeFault as fault:
-            if fault.status == 422 and "No commits between" in fault.what:
-                raise wire.nothing_to_merge(asked) from fault
-            there = self.find_request(asked.head, asked.base) if fault.status == 422 else None
-            if there is None:
-                raise
-            return there, False
-        return _request(self._client.read(reply, _Pull)), True
+        pulls = self._listed(f"{self._at}/pulls", params, _Pull, keep="requests", most=wire.LISTED_PAGES)
+        return [_request(one) for one in pulls if one.base.ref == base]
 
     def request(self, number: int) -> PullRequest:
         return _request(self._client.read(self._client.get(f"{self._at}/pulls/{number:d}"), _Pull))
 
     def reviews(self, sha: str) -> list[Reviewed]:
         path = f"{self._at}/commits/{wire.commit(sha)}/pulls"
-        brought = [one for page in self._client.pages(path, {"per_page": 100})
-                   for one in self._client.read(page, list[_Brought]) if one.merged_at is not None]  # fmt: skip
-        return [self._reviewed(one.number) for one in brought]
+        brought = self._listed(path, {"per_page": 100}, _Brought)
+        return [self._reviewed(one.number) for one in brought if one.merged_at is not None]
 
     def _reviewed(self, number: int) -> Reviewed:
         pull = self._client.read(self._client.get(f"{self._at}/pulls/{number:d}"), _Looked)
-        pages = self._client.pages(f"{self._at}/pulls/{number:d}/reviews", {"per_page": 100})
         said: dict[str, bool] = {}
-        for review in (one for page in pages for one in self._client.read(page, list[_Review])):
+        for review in self._listed(f"{self._at}/pulls/{number:d}/reviews", {"per_page": 100}, _Review):
             # the last word of each counts, and an approval only of what was merged
             if _person(review.user) and review.state in ("APPROVED", "CHANGES_REQUESTED", "DISMISSED"):
                 said[_person(review.user)] = review.state == "APPROVED" and review.commit_id == pull.head.sha
         author = pull.user.login if pull.user else ""
         return wire.reviewed(pull.number, pull.html_url, pull.base.ref, author, said, _person(pull.merged_by))
-
-    def merge(self, number: int, *, sha: str, title: str, body: str = "") -> PullRequest:
-        wire.commit(sha)
-        there = self.request(number)
-        if there.state == "closed":
-            raise wire.request_closed(number, there.url)
-        if there.state == "open":
-            if there.head_sha != sha:
-                raise wire.head_moved(number, there.url)
-            asked = {"merge_method": "squash", "sha": sha, "commit_title": title, "commit_message": body}
-            try:
-                reply = self._client.send("PUT", f"{self._at}/pulls/{number:d}/merge", asked, (200,))
-            except ForgeFault as fault:
-                if fault.status == 409:
-                    raise wire.head_moved(number, there.url) from fault
-                if fault.status == 405:
-                    raise wire.not_mergeable(number, there.url, fault.what) from fault
-                raise
-            there = replace(there, state="merged", merged_as=self._client.read(reply, _Merged).sha)
-        if there.same_repository and there.head_sha == sha:
-            try:
-                self._delete_branch(there.head)
-            except ForgeFault as fault:
-                raise BranchLeft(there, fault) from fault
-        return there
 
     def set_status(self, sha: str, status: Status) -> None:
         body = {"state": _WRITTEN[status.verdict], "context": status.name, "description": wire.one_line(status.text)}
@@ -269,14 +216,35 @@ class GitHub:
         return [run for run in runs if run.head_sha == sha]
 
     def _statuses(self, sha: str) -> list[_Status]:
-        pages = self._client.pages(f"{self._at}/commits/{sha}/statuses", {"per_page": 100}, keep="statuses")
-        return [status for page in pages for status in self._client.read(page, list[_Status])]
+        return self._listed(f"{self._at}/commits/{sha}/statuses", {"per_page": 100}, _Status, keep="statuses")
+
+    def _open(self, asked: NewRequest) -> PullRequest:
+        body = {"title": asked.title, "head": asked.head, "base": asked.base, "body": asked.body}
+        try:
+            reply = self._client.send("POST", f"{self._at}/pulls", body, (201,))
+        except ForgeFault as fault:
+            if fault.status == 422 and "No commits between" in fault.what:
+                raise wire.nothing_to_merge(asked) from fault
+            raise
+        return _request(self._client.read(reply, _Pull))
+
+    def _squash(self, there: PullRequest, title: str, body: str) -> PullRequest:
+        asked = {"merge_method": "squash", "sha": there.head_sha, "commit_title": title, "commit_message": body}
+        try:
+            reply = self._client.send("PUT", f"{self._at}/pulls/{there.number:d}/merge", asked, (200,))
+        except ForgeFault as fault:
+            if fault.status == 409:
+                raise wire.head_moved(there.number, there.url) from fault
+            if fault.status == 405:
+                raise wire.not_mergeable(there.number, there.url, fault.what) from fault
+            raise
+        return replace(there, state="merged", merged_as=self._client.read(reply, _Merged).sha)
 
     def _delete_branch(self, name: str) -> None:
         try:
             self._client.send("DELETE", f"{self._at}/git/refs/heads/{quote(name)}", None, (204,))
         except ForgeFault as fault:
-            if fault.status not in (404, 422):  # deleted already, by the repository's own setting
+            if fault.status not in (404, 422):
                 raise
 
 

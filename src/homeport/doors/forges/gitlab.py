@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import re
-from itertools import islice
 from urllib.parse import quote, urlencode
 
 from msgspec import Struct
 
 from homeport.doors.forges import wire
 from homeport.doors.forges.http import Client, Timing
+from homeport.doors.forges.repository import Repository
 from homeport.model.forge import (
     Cache,
     CheckRun,
     ForgeFault,
-    GoOn,
     Kind,
     NewRequest,
     PullRequest,
@@ -98,32 +97,26 @@ class _Approvals(Struct):
     approved_by: list[_Approval] = []
 
 
-class GitLab:
+class GitLab(Repository):
     """Satisfies `Forge`. `repo` is `group/…/name`, `web` the address people use, without a slash at its end."""
 
     kind: Kind = "gitlab"
+    there_already = 409
 
     def __init__(self, repo: str, token: str, cache: Cache, *, web: str = "https://gitlab.com",
                  timing: Timing | None = None) -> None:  # fmt: skip
-        self._client = Client(f"{web}/api/v4", "GitLab", token, cache, auth="PRIVATE-TOKEN", scheme="", timing=timing)
-        self._page = f"{web}/{repo}"
-        self._at = f"/projects/{wire.escaped(repo)}"
-
-    def attend(self, go_on: GoOn) -> None:
-        self._client.attend(go_on)
-
-    def close(self) -> None:
-        self._client.close()
+        client = Client(f"{web}/api/v4", "GitLab", token, cache, auth="PRIVATE-TOKEN", scheme="", timing=timing)
+        super().__init__(client, f"{web}/{repo}", f"/projects/{wire.escaped(repo)}")
 
     def checks(self, sha: str) -> list[CheckRun]:
         wire.commit(sha)
-        pages = self._client.pages(f"{self._at}/pipelines", {"sha": sha, "per_page": 100}, keep="pipelines")
-        pipelines = [one for page in pages for one in self._client.read(page, list[_Pipeline]) if one.sha == sha]
+        about: dict[str, str | int] = {"sha": sha, "per_page": 100}
+        pipelines = self._listed(f"{self._at}/pipelines", about, _Pipeline, keep="pipelines")
         # An external pipeline is only the shelf on which GitLab puts other programs' statuses.
-        held = {one.id: one for one in pipelines if one.source != "external"}
-        pages = self._client.pages(f"{self._at}/repository/commits/{sha}/statuses", {"all": "true", "per_page": 100},
-                                   keep="statuses")  # fmt: skip
-        statuses = [one for page in pages for one in self._client.read(page, list[_Status]) if one.sha == sha]
+        held = {one.id: one for one in pipelines if one.sha == sha and one.source != "external"}
+        everything = self._listed(f"{self._at}/repository/commits/{sha}/statuses", {"all": "true", "per_page": 100},
+                                  _Status, keep="statuses")  # fmt: skip
+        statuses = [one for one in everything if one.sha == sha]
         # Statuses join the commit's pipeline: one that waits for, or failed by, our own deploy says nothing. Its jobs do.
         ours = {one.pipeline_id for one in statuses if is_deploy_status(one.name)}
         found = [_of_pipeline(one) for one in held.values() if one.id not in ours]
@@ -138,25 +131,9 @@ class GitLab:
     def open_requests(self, base: str) -> list[PullRequest]:
         params: dict[str, str | int] = {"state": "opened", "target_branch": wire.branch(base), "order_by": "updated_at",
                                         "sort": "desc", "per_page": wire.LISTED}  # fmt: skip
-        pages = islice(self._client.pages(f"{self._at}/merge_requests", params, keep="requests"), wire.LISTED_PAGES)
-        found = [_request(one) for page in pages for one in self._client.read(page, list[_MergeRequest])]
+        path, most = f"{self._at}/merge_requests", wire.LISTED_PAGES
+        found = map(_request, self._listed(path, params, _MergeRequest, keep="requests", most=most))
         return [one for one in found if one.base == base]
-
-    def open_request(self, asked: NewRequest) -> tuple[PullRequest, bool]:
-        wire.asked(asked)
-        there = self.find_request(asked.head, asked.base)
-        if there:
-            return there, False
-        body = {"source_branch": asked.head, "target_branch": asked.base, "title": asked.title,
-                "description": asked.body, "squash": True, "remove_source_branch": True}  # fmt: skip
-        try:
-            reply = self._client.send("POST", f"{self._at}/merge_requests", body, (201,))
-        except ForgeFault as fault:
-            there = self.find_request(asked.head, asked.base) if fault.status == 409 else None
-            if there is None:
-                raise
-            return there, False
-        return _request(self._client.read(reply, _MergeRequest)), True
 
     def request(self, number: int) -> PullRequest:
         reply = self._client.get(f"{self._at}/merge_requests/{number:d}")
@@ -164,9 +141,8 @@ class GitLab:
 
     def reviews(self, sha: str) -> list[Reviewed]:
         path = f"{self._at}/repository/commits/{wire.commit(sha)}/merge_requests"
-        brought = [one for page in self._client.pages(path, {"per_page": 100})
-                   for one in self._client.read(page, list[_Brought]) if one.state == "merged"]  # fmt: skip
-        return [self._reviewed(one.iid) for one in brought]
+        brought = self._listed(path, {"per_page": 100}, _Brought)
+        return [self._reviewed(one.iid) for one in brought if one.state == "merged"]
 
     def _reviewed(self, number: int) -> Reviewed:
         one = self._client.read(self._client.get(f"{self._at}/merge_requests/{number:d}"), _Looked)
@@ -176,28 +152,6 @@ class GitLab:
         names = [user.username for user in (*approved, one.merge_user or one.merged_by) if user is not None]
         return Reviewed(number=one.iid, url=one.web_url, base=one.target_branch, author=author,
                         by=wire.others(author, [n for n in names if not _BOT.match(n)]) if author else ())  # fmt: skip
-
-    def merge(self, number: int, *, sha: str, title: str, body: str = "") -> PullRequest:
-        wire.commit(sha)
-        there = self.request(number)
-        if there.state == "closed":
-            raise wire.request_closed(number, there.url)
-        if there.state == "open":
-            if there.head_sha != sha:
-                raise wire.head_moved(number, there.url)
-            message = f"{title}\n\n{body}".strip()
-            asked = {"squash": True, "sha": sha, "should_remove_source_branch": there.same_repository,
-                     "squash_commit_message": message}  # fmt: skip
-            try:
-                reply = self._client.send("PUT", f"{self._at}/merge_requests/{number:d}/merge", asked, (200,))
-            except ForgeFault as fault:
-                if fault.status == 409:
-                    raise wire.head_moved(number, there.url) from fault
-                if fault.status in (405, 422):
-                    raise wire.not_mergeable(number, there.url, fault.what) from fault
-                raise
-            there = _request(self._client.read(reply, _MergeRequest))
-        return there
 
     def set_status(self, sha: str, status: Status) -> None:
         body = {"state": _WRITTEN[status.verdict], "name": status.name, "description": wire.one_line(status.text)}
@@ -216,6 +170,29 @@ class GitLab:
                   "description": asked.body[:2000]}  # fmt: skip
         query = urlencode({f"merge_request[{name}]": value for name, value in fields.items()}, quote_via=quote)
         return f"{self._page}/-/merge_requests/new?{query}"
+
+    def _open(self, asked: NewRequest) -> PullRequest:
+        body = {"source_branch": asked.head, "target_branch": asked.base, "title": asked.title,
+                "description": asked.body, "squash": True, "remove_source_branch": True}  # fmt: skip
+        reply = self._client.send("POST", f"{self._at}/merge_requests", body, (201,))
+        return _request(self._client.read(reply, _MergeRequest))
+
+    def _squash(self, there: PullRequest, title: str, body: str) -> PullRequest:
+        message = f"{title}\n\n{body}".strip()
+        asked = {"squash": True, "sha": there.head_sha, "should_remove_source_branch": there.same_repository,
+                 "squash_commit_message": message}  # fmt: skip
+        try:
+            reply = self._client.send("PUT", f"{self._at}/merge_requests/{there.number:d}/merge", asked, (200,))
+        except ForgeFault as fault:
+            if fault.status == 409:
+                raise wire.head_moved(there.number, there.url) from fault
+            if fault.status in (405, 422):
+                raise wire.not_mergeable(there.number, there.url, fault.what) from fault
+            raise
+        return _request(self._client.read(reply, _MergeRequest))
+
+    def _delete_branch(self, name: str) -> None:
+        """GitLab does that itself, as the merge asked it to."""
 
 
 def _verdict(word: str, *, allowed: bool = False) -> Verdict:
