@@ -235,3 +235,16 @@ def test_edits_of_services_that_share_a_checkout_carry_the_services_name(world: 
     rows = {row["path"]: row["service"] for row in world.json("edits")["edits"]}
     assert rows == {"docs/a.txt": "docs", "README.md": "_project"}
     assert world.json("adopt", "docs")["paths"] == ["docs/a.txt"]
+
+
+def test_a_service_that_is_the_whole_shared_checkout_shows_all_of_its_drift_and_changes(world: World) -> None:
+    text = '[project]\nname = "shop"\ntarget = "{live}/all"\n\n[environments.production]\nbranch = "main"\n'
+    text += '\n[services.all]\nsource = "."\n\n[services.docs]\nsource = "docs"\n'
+    world.publish({"homeport.toml": text.replace("{live}", str(world.live)), "docs/a.txt": "a\n", **FILES})
+    assert {tuple(one["actions"]) for one in world.json("plan")["services"]} == {("sync",)}
+    world.deploy()
+    (world.live / "all/docs/a.txt").write_text("b\n")
+    (world.live / "all/README.md").write_text("b\n")
+    assert {one["service"]: one["drift"] for one in world.json("status")["services"]} == {"all": 2, "docs": 1}
+    (drift,) = world.homeport("--json", "drift", "all", ok=(3,)).last["services"]
+    assert [one["path"] for one in drift["paths"]] == ["README.md", "docs/a.txt"]

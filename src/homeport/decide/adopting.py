@@ -11,7 +11,7 @@ from homeport.decide.edits import shown
 from homeport.model.edits import Edit, Person
 from homeport.model.forge import is_ref_name
 from homeport.model.live import Difference, Entry
-from homeport.model.paths import printable
+from homeport.model.paths import printable, within
 from homeport.model.remote import split
 
 CONTEXT = 3
@@ -76,7 +76,7 @@ def _because(difference: Difference, edit: Edit | None, named: Collection[str] |
 
 def named_by(path: str, named: Collection[str]) -> bool:
     """Whether a person's path is this one, or a folder above it."""
-    return any(path == one or (one and path.startswith(one + "/")) for one in named)
+    return any(one and within(path, one) for one in named)
 
 
 def _makes_way(difference: Difference, named: Collection[str]) -> bool:

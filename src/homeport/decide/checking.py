@@ -13,7 +13,8 @@ from homeport.decide import layout, together
 from homeport.decide.locate import Path, dotted
 from homeport.decide.policy import NAMED
 from homeport.model.config import IMAGES, Check, Config, Rule, Service
-from homeport.model.live import Target
+from homeport.model.live import PROJECT, Target
+from homeport.model.paths import within
 from homeport.model.patterns import Matcher
 
 
@@ -222,7 +223,7 @@ def _against_tree(name: str, service: Service, tree: _Tree, config: Config) -> I
         files = tree.below(folder)
         for position, output in enumerate(service.build.outputs):
             at = output.rstrip("/")
-            tracked = next((file for file in files if file == at or file.startswith(f"{at}/")), None)
+            tracked = next((file for file in files if within(file, at)), None)
             if tracked is not None:
                 yield Note(
                     where=dotted((*path, "build", "outputs", position)), fatal=True,
@@ -264,7 +265,7 @@ def _overlaps(targets: dict[str, Target]) -> Iterator[Note]:
         if above:
             other = above[-1]
             what = "is the target of" if other.path == target.path else f"lies inside {other.path}, the target of"
-            owner = "the project" if other.name == layout.PROJECT else other.name
-            where: Path = ("project", "target") if target.name == layout.PROJECT else ("services", target.name, "target")
+            owner = "the project" if other.name == PROJECT else other.name
+            where: Path = ("project", "target") if target.name == PROJECT else ("services", target.name, "target")
             yield Note(where=dotted(where), message=f"{target.path} {what} {owner}", fatal=True)
         above.append(target)

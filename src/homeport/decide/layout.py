@@ -7,11 +7,8 @@ from collections.abc import Iterable
 
 from homeport.model.config import Config, Environment, Service
 from homeport.model.errors import UsageFault
-from homeport.model.live import Target
+from homeport.model.live import PROJECT, Target
 from homeport.model.patterns import effective_protect
-
-PROJECT = "_project"
-"""Name of the target that holds the whole checkout; no service can be called so."""
 
 
 def environment_named(config: Config, name: str | None) -> tuple[str, Environment]:

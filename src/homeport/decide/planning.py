@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from homeport.decide import edits
 from homeport.model.edits import Edit
-from homeport.model.live import Difference, SyncPlan
+from homeport.model.live import PROJECT, Difference, SyncPlan
 from homeport.model.paths import exact, printable
 from homeport.model.plan import Refusal
 
@@ -21,7 +21,7 @@ def refusals_of(plan: SyncPlan, environment: str, known: Sequence[Edit] = ()) ->
     `known` are the living edits of this folder: what is on a branch already only waits to be merged.
     """
     found = []
-    whose = "" if plan.target == "_project" else f" {plan.target}"
+    whose = "" if plan.target == PROJECT else f" {plan.target}"
     if plan.conflicts:
         odd = [d for d in plan.conflicts if d.oddity not in (None, "unreadable")]
         back = f"homeport -e {environment} discard {_one(plan.conflicts)}"

@@ -9,7 +9,7 @@ from typing import Any
 from homeport.model.config import Config
 from homeport.model.deploys import ServiceRecord, TryMark
 from homeport.model.live import TreeChange
-from homeport.model.paths import printable
+from homeport.model.paths import printable, within
 from homeport.model.patterns import Matcher, effective_protect
 from homeport.model.trying import Reverted
 
@@ -49,7 +49,7 @@ def live(records: Iterable[ServiceRecord], now: str, warning: float) -> list[dic
 
 def in_folder(changes: Iterable[TreeChange], folder: str) -> list[TreeChange]:
     """Those below a source folder; all of them for the whole checkout."""
-    return [c for c in changes if not folder or c.path.startswith(folder + "/")]
+    return [c for c in changes if within(c.path, folder)]
 
 
 def contained(tried: Sequence[TreeChange], differing: Collection[str], brought: Mapping[str, frozenset[str]]) -> bool:

@@ -26,7 +26,7 @@ from homeport.doors.look import Blocked, folder_at, open_root, read_at, split
 from homeport.doors.targetbook import not_the_folder
 from homeport.model.errors import Failed, InfrastructureFault, Refused
 from homeport.model.live import Outputs, Target
-from homeport.model.paths import printable, to_bytes
+from homeport.model.paths import printable, to_bytes, within
 from homeport.model.ports import Clock, Shell
 
 MARK = "live.json"
@@ -211,7 +211,7 @@ class BuildFolders:
     @contextmanager
     def _made(self, folder: str) -> Iterator[str]:
         """A build folder that `prepare` told of, or one below it, by a path that leads there whatever is swapped."""
-        build = next((b for b in self._prepared if folder == b or folder.startswith(f"{b}/")), None)
+        build = next((b for b in self._prepared if within(folder, b)), None)
         if build is None:
             yield folder
             return

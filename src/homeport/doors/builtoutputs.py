@@ -22,7 +22,7 @@ from homeport.doors.shell import scrubbed
 from homeport.model.bringing import BuiltElsewhere, Wanted
 from homeport.model.errors import InfrastructureFault, Refused, UsageFault
 from homeport.model.live import Entry
-from homeport.model.paths import from_bytes, printable, to_bytes
+from homeport.model.paths import from_bytes, printable, to_bytes, within
 from homeport.model.ports import Shell
 from homeport.model.remote import MOST_SENT
 
@@ -100,9 +100,9 @@ class CheckoutOutputs:
         folders = [it.folder for it in wanted.values()]
         for row in said.split(b"\0"):
             path, new = from_bytes(row[3:]), row.startswith(b"??")
-            if not row or any(_is_below(path, output) for output in outputs):
+            if not row or any(within(path, output) for output in outputs):
                 continue
-            if not new or any(_is_below(path, folder) for folder in folders):
+            if not new or any(within(path, folder) for folder in folders):
                 raise Refused(f"{printable(path)} is not as in {sha[:12]}, so what was built here is not that commit's",
                               where=self.top, next="git status   (commit and push, or git stash, and build again)",
                               code="not-built-from")  # fmt: skip
@@ -203,10 +203,6 @@ class OutputBox:
             service, _, rest = path.partition("/")
             found.setdefault(service, set()).add(rest)
         return {service: frozenset(paths) for service, paths in found.items()}
-
-
-def _is_below(path: str, folder: str) -> bool:
-    return not folder or path == folder or path.startswith(f"{folder}/")
 
 
 def _garbled(said: str) -> InfrastructureFault:

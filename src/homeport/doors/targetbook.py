@@ -19,7 +19,7 @@ from homeport.doors.targetindex import TargetIndex
 from homeport.model import globs
 from homeport.model.deploys import TargetRecord
 from homeport.model.errors import InfrastructureFault, Refused, StateFault
-from homeport.model.live import FirstContact, Target
+from homeport.model.live import PROJECT, FirstContact, Target
 from homeport.model.paths import from_bytes, to_bytes
 from homeport.model.patterns import Matcher
 from homeport.model.ports import Store
@@ -150,7 +150,7 @@ class TargetBook:
 
 
 def not_the_folder(target: Target, what: str) -> Refused:
-    whose = "" if target.name == "_project" else f"{target.name} "
+    whose = "" if target.name == PROJECT else f"{target.name} "
     back = f"findmnt -T {target.path}, and put it back; if it is to stay like this: homeport record {whose}--anew"
     return Refused(what, where=target.path, next=back, code="not-the-folder")
 

@@ -21,7 +21,7 @@ from homeport.flow.requesting import TRY, Part, Wish, continues, nothing_new, re
 from homeport.flow.site import Site
 from homeport.model.edits import Adopted, Edit, Finding, Person
 from homeport.model.errors import HomeportError, Refused, UsageFault
-from homeport.model.live import Difference, Entry, Target
+from homeport.model.live import PROJECT, Difference, Entry, Target
 from homeport.model.paths import meant, printable
 from homeport.model.patterns import Matcher
 
@@ -134,7 +134,7 @@ def _refuse_untaken(site: Site, paths: Sequence[str], parts: Sequence[Part]) -> 
 
 def _whole(site: Site, service: str | None, target: Target) -> set[str] | None:
     """None for a whole live folder; of one that services share, the named service's own."""
-    if service is None or target.name != layout.PROJECT:
+    if service is None or target.name != PROJECT:
         return None
     folder = layout.folder_of(site.config.services[service])
     return {folder} if folder else None

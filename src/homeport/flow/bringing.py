@@ -16,6 +16,7 @@ from homeport.model.bringing import BroughtOutputs, BuiltElsewhere, Wanted
 from homeport.model.config import IMAGES, Config
 from homeport.model.deploys import Request
 from homeport.model.errors import InfrastructureFault, Refused, UsageFault
+from homeport.model.paths import within
 
 
 def with_built(site: Site, source: BuiltElsewhere, box: BroughtOutputs, request: Request,
@@ -66,7 +67,7 @@ def _refuse_more(found: Mapping[str, frozenset[str]], wanted: dict[str, Wanted])
     """Nothing came but the outputs that were asked for. Raises InfrastructureFault (code `no-answer`)."""
     for service, paths in found.items():
         outputs = wanted[service].outputs if service in wanted else ()
-        more = [path for path in paths if not any(path == one or path.startswith(f"{one}/") for one in outputs)]
+        more = [path for path in paths if not any(within(path, output) for output in outputs)]
         if more:
             raise InfrastructureFault(f"more came than the outputs of {service}: {more[0]}", where="over ssh",
                                       next="the same command again", code="no-answer")  # fmt: skip

@@ -13,7 +13,7 @@ from homeport.decide import durations, edits, layout
 from homeport.flow.site import Site
 from homeport.model.edits import LIVING, Edit, Ledger
 from homeport.model.errors import HomeportError, Refused, UsageFault
-from homeport.model.live import Difference, Entry, Scan, Target
+from homeport.model.live import PROJECT, Difference, Entry, Scan, Target
 from homeport.model.paths import exact, printable
 
 if TYPE_CHECKING:
@@ -48,14 +48,14 @@ def new_id() -> str:
 
 def service_of(site: Site, target: Target) -> Callable[[str], str]:
     """For a path of the live folder, the service it belongs to."""
-    if target.name != layout.PROJECT:
+    if target.name != PROJECT:
         return lambda _path: target.name
     folders = {layout.folder_of(s): n for n, s in layout.services_of(site.config, site.environment).items()
                if s.target is None and layout.folder_of(s)}  # fmt: skip
 
     def named(path: str) -> str:
         fitting = [folder for folder in folders if path.startswith(folder + "/")]
-        return folders[max(fitting, key=len)] if fitting else layout.PROJECT
+        return folders[max(fitting, key=len)] if fitting else PROJECT
 
     return named
 

@@ -7,13 +7,13 @@ import json
 from msgspec.structs import replace
 
 from homeport.decide import digest, together
-from homeport.decide.layout import PROJECT, folder_of
+from homeport.decide.layout import folder_of
 from homeport.decide.using import used_by
 from homeport.flow.work import ServiceWork, TargetWork, Tools, Work
 from homeport.model import envfile
 from homeport.model.config import IMAGES, Config, Service
 from homeport.model.deploys import ServiceRecord, ServiceState, StartedWith
-from homeport.model.live import Target
+from homeport.model.live import PROJECT, Target
 from homeport.model.ports import Git
 from homeport.model.running import Unit
 
@@ -163,7 +163,7 @@ def unit_of(work: ServiceWork, tools: Tools, sha: str | None, deploy: str) -> Un
     env.update(service.env)
     env.update(standard_environment(tools, sha, deploy))
     folder = work.target.path if work.target is not None else "/"
-    below = service.source if work.target is not None and work.target.name == "_project" else None
+    below = folder_of(service) if work.target is not None and work.target.name == PROJECT else ""
     base = f"{folder}/{below}" if below else folder
     return Unit(
         service=work.name, name=service.unit or work.name, target=folder if work.target else None,

@@ -22,7 +22,7 @@ from homeport.model.config import Rule, Service
 from homeport.model.deploys import ServiceRecord
 from homeport.model.errors import ConfigFault, HomeportError, Refused, Unconfirmed, UsageFault
 from homeport.model.live import Difference, Target
-from homeport.model.paths import printable
+from homeport.model.paths import printable, within
 from homeport.model.plan import Refusal
 from homeport.model.rules import Confirmation, Deed, Rulebook
 
@@ -200,7 +200,7 @@ def _edited(target: TargetWork, work: Work) -> Iterator[Deed]:
     folders = [place_in_target(s, "").rstrip("/") for s in work.services.values() if s.target is not None
                and s.target.name == target.target.name]  # fmt: skip
     for difference in target.scan.differences if target.scan is not None else ():
-        if any(not folder or difference.path.startswith(folder + "/") for folder in folders):
+        if any(within(difference.path, folder) for folder in folders):
             for action in ("try", "write"):
                 yield path_deed(action, target.target, difference.path, False)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import replace
 
-from homeport.decide.layout import PROJECT
 from homeport.flow.goals import unit_of
 from homeport.flow.site import Site
 from homeport.flow.work import ServiceWork, Tools, Work
 from homeport.model.config import IMAGES
 from homeport.model.errors import HomeportError
+from homeport.model.live import PROJECT
 from homeport.model.running import ImageRuntime, Unit
 
 

@@ -12,8 +12,8 @@ from homeport.flow import editing
 from homeport.flow.site import Site
 from homeport.model.deploys import Deploy, ServiceRecord
 from homeport.model.errors import HomeportError, Refused, UsageFault
-from homeport.model.live import Difference, Entry, Scan, Target
-from homeport.model.paths import exact, meant, printable
+from homeport.model.live import PROJECT, Difference, Entry, Scan, Target
+from homeport.model.paths import exact, meant, printable, within
 from homeport.model.ports import Git
 
 if TYPE_CHECKING:
@@ -150,10 +150,10 @@ def _silent(site: Site) -> Site:
 
 
 def _mine(site: Site, name: str, target: Target, scan: Scan) -> list[Difference]:
-    if target.name != "_project":
+    if target.name != PROJECT:
         return list(scan.differences)
-    source = (site.config.services[name].source or "").strip("/")
-    return [d for d in scan.differences if not source or d.path.startswith(source + "/")]
+    folder = layout.folder_of(site.config.services[name])
+    return [d for d in scan.differences if within(d.path, folder)]
 
 
 def targets_of(site: Site, services: Sequence[str]) -> list[tuple[str, Target]]:
@@ -166,7 +166,7 @@ def targets_of(site: Site, services: Sequence[str]) -> list[tuple[str, Target]]:
     for name in known:
         target = layout.target_of(site.config, name)
         if target is not None and (not services or name in services):
-            label = name if target.name != "_project" else (name if services else "_project")
+            label = name if target.name != PROJECT else (name if services else PROJECT)
             found.setdefault(target.name if not services else name, (label, target))
     return list(found.values())
 
@@ -187,7 +187,7 @@ def drift_of(site: Site, services: Sequence[str]) -> dict[str, Any]:
     rows, equal = [], True
     for name, target in targets_of(site, services):
         scan = met(site, target)
-        found = scan.differences if target.name == "_project" and name == "_project" else _mine(site, name, target, scan)
+        found = scan.differences if target.name == PROJECT and name == PROJECT else _mine(site, name, target, scan)
         equal = equal and not found
         accepted = {p: f"{e.because} (by {e.by}, until {minute(e.until)})" for p, e in
                     editing.accepted_paths(site, target, scan).items()}  # fmt: skip
@@ -243,7 +243,7 @@ def chosen(scan: Scan, paths: Sequence[str]) -> list[Difference]:
     if not paths:
         return list(scan.differences)
     wanted = [meant(p.rstrip("/"), (d.path for d in scan.differences)) for p in paths]
-    return [d for d in scan.differences if any(d.path == p or d.path.startswith(p + "/") for p in wanted)]
+    return [d for d in scan.differences if any(p and within(d.path, p) for p in wanted)]
 
 
 def discard_paths(site: Site, paths: Sequence[str], by: str = "") -> dict[str, Any]:

@@ -13,6 +13,7 @@ from homeport.flow.requesting import TRY, Part
 from homeport.flow.site import Site
 from homeport.model.deploys import ServiceRecord
 from homeport.model.live import Difference, DriftState, Entry, Scan, Target, TreeChange
+from homeport.model.paths import within
 from homeport.model.patterns import Matcher, effective_protect
 
 
@@ -82,7 +83,7 @@ def outside(site: Site, services: Sequence[str], named: Sequence[str]) -> list[P
         base, config = tried[0].tried.base if tried[0].tried else None, site.config
         inside = [layout.folder_of(s) for n, s in config.services.items() if layout.target_of(config, n) is not None]
         changes = [c for c in site.git.changes(base, sha)
-                   if not any(not f or c.path == f or c.path.startswith(f + "/") for f in inside)]  # fmt: skip
+                   if not any(within(c.path, folder) for folder in inside)]  # fmt: skip
         if not changes:
             continue
         target = Target(name=TRY, path="/nonexistent", source="",

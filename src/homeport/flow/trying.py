@@ -11,7 +11,7 @@ from homeport.flow.site import Site
 from homeport.model.deploys import Request
 from homeport.model.edits import Person
 from homeport.model.errors import Refused
-from homeport.model.paths import printable
+from homeport.model.paths import printable, within
 from homeport.model.trying import Reverted, Snapshot, WorkingTree
 from homeport.model.watching import FolderWatch
 
@@ -76,7 +76,7 @@ def _message(services: Sequence[str], site: Site) -> str:
 def _refuse_nested(site: Site, snapshot: Snapshot, services: Sequence[str]) -> None:
     folders = [layout.folder_of(s) for n, s in layout.services_of(site.config, site.environment).items()
                if s.source is not None and (not services or n in services)]  # fmt: skip
-    inside = [path for path in snapshot.nested if any(not f or path == f or path.startswith(f + "/") for f in folders)]
+    inside = [path for path in snapshot.nested if any(within(path, folder) for folder in folders)]
     if inside:
         raise Refused(f"a repository of its own lies in the source folder: {', '.join(map(printable, inside[:5]))}",
                       where="the working tree", next="move it away, or list it in .gitignore", code="nested")  # fmt: skip

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from homeport.model import globs
-from homeport.model.paths import from_bytes, to_bytes
+from homeport.model.paths import from_bytes, to_bytes, within
 from homeport.model.patterns import Matcher
 
 EVERYTHING = ("*",)
@@ -21,33 +21,29 @@ def flat(files: Mapping[str, str], source: str) -> list[str]:
 
     `files` maps a folder of the repository (empty for its root) to the text of its .gitignore.
     """
-    above = [folder for folder in files if _is_above(folder, source) and folder != source]
-    within = [folder for folder in files if folder == source or _is_above(source, folder)]
+    above = [folder for folder in files if within(source, folder) and folder != source]
+    below = [folder for folder in files if within(folder, source)]
     ordered = sorted(above, key=len)
     if _source_ignored({folder: files[folder] for folder in ordered}, source):
         return list(EVERYTHING)
-    ordered += sorted(within, key=lambda folder: (folder.count("/") if folder else -1, folder))
+    ordered += sorted(below, key=lambda folder: (folder.count("/") if folder else -1, folder))
     return [line for folder in ordered for line in rewrite(folder, files[folder], source)]
 
 
 def rewrite(folder_of_gitignore: str, text: str, source: str) -> list[str]:
     """The lines of one .gitignore as they read from `source`; those that cannot match below it are left out."""
     found: list[str] = []
-    within = folder_of_gitignore == source or _is_above(source, folder_of_gitignore)
-    if not within and not _is_above(folder_of_gitignore, source):
+    inside = within(folder_of_gitignore, source)
+    if not inside and not within(source, folder_of_gitignore):
         return found
-    deeper = folder_of_gitignore if within else source
-    shallower = source if within else folder_of_gitignore
+    deeper = folder_of_gitignore if inside else source
+    shallower = source if inside else folder_of_gitignore
     between = to_bytes(deeper[len(shallower) :].strip("/"))
     for line in globs.lines(to_bytes(text)):
         for pattern in globs.parse(line):
-            bodies = [_moved_down(pattern, between)] if within else _moved_up(pattern, between)
+            bodies = [_moved_down(pattern, between)] if inside else _moved_up(pattern, between)
             found += [from_bytes(_line(pattern, body)) for body in bodies]
     return found
-
-
-def _is_above(folder: str, other: str) -> bool:
-    return folder in ("", other) or other.startswith(f"{folder}/")
 
 
 def _source_ignored(above: Mapping[str, str], source: str) -> bool:
@@ -56,7 +52,7 @@ def _source_ignored(above: Mapping[str, str], source: str) -> bool:
     for depth in range(1, len(parts) + 1):
         here = "/".join(parts[:depth])
         for folder in sorted(above, key=len, reverse=True):
-            if folder == here or not _is_above(folder, here):
+            if folder == here or not within(here, folder):
                 continue
             verdict = Matcher(above[folder].splitlines()).verdict(here[len(folder) :].strip("/"), is_dir=True)
             if verdict is not None:

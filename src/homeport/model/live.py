@@ -19,11 +19,15 @@ class Entry(Struct, frozen=True):
     oid: str
 
 
+PROJECT = "_project"
+"""Name of the target that holds the whole checkout; no service can be called so."""
+
+
 class Target(Struct, frozen=True, kw_only=True):
     """A live folder that mirrors one source folder of the repository."""
 
     name: str
-    """The service's name, or `_project` when the whole checkout is live."""
+    """The service's name, or PROJECT when the whole checkout is live."""
     path: str
     """Absolute, normalised; never followed through links below it."""
     source: str

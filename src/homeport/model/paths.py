@@ -24,6 +24,11 @@ def exact(path: str) -> str:
     return path if path.isascii() else to_bytes(path).decode("utf-8", "backslashreplace")
 
 
+def within(path: str, folder: str) -> bool:
+    """Whether a path is this folder or lies below it; all of a repository lies within the empty one."""
+    return not folder or path == folder or path.startswith(f"{folder}/")
+
+
 def meant(given: str, paths: Iterable[str]) -> str:
     """Of `paths` the one that a person means who typed it as it was shown; else what they typed."""
     if "\\" not in given:

@@ -10,6 +10,7 @@ import re
 from datetime import UTC, datetime
 from typing import TextIO
 
+from homeport.model.live import PROJECT
 from homeport.model.paths import printable
 
 _COLOURS = re.compile("\x1b\\[[0-9;:]*[mK]")
@@ -43,7 +44,7 @@ def several(raw: str) -> str:
 
 def whose(service: str) -> str:
     """A service's name; files of a live checkout that no service holds are the project's."""
-    return "(project)" if service == "_project" else text(service)
+    return "(project)" if service == PROJECT else text(service)
 
 
 def short(sha: str | None, none: str = "-") -> str:

@@ -10,6 +10,7 @@ from homeport.flow.stages.restarting import restart, validate
 from homeport.flow.stages.syncing import mark_changed
 from homeport.flow.work import ServiceWork, Tools, Work
 from homeport.model.config import Action, Command
+from homeport.model.live import PROJECT
 
 
 def run_actions(work: Work, tools: Tools) -> Work:
@@ -68,5 +69,5 @@ def _runs_actions(work: Work) -> bool:
 
 
 def _folder(work: Work) -> str:
-    whole = work.targets.get("_project")
+    whole = work.targets.get(PROJECT)
     return whole.target.path if whole is not None else "/"

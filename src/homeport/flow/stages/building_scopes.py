@@ -10,7 +10,7 @@ from homeport.decide import layout, together
 from homeport.flow.goals import build_target, place_in_target, service_now
 from homeport.flow.work import ServiceWork, Tools, Work
 from homeport.model.deploys import ServiceRecord
-from homeport.model.live import Entry, Target
+from homeport.model.live import PROJECT, Entry, Target
 from homeport.model.patterns import effective_protect
 
 
@@ -30,7 +30,7 @@ def build_together(scope: str, needed: Sequence[ServiceWork], run: Callable[...,
         inherit = [place_in_target(service, path) for path in (build.inherit if build is not None else ())]
         site.builds.bring_in(build_target(service), inherit, _inside(service, folder), owner.user)
     command = config.scopes[scope].build
-    stands = (folder, place.path) if place.name == layout.PROJECT else None
+    stands = (folder, place.path) if place.name == PROJECT else None
     run(owner, command, folder, together.longest(config, scope), f"build of scope {scope}", work, tools,
         extra=together.environment(config, scope), name=None, stands_at=stands)  # fmt: skip
     for service in needed:
@@ -41,7 +41,7 @@ def build_together(scope: str, needed: Sequence[ServiceWork], run: Callable[...,
 
 def _inside(service: ServiceWork, folder: str) -> str:
     """Where the build folder has what the service's live folder mirrors."""
-    if service.target is not None and service.target.name == layout.PROJECT:
+    if service.target is not None and service.target.name == PROJECT:
         return folder
     return f"{folder}/{layout.folder_of(service.service)}".rstrip("/")
 
@@ -74,7 +74,7 @@ def _tree(scope: str, needed: Sequence[ServiceWork], work: Work, tools: Tools) -
         if its.target is None:
             continue
         tree = its.build_tree or site.targets.wanted(its.target, base)
-        whole = its.target.name == layout.PROJECT
+        whole = its.target.name == PROJECT
         listing = {path if whole else own + path: entry for path, entry in site.git.listing(tree).items()}
         found = {path: entry for path, entry in found.items() if not path.startswith(own)}
         found |= {path: entry for path, entry in listing.items() if path.startswith(own)}

@@ -13,7 +13,8 @@ from homeport.flow.stages.reaching import refuse_unreachable
 from homeport.flow.work import ServiceWork, Tools, Work
 from homeport.model.errors import Refused
 from homeport.model.events import PlanEvent
-from homeport.model.live import Stat
+from homeport.model.live import PROJECT, Stat
+from homeport.model.paths import within
 from homeport.model.plan import ActionName, DueAction, Extent, PathCounts, Plan, Refusal, ServicePlan
 
 
@@ -113,17 +114,16 @@ def _moved(service: ServiceWork, work: Work) -> tuple[str, ...]:
     """The paths that come or go without concerning what runs, as the repository has them."""
     target = target_of(work, service)
     plan = target.plan if target is not None else None
-    steps = plan.steps if plan is not None and target is not None and target.target.name != "_project" else ()
+    steps = plan.steps if plan is not None and target is not None and target.target.name != PROJECT else ()
     folder = layout.folder_of(service.service)
     return tuple(f"{folder}/{step.path}" if folder else step.path for step in steps)[: impact.REASONS]
 
 
 def _concerns(service: ServiceWork, steps: object) -> bool:
     paths = [step.path for step in steps]  # type: ignore[attr-defined]
-    if service.target is None or service.target.name != "_project":
+    if service.target is None or service.target.name != PROJECT:
         return bool(paths)
-    source = (service.service.source or "").strip("/")
-    return any(not source or path.startswith(source + "/") for path in paths)
+    return any(within(path, layout.folder_of(service.service)) for path in paths)
 
 
 def all_refusals(work: Work, tools: Tools) -> list[Refusal]:
@@ -158,5 +158,5 @@ def _refuse(refusals: list[Refusal], tools: Tools, kind: str) -> None:
         others = len(refusals) - 1
         rest = f" (and {others} more {'reason' if others == 1 else 'reasons'})" if others else ""
         whole = "; every reason: homeport plan" if others and kind == "commit" else ""
-        whose = "" if first.service == layout.PROJECT else first.service
+        whose = "" if first.service == PROJECT else first.service
         raise Refused(first.message + rest, where=whose or "", next=first.next + whole, code=first.rule)

@@ -13,7 +13,7 @@ from homeport.flow.work import ServiceWork, Tools, Work
 from homeport.model.config import Config
 from homeport.model.deploys import ServiceRecord
 from homeport.model.errors import ConfigFault, Refused, UsageFault
-from homeport.model.live import Target
+from homeport.model.live import PROJECT, Target
 
 
 def fetch_commit(work: Work, tools: Tools) -> Work:
@@ -67,7 +67,7 @@ def _take_over_renamed(config: Config, work: Work, tools: Tools) -> None:
     targets = layout.targets(config, tools.site.environment)
     known = {record.path: record.name for record in tools.site.store.targets()}
     for name, target in targets.items():
-        if name == layout.PROJECT or known.get(target.path, name) == name:
+        if name == PROJECT or known.get(target.path, name) == name:
             continue
         old = tools.site.take_over(target, targets.keys())
         if old is not None:

@@ -10,7 +10,8 @@ from homeport.decide import layout
 from homeport.flow.goals import build_target
 from homeport.flow.work import ServiceWork, TargetWork, Tools, Work
 from homeport.model.deploys import ServiceState
-from homeport.model.live import SyncPlan, Target
+from homeport.model.live import PROJECT, SyncPlan, Target
+from homeport.model.paths import within
 
 
 def sync_and_swap(work: Work, tools: Tools) -> Work:
@@ -56,7 +57,7 @@ def _mend_owners(work: Work, tools: Tools) -> None:
         (t.target, "", ()) for t in work.targets.values() if t.target.owner is not None]  # fmt: skip
     sharing = _owners_below(work)
     for folder, target in sharing.items():
-        inner = tuple(other for other in sharing if other != folder and (not folder or other.startswith(f"{folder}/")))
+        inner = tuple(other for other in sharing if other != folder and within(other, folder))
         asked.append((target, folder, inner))
     for target, folder, inner in asked:
         mended = tools.site.targets.mend(target, folder, inner)
@@ -69,7 +70,7 @@ def _owners_below(work: Work) -> dict[str, Target]:
     """By source folder: the project's live folder with the owner that a service gives its part of it."""
     return {layout.folder_of(s.service): replace(s.target, owner=s.service.owner)
             for s in work.services.values()
-            if s.target is not None and s.target.name == layout.PROJECT and s.service.owner is not None}  # fmt: skip
+            if s.target is not None and s.target.name == PROJECT and s.service.owner is not None}  # fmt: skip
 
 
 def _forget_starts(work: Work, plans: list[TargetWork], tools: Tools) -> Work:
