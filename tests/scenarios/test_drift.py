@@ -219,10 +219,15 @@ def test_a_commit_that_empties_a_target_asks_first(world: World) -> None:
     world.project(SITE, FILES)
     world.deploy()
     world.publish({"site/index.html": None, "site/other.txt": None})
-    assert world.deploy(ok=(3,))["status"] == "refused"
+    refused = world.homeport("deploy", "site", ok=(3,))
+    assert "next: homeport deploy site --allow-mass-delete" in refused.stdout + refused.stderr
     assert world.text("site/index.html") == "one\n"
     assert world.deploy("--allow-mass-delete")["status"] == "deployed"
     assert sorted(p.name for p in (world.live / "site").glob("[!.]*")) == ["third.txt"]
+    world.publish({f"site/{number}": "x\n" for number in range(9)})
+    before = world.deploy()["previousSha"]
+    refused = world.homeport("rollback", before, ok=(3,))
+    assert f"next: homeport rollback {before} --allow-mass-delete" in refused.stdout + refused.stderr
 
 
 def test_a_command_begins_with_the_question_that_it_led_to_before(world: World) -> None:

@@ -6,7 +6,8 @@ import os
 import re
 import signal
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import msgspec
@@ -19,18 +20,25 @@ from homeport.model.errors import Refused, UsageFault
 if TYPE_CHECKING:
     from homeport.flow.site import Site
 
-drift_options = [
-    click.option("--keep-drift", "on_drift", flag_value="keep", help="Leave edits on the host as they are."),
-    click.option("--discard-drift", "on_drift", flag_value="discard", help="Put edits back; their bytes are saved first."),
-]
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def drift_options(command: Function) -> Function:
+    """What this one run does with what lies live: `--keep-drift`, `--discard-drift`, `--allow-mass-delete`."""
+    for option in (
+        click.option("--allow-mass-delete", is_flag=True, help="Also when most files of a target would go."),
+        click.option("--discard-drift", "on_drift", flag_value="discard",
+                     help="Put edits back; their bytes are saved first."),
+        click.option("--keep-drift", "on_drift", flag_value="keep", help="Leave edits on the host as they are."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
 
 
 @click.command()
 @click.argument("words", nargs=-1, metavar="[REF] [SERVICE]...")
 @click.option("--ref", help="The commit, branch or tag, when its name is also a service's.")
-@drift_options[0]
-@drift_options[1]
-@click.option("--allow-mass-delete", is_flag=True, help="Also when most files of a target would go.")
+@drift_options
 @pass_options
 def plan(options: Options, words: tuple[str, ...], ref: str | None, on_drift: str | None, allow_mass_delete: bool) -> None:
     """Show what a deploy would do and what it would refuse; changes nothing.
@@ -52,9 +60,7 @@ def plan(options: Options, words: tuple[str, ...], ref: str | None, on_drift: st
 @click.command()
 @click.argument("words", nargs=-1, metavar="[REF] [SERVICE]...")
 @click.option("--ref", help="The commit, branch or tag, when its name is also a service's.")
-@drift_options[0]
-@drift_options[1]
-@click.option("--allow-mass-delete", is_flag=True, help="Also when most files of a target would go.")
+@drift_options
 @click.option("--over-try", is_flag=True, help="End live tries that the commit does not contain; they stay in the mirror.")
 @click.option("--request-id", metavar="ID", help="Your own name for this request: asking again finds the same deploy.")
 @click.option("--built", multiple=True, metavar="SERVICE", help="Bring its build outputs from this checkout, in place of a "
@@ -97,9 +103,7 @@ def _with_built(options: Options, site: Site, request: Request, services: tuple[
 
 @click.command()
 @click.argument("to", required=False, metavar="[DEPLOY|SHA]")
-@drift_options[0]
-@drift_options[1]
-@click.option("--allow-mass-delete", is_flag=True, help="Also when most files of a target would go.")
+@drift_options
 @confirm_options
 @pass_options
 def rollback(options: Options, to: str | None, on_drift: str | None, allow_mass_delete: bool, confirm: tuple[str, ...],

@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 @click.argument("services", nargs=-1, metavar="[SERVICE]...")
 @click.option("--yes", is_flag=True, help="Also when the checkout lacks commits that are deployed: they are taken away.")
 @click.option("--watch", is_flag=True, help="Go on, and try again at every save; ends with Ctrl-C.")
-@drift_options[0]
-@drift_options[1]
-@click.option("--allow-mass-delete", is_flag=True, help="Also when most files of a target would go.")
+@drift_options
 @confirm_options
 @pass_options
 def try_now(options: Options, services: tuple[str, ...], yes: bool, watch: bool, on_drift: str | None,

@@ -10,14 +10,14 @@ import os
 import tempfile
 import time
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from threading import Lock
 from typing import Any, Literal
 
 import msgspec
 from msgspec.structs import replace
 
-from homeport.doors.runtimes.compose_file import Stack, for_old_compose, read_yaml, stack_of, to_build
+from homeport.doors.runtimes.compose_file import Stack, containers_of, for_old_compose, read_yaml, stack_of, to_build
 from homeport.doors.runtimes.docker import OURS, Docker
 from homeport.doors.runtimes.surroundings import account, as_user
 from homeport.model.config import Command
@@ -83,13 +83,7 @@ class Compose:
         return found
 
     def containers(self, units: Sequence[Unit]) -> list[Container]:
-        found: dict[tuple[str | None, str], list[Container]] = {}
-        for unit in units:
-            with suppress(Failed, InfrastructureFault):
-                stack = stack_of(unit)
-                if (at := (unit.user, stack.project)) not in found:
-                    found[at] = Docker(self._shell, unit).containers(stack.project)
-        return [container for each in found.values() for container in each]
+        return containers_of(units, lambda unit, stack: Docker(self._shell, unit).containers(stack.project))
 
     def restart(self, unit: Unit, on_line: OnLine) -> Restarted:
         """Raises Failed: `no-compose`, `bad-compose`, `restart`, `not-ready` with the end of what it printed."""

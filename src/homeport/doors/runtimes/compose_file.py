@@ -5,17 +5,17 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import msgspec
 from msgspec import Struct
 
 from homeport.model.envfile import parse
-from homeport.model.errors import Failed
+from homeport.model.errors import Failed, InfrastructureFault
 from homeport.model.paths import printable
-from homeport.model.running import Unit
+from homeport.model.running import Container, Unit
 
 NAMES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 OVERRIDES = ("compose.override.yaml", "compose.override.yml", "docker-compose.override.yml", "docker-compose.override.yaml")
@@ -63,6 +63,17 @@ def stack_of(unit: Unit, copy: str | None = None) -> Stack:
     folder, files = _files(unit, top, copy or top)
     project = project or _project(unit, folder, (copy or top) + folder[len(top) :], files)
     return Stack(folder=folder, files=files, project=project, services=() if EVERY in services else services)
+
+
+def containers_of(units: Sequence[Unit], look: Callable[[Unit, Stack], list[Container]]) -> list[Container]:
+    """Those of every stack that the units belong to, each asked once; a stack that cannot be told has none."""
+    found: dict[tuple[str | None, str], list[Container]] = {}
+    for unit in units:
+        with suppress(Failed, InfrastructureFault):
+            stack = stack_of(unit)
+            if (at := (unit.user, stack.project)) not in found:
+                found[at] = look(unit, stack)
+    return [container for each in found.values() for container in each]
 
 
 def _files(unit: Unit, top: str, copy: str) -> tuple[str, tuple[str, ...]]:

@@ -9,13 +9,12 @@ from __future__ import annotations
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from typing import Any, Literal
 
 import msgspec
 
 from homeport.doors.runtimes.compose import LONGEST_START, TAIL, Compose, repository, sees
-from homeport.doors.runtimes.compose_file import Stack, dotenv, read_yaml, stack_of
+from homeport.doors.runtimes.compose_file import Stack, containers_of, dotenv, read_yaml, stack_of
 from homeport.doors.runtimes.docker import Docker
 from homeport.doors.runtimes.surroundings import as_user
 from homeport.doors.runtimes.swarm_tasks import (
@@ -67,15 +66,12 @@ class Swarm:
                          containers=tuple(_containers(services, tasks)))  # fmt: skip
 
     def containers(self, units: Sequence[Unit]) -> list[Container]:
-        found: dict[tuple[str | None, str], list[Container]] = {}
-        for unit in units:
-            with suppress(Failed, InfrastructureFault):
-                stack = stack_of(unit)
-                if (at := (unit.user, stack.project)) not in found:
-                    docker = Docker(self._shell, unit)
-                    services = self._services(docker, stack)
-                    found[at] = _containers(services, self._tasks(docker, services))
-        return [container for each in found.values() for container in each]
+        return containers_of(units, self._running)
+
+    def _running(self, unit: Unit, stack: Stack) -> list[Container]:
+        docker = Docker(self._shell, unit)
+        services = self._services(docker, stack)
+        return _containers(services, self._tasks(docker, services))
 
     def stale(self, units: Sequence[Unit]) -> dict[str, str]:
         """Only tasks of this node whose image is named without a digest can be told."""

@@ -11,6 +11,7 @@ from homeport.flow.goals import target_of
 from homeport.flow.stages.due import due_actions
 from homeport.flow.stages.reaching import refuse_unreachable
 from homeport.flow.work import ServiceWork, Tools, Work
+from homeport.model.deploys import Request
 from homeport.model.errors import Refused
 from homeport.model.events import PlanEvent
 from homeport.model.live import PROJECT, Stat
@@ -140,9 +141,17 @@ def all_refusals(work: Work, tools: Tools) -> list[Refusal]:
             if planning.mass_delete(total, deleted):
                 found.append(Refusal(
                     rule="mass-delete", service=name, message=f"{name}: would delete {deleted} of {total} files",
-                    next="homeport deploy --allow-mass-delete",
+                    next=f"{_asked(work.deploy.request)} --allow-mass-delete",
                 ))  # fmt: skip
     return found + guarding.refusals_of(work, tools)
+
+
+def _asked(request: Request) -> str:
+    """The command that asks for the same."""
+    verb, named = {
+        "rollback": ("rollback", request.from_deploy or request.sha), "try": ("try", None),
+    }.get(request.kind, ("deploy", request.ref))  # fmt: skip
+    return " ".join(word for word in ("homeport", verb, named, *request.services) if word)
 
 
 def refuse_drift(work: Work, tools: Tools) -> None:
