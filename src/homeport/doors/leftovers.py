@@ -11,6 +11,8 @@ MARK = "HOMEPORT_JOB"
 """`<deploy>:<nonce>` in the environment of everything that a job starts."""
 PATIENCE = 5.0
 """Seconds to wait until killed processes are gone."""
+LOOKS, SURE = 200, 2
+"""Times that a process without an environment is looked at, and of those with words, after which it has none."""
 
 
 def kill_marked(value: str, *, exact: bool) -> int:
@@ -58,18 +60,31 @@ def _kill_if(pid: int, wanted: bytes) -> bool:
 
 def _is_marked(pid: int, wanted: bytes) -> bool:
     try:
-        handle = os.open(f"/proc/{pid}/environ", os.O_RDONLY | os.O_CLOEXEC)
+        return b"\0" + wanted in b"\0" + _environment(pid) + b"\0"
     except OSError:
         return False
-    try:
-        environment = b"\0"
-        while chunk := os.read(handle, 1 << 17):
-            environment += chunk
-    except OSError:
-        return False
-    finally:
-        os.close(handle)
-    return b"\0" + wanted in environment + b"\0"
+
+
+def _environment(pid: int) -> bytes:
+    """Of a process that may be about to become another program: both that and its words are empty for a moment at each
+    exec, when it is asked again. Raises OSError for one that has ended, and for the kernel's own."""
+    empty = 0
+    for _ in range(LOOKS):
+        if found := _all_of(f"/proc/{pid}/environ"):
+            return found
+        os.readlink(f"/proc/{pid}/exe")  # which a process that is no program has not
+        if empty == SURE:
+            break
+        if _all_of(f"/proc/{pid}/cmdline"):
+            empty += 1
+        else:
+            time.sleep(0.001)
+    return b""
+
+
+def _all_of(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
 
 
 def _ourselves() -> set[int]:

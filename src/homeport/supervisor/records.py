@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from typing import Literal
 
 import msgspec
@@ -88,11 +89,21 @@ def leader_with(mark: bytes) -> int:
     for name in os.listdir("/proc"):
         if name.isdigit():
             with contextlib.suppress(OSError):
-                if os.getsid(int(name)) == int(name):
-                    with open(f"/proc/{name}/environ", "rb") as file:
-                        if mark in file.read().split(b"\0"):
-                            return int(name)
+                if os.getsid(int(name)) == int(name) and mark in _environment(name).split(b"\0"):
+                    return int(name)
     return 0
+
+
+def _environment(pid: str) -> bytes:
+    """It is empty for a moment while a process becomes another program; that is asked again. Raises OSError for one that
+    has ended, and for the kernel's own."""
+    for _ in range(200):
+        with open(f"/proc/{pid}/environ", "rb") as file:
+            if found := file.read():
+                return found
+        os.readlink(f"/proc/{pid}/exe")
+        time.sleep(0.001)
+    return b""
 
 
 class Records:
