@@ -99,7 +99,8 @@ async def main():
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
     await stop.wait()
     server.close()
-    await asyncio.sleep(0.05)
+    for _ in range(20):
+        await asyncio.sleep(0)  # what was accepted becomes busy some turns later, however long they take
     while busy:
         await asyncio.sleep(0.02)
 asyncio.run(main())
