@@ -16,7 +16,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -210,21 +210,12 @@ class World:
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
+    def own_commands(self) -> dict[int, bytes]:
+        """Processes of homeport itself that work on this world's state, and the command line of each."""
+        return {pid: command for pid, command in commands_on(self.state).items() if b"pm2" not in command}
+
     def own_processes(self) -> list[int]:
-        """Processes of homeport itself that work on this world's state, found by their environment."""
-        mark = b"\0HOMEPORT_STATE=%s\0" % str(self.state).encode()
-        found = []
-        for name in filter(str.isdigit, os.listdir("/proc")):
-            with suppress(OSError):
-                with open(f"/proc/{name}/environ", "rb", buffering=0) as file:
-                    environ = file.read()
-                if mark not in b"\0" + environ:
-                    continue
-                with open(f"/proc/{name}/cmdline", "rb", buffering=0) as file:
-                    command = file.read()
-                if b"homeport" in command and b"pm2" not in command:
-                    found.append(int(name))
-        return found
+        return list(self.own_commands())
 
     def kill_homeport(self) -> None:
         """kill -9 for every process of homeport in this world, also for one that another has just started, until all
@@ -261,7 +252,7 @@ class World:
     def get(self, port: int, path: str = "/") -> tuple[int, str]:
         """(status, body) over a new connection; (0, reason) when nobody answers."""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=20) as answer:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as fault:
             with fault:
@@ -273,6 +264,14 @@ class World:
         """Changes homeport's own database, as time or a fault would."""
         with closing(sqlite3.connect(self.state / "shop" / "production" / "homeport.db")) as database, database:
             database.execute(statement)
+
+    def kept(self) -> Iterator[tuple[Path, bytes]]:
+        """Every file of homeport's own. What vanishes meanwhile is none: SQLite's go with the last process."""
+        for folder, _, names in os.walk(self.state):
+            for path in (Path(folder, name) for name in names):
+                with suppress(FileNotFoundError):
+                    if path.is_file():
+                        yield path, path.read_bytes()
 
     def text(self, name: str) -> str:
         """A live file."""
@@ -294,6 +293,31 @@ class World:
             self.pm2("kill")
         for claim in self._claims:
             claim.close()
+
+
+def commands_on(state: Path) -> dict[int, bytes]:
+    """Process id -> command line of each process of homeport that works on this state, found by its environment."""
+    mark = b"\0HOMEPORT_STATE=%s\0" % str(state).encode()
+    found = {}
+    for name in filter(str.isdigit, os.listdir("/proc")):
+        with suppress(OSError):
+            if mark in b"\0" + told_by_kernel(name, "environ"):
+                command = told_by_kernel(name, "cmdline")
+                if b"homeport" in command:
+                    found[int(name)] = command
+    return found
+
+
+def told_by_kernel(pid: str, what: str) -> bytes:
+    """A process's `environ` or `cmdline`. Both are empty for a moment at each exec, when it is asked again. Raises OSError
+    for one that has ended, and for the kernel's own."""
+    for _ in range(200):
+        with open(f"/proc/{pid}/{what}", "rb", buffering=0) as file:
+            if said := file.read():
+                return said
+        os.readlink(f"/proc/{pid}/exe")
+        time.sleep(0.001)
+    return b""
 
 
 def eventually(condition: Callable[[], object], what: str, within: float = 20.0) -> None:

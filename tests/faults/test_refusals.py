@@ -15,7 +15,7 @@ import pytest
 from tests.conftest import let_everybody_in
 from tests.faults.harness import Host, read
 from tests.faults.moments import Moment, Share
-from tests.world import World
+from tests.world import World, eventually
 
 pytestmark = pytest.mark.timeout(3600)
 
@@ -175,6 +175,7 @@ def test_a_state_disk_that_is_full_fails_or_carries_on_but_mixes_nothing(
     """The whole state folder (database, journal, mirror, indexes) on a disk that fills up between two deploys."""
     host = own_host
     state = host.world.state
+    eventually(lambda: not host.world.own_processes(), "the runner has left, and with it what SQLite keeps beside")
     subprocess.run(["cp", "-a", f"{state}/.", str(small_disk)], check=True)
     subprocess.run(["rm", "-rf", str(state)], check=True)
     state.mkdir()

@@ -108,8 +108,9 @@ def shown(world: World, everything: bool) -> dict[str, str]:
 
 def written(world: World) -> dict[str, str]:
     """Every file that homeport keeps, and the daemon's own log."""
-    files = [path for path in world.state.rglob("*") if path.is_file() and "repo.git/objects" not in str(path)]
-    return {str(path): path.read_bytes().decode("latin-1") for path in [*files, world.root / "daemon.log"]}
+    files = {str(path): content for path, content in world.kept() if "repo.git/objects" not in str(path)}
+    log = world.root / "daemon.log"
+    return {path: content.decode("latin-1") for path, content in {**files, str(log): log.read_bytes()}.items()}
 
 
 ROUTES = ["/api/v1/status", "/api/v1/deploys", "/api/v1/drift", "/api/v1/edits", "/api/v1/plan", "/metrics", "/healthz",

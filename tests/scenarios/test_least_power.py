@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.world import World
+from tests.world import World, eventually
 
 pytestmark = [pytest.mark.root, pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")]
 
@@ -94,6 +94,7 @@ def spied(world: World, user: str = "", undo: str = "") -> dict[str, str]:
     world.project(SERVICE % (user, undo), {"web/spy.sh": spy, "web/page.txt": "one\n", ".gitignore": "dist/\n"})
     env = {"SECRET_TOKEN": "canary"}
     assert world.homeport("--json", "deploy", env=env).last["status"] == "deployed"
+    eventually(lambda: not world.own_processes(), "nobody adds to the state, or takes from it")
     secrets = [folder / "host.toml", folder / "deploy-key", state, *state.rglob("*")]
     beside = world.live / ".homeport-web"
     kept = [*secrets, beside, *(path for path in beside.rglob("*") if not path.is_relative_to(beside / "build"))]
