@@ -9,7 +9,7 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.world import PROGRAM, Ran, World, eventually
+from tests.world import PROGRAM, Ran, World, commands_on, eventually
 
 SSHD = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
 PROJECT = """\
@@ -137,16 +137,7 @@ class Machine:
 
     def working(self) -> list[int]:
         """Processes of homeport on this machine."""
-        mark = f"HOMEPORT_STATE={self.state}".encode()
-        found = []
-        for folder in Path("/proc").iterdir():
-            try:
-                ours = folder.name.isdigit() and mark in (folder / "environ").read_bytes().split(b"\0")
-                if ours and b"homeport" in (folder / "cmdline").read_bytes():
-                    found.append(int(folder.name))
-            except OSError:
-                continue
-        return found
+        return list(commands_on(self.state))
 
     def close(self) -> None:
         for pid in self.working():

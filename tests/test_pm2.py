@@ -368,7 +368,7 @@ def test_as_root_pm2_runs_as_the_named_user(tmp_path: Path, pm2_program: str) ->
             assert os.stat(f"/proc/{done.pid}").st_uid == 65534
             assert host.told(pid=done.pid)["env"]["USER"] == "nobody"
         assert runtime.inspect(unit).state == "running"
-        assert list(runtime.logs(unit, 1, follow=False)) == [f"started {done.pid}"]
+        _until(lambda: list(runtime.logs(unit, 1, follow=False)) == [f"started {done.pid}"])
     finally:
         runtime.forget(unit)
         subprocess.run(["setpriv", "--reuid=65534", "--clear-groups", "--", host.program, "kill"],

@@ -79,7 +79,7 @@ def test_the_last_words_of_a_child_that_ends_at_once_are_in_its_log_and_in_the_a
     client.close()
     assert (done["ok"], "status 3" in done["why"], done["tail"]) == (False, True, ["said", "last words"]), done
     assert rig.log("job").splitlines() == ["said", "last words"]
-    assert not list((rig.state / "out").iterdir())
+    eventually(lambda: not list((rig.state / "out").iterdir()), "the keeper has put away what it wrote to")
 
 
 def test_a_stop_ends_the_back_off(rig: Rig) -> None:

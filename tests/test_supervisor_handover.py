@@ -101,14 +101,15 @@ def test_the_old_version_keeps_serving_when_the_new_one_does_not_get_ready(rig: 
     old = rig.status("web")["pid"]
     bad: dict[str, tuple[list[str], str]] = {
         "never listens": (["sh", "-c", "echo here; exec sleep 1000"], "does not listen"),
-        "ends": (["sh", "-c", "echo here; sleep 0.3; exit 3"], "status 3"),
+        "ends": (["sh", "-c", "echo here; sleep 0.1; exit 3"], "status 3"),
         "no such program": (["/no/such/program"], "No such file"),
         "no such folder": (command(["node", "web.js"]), "enter /no/such"),
     }
     words, why = bad[breakage]
+    within = 1.0 if breakage == "never listens" else 20.0
     more = {"cwd": "/no/such"} if breakage == "no such folder" else {}
     spec = {"name": "web", "command": words, "cwd": str(rig.folder), "listen": [f"127.0.0.1:{port}"],
-            "env": {"PORT": str(port)}, "ready": {"timeout": 0.7}, **more}  # fmt: skip
+            "env": {"PORT": str(port)}, "ready": {"timeout": within}, **more}  # fmt: skip
     assert rig.one("configure", units=[spec])["ok"]
     load = Load(port)
     answers = asyncio.run(load.during(lambda: rig.ask("restart", scope="web")))
@@ -174,7 +175,7 @@ def test_a_connection_that_never_ends_holds_up_nobody_and_is_cut_at_the_deadline
         ".listen(Number(process.env.PORT), '127.0.0.1');"
     )
     port = free_port()
-    rig.unit("web", [servers.node(), "-e", script], listen=[f"127.0.0.1:{port}"], env={"PORT": str(port)}, drain=1.5)
+    rig.unit("web", [servers.node(), "-e", script], listen=[f"127.0.0.1:{port}"], env={"PORT": str(port)}, drain=2.5)
     assert rig.restart("web")["ok"]
     old = rig.status("web")["pid"]
     with socket.create_connection(("127.0.0.1", port), timeout=20) as line:

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -101,18 +102,13 @@ class Daemon:
         return self.process.wait(15)
 
     def runners(self) -> list[int]:
-        found = []
-        for pid in self.world.own_processes():
-            try:
-                if b"homeport.runner" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    found.append(pid)
-            except OSError:
-                continue
-        return found
+        return [pid for pid, command in self.world.own_commands().items() if b"homeport.runner" in command]
 
     def kill_runner(self) -> None:
+        """One that waits for its word ends by itself when the daemon has, maybe right now."""
         for pid in self.runners():
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
         eventually(lambda: not self.runners(), "no runner is left")
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import Future
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -161,14 +162,16 @@ class Platform(World):
                 "supervisor": [self.supervisor()] if "supervisor" in parts else [], "keeper": [self.keeper()]}  # fmt: skip
         gone = [pid for part in parts for pid in pids[part] if pid]
         for pid in gone:
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # one may end by itself when another is gone
+                os.kill(pid, signal.SIGKILL)
         if "daemon" in parts and self.daemon.process is not None:
             self.daemon.process.wait(10)
         eventually(lambda: not any(alive(pid) for pid in gone), f"killed: {parts}")
 
     def working(self) -> list[int]:
         """Runners other than the one that waits for its word."""
-        return [pid for pid in self.daemon.runners() if b"--wait" not in _words(pid) or self._begun(pid)]
+        return [pid for pid, words in self.own_commands().items()
+                if b"homeport.runner" in words and (b"--wait" not in words or self._begun(pid))]  # fmt: skip
 
     def _begun(self, pid: int) -> bool:
         """Whether a runner that waited has the environment's lock: it is the one that works."""
@@ -211,9 +214,12 @@ class Platform(World):
             )
 
         eventually(only_ours, f"one process of each service: {self.processes()}", ENDS)
-        words = [_words(pid) for pid in _all() if f"{self.place}/".encode() in _words(pid)]
         for part in (b"supervisor/keeper.py", b"homeport.supervisor"):
-            assert sum(part in one for one in words) == 1, words
+            eventually(lambda part=part: self._having(part) == 1, f"one {part!r}")  # type: ignore[misc]
+
+    def _having(self, part: bytes) -> int:
+        """Processes of this environment with that in their command line; a fork is its parent's twin until its exec."""
+        return sum(part in words and f"{self.place}/".encode() in words for words in map(_words, _all()))
 
     def end(self) -> None:
         self.at.unlink(missing_ok=True)
@@ -221,10 +227,9 @@ class Platform(World):
         os.killpg(self.keeper_of_it.pid, signal.SIGKILL)
         self.keeper_of_it.wait()
         self.close()
-        for pid in self.processes():
-            os.kill(pid, signal.SIGKILL)
-        for pid in _all():
-            if b"supervisor/forwarder.py" in _words(pid) and self._is_ours(pid):
+        forwarders = [pid for pid in _all() if b"supervisor/forwarder.py" in _words(pid) and self._is_ours(pid)]
+        for pid in (*self.processes(), *forwarders):
+            with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
     def _is_ours(self, forwarder: int) -> bool:

@@ -7,6 +7,7 @@ import fcntl
 import json
 import os
 import pwd
+import re
 import select
 import signal
 import socket
@@ -46,14 +47,20 @@ def comes_from(world: World, origin: str) -> None:
 def fetches(port: int) -> list[int]:
     """Processes that talk, or would, with that port of a silent origin."""
     found = []
+    there = re.compile(rb"127\.0\.0\.1:%d\b|(?s:\x00%d\x00.*@127\.0\.0\.1\x00)" % (port, port))
     for folder in Path("/proc").iterdir():
         try:
             command = (folder / "cmdline").read_bytes() if folder.name.isdigit() else b""
         except OSError:
             continue
-        if b"127.0.0.1" in command and str(port).encode() in command:
+        if there.search(command):
             found.append(int(folder.name))
     return found
+
+
+def nothing_runs_on(port: int) -> None:
+    """Of a fetch: what was killed may take a moment to die on a busy machine, what was not would wait for minutes."""
+    eventually(lambda: not fetches(port), "nothing of the fetch runs on")
 
 
 def mend(world: World) -> None:
@@ -82,8 +89,8 @@ def test_a_cancel_ends_a_fetch_that_hangs_at_once(world: World, silent: int, ove
         asked = time.monotonic()
         cancelled = world.homeport("--json", "cancel").last
         said, _ = running.communicate(timeout=60)
-        assert time.monotonic() - asked < 10
-    assert not fetches(silent), "nothing of the fetch runs on"
+        assert time.monotonic() - asked < 30
+    nothing_runs_on(silent)
     last = json.loads(said.splitlines()[-1])
     assert (running.returncode, last["status"], cancelled["status"]) == (6, "cancelled", "cancelled")
     assert picture(world.live) == before
@@ -99,7 +106,7 @@ def test_a_fetch_that_a_killed_runner_left_is_ended_by_the_next_command(world: W
     running.communicate(timeout=60)
     assert fetches(silent)
     world.homeport("drift")
-    assert not fetches(silent)
+    nothing_runs_on(silent)
     assert world.json("history")["deploys"][0]["status"] == "failed"
     mend(world)
 
@@ -111,7 +118,7 @@ def test_an_origin_that_never_answers_is_given_up(world: World, silent: int) -> 
     done = world.homeport("--json", "deploy", ok=(1,))
     assert "longer than 1 s" in done.stdout, done.stdout
     assert picture(world.live) == before
-    assert not fetches(silent), "nothing of the fetch runs on"
+    nothing_runs_on(silent)
     mend(world)
 
 
@@ -213,7 +220,7 @@ def test_a_connection_that_is_reset_in_the_middle_of_a_fetch_fails_it_and_the_ne
     assert resetting.cut, "it came to the middle of the fetch"
     assert (done["status"], "cannot be fetched" in done["errorSummary"]) == ("failed", True), done
     assert picture(world.live) == before
-    assert not fetches(resetting.port), "nothing of the fetch runs on"
+    nothing_runs_on(resetting.port)
     assert world.json("status")["blocked"] == []
     resetting.after = 0
     mended(world)

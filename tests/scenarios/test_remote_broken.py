@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from tests.fleet import Fleet, Machine
-from tests.world import eventually
+from tests.world import commands_on, eventually
 
 
 class Gate:
@@ -96,7 +96,8 @@ def test_ctrl_c_cancels_there_and_a_second_one_leaves_it_running(building: tuple
     begun.unlink()
     leaving = fleet.start("-e", "production", "deploy")
     eventually(begun.exists, "the build runs again")
-    (runner,) = (p for p in fleet.prod.working() if "homeport.runner" in Path(f"/proc/{p}/cmdline").read_text())
+    eventually(lambda: len(runners(fleet.prod)) == 1, "the runner before has left")
+    (runner,) = runners(fleet.prod)
     os.kill(runner, signal.SIGSTOP)  # so that the cancel does not end it first
     leaving.send_signal(signal.SIGINT)
     eventually(lambda: asked_to_cancel(fleet.prod), "the host heard the cancel")
@@ -106,6 +107,10 @@ def test_ctrl_c_cancels_there_and_a_second_one_leaves_it_running(building: tuple
     assert leaving.returncode == 6 and "logs -f" in err, out + err
     eventually(lambda: not fleet.prod.working(), "the runner ends")
     assert fleet.prod.homeport("--json", "history").last["deploys"][0]["status"] == "cancelled"
+
+
+def runners(machine: Machine) -> list[int]:
+    return [pid for pid, command in commands_on(machine.state).items() if b"homeport.runner" in command]
 
 
 def asked_to_cancel(machine: Machine) -> bool:
@@ -261,7 +266,7 @@ def test_logs_that_are_followed_end_with_their_listener(building: tuple[Fleet, P
     running = fleet.start("-e", "production", "deploy")
     eventually(begun.exists, "the build runs")
     following = fleet.start("-e", "production", "logs", "-f")
-    eventually(lambda: len(fleet.prod.working()) >= 3, "the host follows")
+    assert following.stdout is not None and following.stdout.readline(), "the host follows"
     following.send_signal(signal.SIGINT)
     following.communicate(timeout=30)
     assert following.returncode == 130

@@ -192,7 +192,8 @@ def test_the_platform_deploys_itself(platform: Platform, ends: ExitStack) -> Non
     platform.hold.touch()
     wanted = {"scope": "platform", "requestedBy": "ada", "sessionId": "s-1"}
     calls = [daemon.pool.submit(agent.post, "/api/v1/self/deploy", json=wanted | {"requestId": f"r{n}"}) for n in range(20)]
-    eventually(lambda: len(daemon.ask("GET", "/api/v1/deploys?requestId=r19").json()["deploys"]) == 1, "all have asked")
+    asked = [f"/api/v1/deploys?requestId=r{n}" for n in range(20)]
+    eventually(lambda: all(len(daemon.ask("GET", of).json()["deploys"]) == 1 for of in asked), "all have asked")
     eventually(platform.building, "it builds")
     waiting = daemon.deploying(scope="all", requestedBy="ada", requestId="later")
     eventually(lambda: daemon.ask("GET", "/api/v1/deploys?requestId=later").json()["deploys"], "another one waits")

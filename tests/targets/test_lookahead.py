@@ -4,6 +4,7 @@ has changed."""
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -116,6 +117,12 @@ def test_folders_are_looked_at_one_after_the_other_and_no_more_when_nobody_wants
     monkeypatch.setattr(host.targets, "_ground", lambda target, branch: target.name)
     drop = host.targets.look_ahead(many, "main")
     assert entered.wait(30) and under_way == ["api-0"]
-    threading.Timer(0.05, leave.set).start()
+
+    def leave_once_dropped() -> None:
+        while host.targets._ahead._wanted:
+            time.sleep(0.001)
+        leave.set()
+
+    threading.Thread(target=leave_once_dropped, daemon=True).start()
     drop()
     assert under_way == ["api-0"] and host.targets._ahead.taken("api-1", lambda: "api-1") is None
