@@ -41,11 +41,18 @@ class Disk:
         return done.returncode == 0
 
     def unmount(self) -> None:
-        """Also out of the namespaces of builds, which end a moment after the runner that was killed."""
         gone = ["umount", str(self.place)]
         eventually(lambda: subprocess.run(gone, capture_output=True).returncode == 0, f"{self.place} is unmounted")
+
+    def released(self) -> bool:
+        """Also out of the namespaces of builds, which end a moment after the runner that was killed. A namespace that
+        somebody else on this machine made meanwhile has a copy of the mount for as long as it likes."""
         loops = ["losetup", "-j", str(self.image)]
-        eventually(lambda: not subprocess.run(loops, capture_output=True, check=True).stdout, "nobody holds the disk")
+        try:
+            eventually(lambda: not subprocess.run(loops, capture_output=True, check=True).stdout, "nobody holds it", 3)
+        except AssertionError:
+            return False
+        return True
 
     def settle(self) -> None:
         subprocess.run(["sync", "-f", str(self.place)], check=True)
@@ -58,6 +65,10 @@ class Disk:
         finally:
             os.close(handle)
         self.unmount()
+        if not self.released():
+            old, self.image = self.image, self.image.with_suffix(f"{self.image.suffix}'")
+            subprocess.run(["cp", "--sparse=always", str(old), str(self.image)], check=True)
+            old.unlink()
         assert self.mount()
 
 
