@@ -132,6 +132,41 @@ def test_a_child_may_write_while_nobody_reads(rig: Rig) -> None:
     assert numbers == sorted(set(numbers)), "no line twice"
 
 
+def test_a_keeper_that_is_killed_in_the_middle_of_a_line_loses_none_and_doubles_none(rig: Rig) -> None:
+    """Right before each kind of call that a line costs it: looked at, moved to its log, done."""
+    if shutil.which("strace") is None:
+        pytest.skip("strace is not installed; ./dev test installs it")
+    go = rig.folder / "go"
+    os.mkfifo(go)
+    script = f"exec 3<>{go}; echo begun; while read -r line <&3; do printf 'one half, '; echo $line; done"
+    rig.unit("talk", script, ready={"line": "begun"})
+    assert rig.restart("talk")["ok"]
+    lines = ["begun"]
+    for call in ("tee", "read", "splice", "epoll_ctl", "epoll_wait"):
+        keeper = rig.keeper()
+        argv = ["strace", "-o", "/dev/null", "-e", f"inject={call}:signal=KILL", "-p", str(keeper)]
+        with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as strace:
+            assert strace.stderr is not None and "attached" in strace.stderr.readline()
+            lines.append(f"one half, {len(lines)}")
+            go.write_text(f"{len(lines) - 1}\n")
+            eventually(lambda: not alive(keeper), f"killed at {call}")  # noqa: B023
+        eventually(lambda: rig.log("talk").splitlines() == lines, f"{lines}, killed at {call}")
+        eventually(lambda: rig.keeper() != keeper and alive(rig.keeper()), "another keeper")  # noqa: B023
+
+
+def test_the_last_words_of_a_child_are_in_its_log_though_the_keeper_is_killed_before_it_writes_them(rig: Rig) -> None:
+    go = rig.folder / "go"
+    os.mkfifo(go)
+    rig.unit("job", f"echo begun; read -r line < {go}; echo $line", ready={"line": "begun"})
+    assert rig.restart("job")["ok"]
+    pid, keeper = rig.status("job")["pid"], rig.keeper()
+    os.kill(keeper, signal.SIGSTOP)
+    go.write_text("last words\n")
+    eventually(lambda: rig.status("job")["pid"] != pid, "it has ended")
+    os.kill(keeper, signal.SIGKILL)
+    eventually(lambda: "last words" in rig.log("job").splitlines(), "the next keeper writes them")
+
+
 def test_killed_in_the_middle_of_a_restart_one_version_serves(rig: Rig, port: int) -> None:
     old = rig.status("web")["pid"]
     spec = {"name": "web", "command": [servers.node(), "-e", "setInterval(() => {}, 1000)"],

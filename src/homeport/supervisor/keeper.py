@@ -7,13 +7,17 @@ as descriptor 3. One supervisor at a time talks to it in packets of JSON, descri
     sync ID -> synced ID    quit
 
 and it says `seen ID` when an awaited text appeared in the output of ID. It reads `out/ID`, a FIFO that each child
-holds open in both directions, so a child never sees a broken pipe, whoever is killed.
+holds open in both directions, so a child never sees a broken pipe, whoever is killed. What was said is looked at in the
+FIFO and moved to the log by one call of the kernel: a keeper that is killed has lost no line, and its successor finds none
+a second time.
 """
 
 from __future__ import annotations
 
 import array
 import contextlib
+import ctypes
+import errno
 import json
 import os
 import select
@@ -22,11 +26,13 @@ import socket
 import sys
 
 CHUNK = 64 * 1024
-"""Bytes read at once; a line that is longer is written in pieces."""
-IDLE = 200
-"""Milliseconds after which an unfinished line is written."""
-ALONE = 1000
-"""Milliseconds between two looks, without a supervisor, whether one could still find us."""
+"""Bytes looked at at once; a line that is longer is written in pieces."""
+IDLE = 0.2
+"""Seconds after which an unfinished line is written."""
+ALONE = 1.0
+"""Seconds between two looks, without a supervisor, whether one could still find us."""
+AT_ONCE = 2
+"""`SPLICE_F_NONBLOCK`."""
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,34 +47,58 @@ class Log:
 
     def __init__(self, path: str, most: int, keep: int) -> None:
         self.path, self.most, self.keep = path, most, keep
-        self.file, self.size = -1, 0
+        self.file = -1
 
-    def write(self, data: bytes) -> None:
-        while data:
-            if self.file < 0 and not self._open():
-                return
-            if self.size and self.size + len(data) > self.most:
-                self._put_aside()
-                continue
-            piece = data[: self.most]
-            try:
-                self.size += os.write(self.file, piece)
-            except OSError:
-                return
-            data = data[len(piece) :]
+    def take(self, fifo: int, count: int) -> None:
+        """Moves so many bytes from there to the end of the log."""
+        while count > 0:
+            piece = min(count, self.most)
+            end = self._end(piece)
+            moved = self._move(fifo, piece, end) if end >= 0 else 0
+            if moved <= 0:
+                break
+            count -= moved
+        with contextlib.suppress(BlockingIOError):
+            while count > 0:
+                count -= len(os.read(fifo, count))
+
+    def end_line(self) -> None:
+        with contextlib.suppress(OSError):
+            os.pwrite(self.file, b"\n", os.fstat(self.file).st_size)
+
+    def _end(self, piece: int) -> int:
+        """Where so much may be added: to this file or to the next; -1 when there is none."""
+        if self.file < 0 and not self._open():
+            return -1
+        end = os.fstat(self.file).st_size
+        if end and end + piece > self.most:
+            self._put_aside()
+            return os.fstat(self.file).st_size if self._open() else -1
+        return end
+
+    def _move(self, fifo: int, piece: int, end: int) -> int:
+        """A file system that cannot be moved to is written to."""
+        try:
+            return os.splice(fifo, self.file, piece, offset_dst=end, flags=AT_ONCE)
+        except OSError as fault:
+            if fault.errno not in (errno.EINVAL, errno.ENOSYS, errno.EPERM):
+                return 0
+        data = b""
+        with contextlib.suppress(OSError):
+            data = os.read(fifo, piece)
+            os.pwrite(self.file, data, end)
+        return len(data)
 
     def _open(self) -> bool:
         try:
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+            flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
             self.file = os.open(self.path, flags, 0o600)
-            self.size = os.fstat(self.file).st_size
         except OSError:
             self.file = -1
         return self.file >= 0
 
     def _put_aside(self) -> None:
         self.close()
-        self.size = 0
         with contextlib.suppress(OSError):
             for number in range(self.keep - 1, 0, -1):
                 with contextlib.suppress(FileNotFoundError):
@@ -85,44 +115,67 @@ class Log:
 
 
 class Pipe:
-    """The output of one child: whole lines are written to its log, so that lines of two never mix."""
+    """The output of one child: whole lines are moved to its log, so that lines of two never mix."""
 
     def __init__(self, name: str, file: int, log: Log, awaited: str) -> None:
         self.name, self.file, self.log = name, file, log
-        self.awaited, self.rest = awaited.encode(), b""
+        self.awaited = awaited.encode()
+        self.whole = self.rest = 0
+        """Bytes of whole lines that wait there, and of the unfinished one behind them."""
 
-    def read(self) -> bool | None:
-        """True when the awaited text was seen now; None when there is nothing to read."""
-        try:
-            data = os.read(self.file, CHUNK)
-        except BlockingIOError:
-            return None
-        if not data:
-            return None
-        data = self.rest + data
-        end = data.rfind(b"\n") + 1
-        if len(data) - end >= CHUNK:
-            end = len(data)
+    def look(self) -> bool:
+        """Looks at what waits; true when the awaited text is seen now."""
+        data = peek(self.file)
+        self.whole = data.rfind(b"\n") + 1
+        self.rest = len(data) - self.whole
+        if not self.whole and self.is_full():
+            self.whole, self.rest = len(data), 0
         seen = bool(self.awaited) and self.awaited in data
         if seen:
             self.awaited = b""
-        self.rest = data[end:]
-        self.log.write(data[:end])
         return seen
 
+    def is_full(self) -> bool:
+        """Whether the child has to wait before it can go on with its line."""
+        looks = select.poll()
+        looks.register(self.file, select.POLLOUT)
+        return not looks.poll(0)
+
+    def move(self) -> None:
+        self.log.take(self.file, self.whole)
+        self.whole = 0
+
     def flush(self) -> None:
-        if self.rest:
-            self.log.write(self.rest)
-            self.rest = b""
+        """The beginning of a line that is not finished soon."""
+        self.whole, self.rest = self.whole + self.rest, 0
+        self.move()
 
     def finish(self) -> None:
-        """Reads what is left, a bounded amount: others may still write."""
+        """Moves what is left, a bounded amount: others may still write."""
         for _ in range(64):
-            if self.read() is None:
+            self.look()
+            if not self.whole:
                 break
+            self.move()
         if self.rest:
-            self.log.write(self.rest + b"\n")
+            self.flush()
+            self.log.end_line()
         os.close(self.file)
+
+
+def make_peek() -> Callable[[int], bytes]:
+    """What waits in a FIFO, which stays there: a copy of it goes through a pipe of our own."""
+    tee = ctypes.CDLL(None, use_errno=True).tee
+    tee.restype, tee.argtypes = ctypes.c_ssize_t, (ctypes.c_int, ctypes.c_int, ctypes.c_size_t, ctypes.c_uint)
+    back, forth = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+
+    def peek(fifo: int) -> bytes:
+        return os.read(back, CHUNK) if tee(fifo, forth, CHUNK, AT_ONCE) > 0 else b""
+
+    return peek
+
+
+peek = make_peek()
 
 
 class Keeper:
@@ -134,8 +187,8 @@ class Keeper:
         self.held: dict[str, int] = {}
         self.pipes: dict[int, Pipe] = {}
         self.logs: dict[str, Log] = {}
-        self.poll = select.poll()
-        self.poll.register(self.door, select.POLLIN)
+        self.poll = select.epoll()
+        self.poll.register(self.door, select.EPOLLIN)
         self.here = self.place()
 
     def serve(self) -> None:
@@ -144,7 +197,9 @@ class Keeper:
             ready = self.poll.poll(IDLE if unfinished else ALONE if self.peer is None else None)
             if not ready:
                 for pipe in self.pipes.values():
-                    pipe.flush()
+                    if pipe.rest:
+                        pipe.flush()
+                        self.watch(pipe)
                 if self.peer is None and not (self.here and self.place() == self.here):
                     return
             for file, _ in ready:
@@ -153,9 +208,18 @@ class Keeper:
                 elif self.peer is not None and file == self.peer.fileno():
                     self.listen()
                 elif file in self.pipes:
-                    pipe = self.pipes[file]
-                    if pipe.read():
-                        self.say({"op": "seen", "id": pipe.name})
+                    self.hear(self.pipes[file])
+
+    def hear(self, pipe: Pipe) -> None:
+        seen = pipe.look()
+        pipe.move()
+        self.watch(pipe)
+        if seen:
+            self.say({"op": "seen", "id": pipe.name})
+
+    def watch(self, pipe: Pipe) -> None:
+        """An unfinished line stays where it is, and wakes us again when something is added to it."""
+        self.poll.modify(pipe.file, select.EPOLLIN | (select.EPOLLET if pipe.rest else 0))
 
     def place(self) -> int:
         """Inode of our socket's file; 0 when it is gone, and with it the way to whatever we hold."""
@@ -172,7 +236,7 @@ class Keeper:
                 return
             self.leave()
             self.peer = peer
-            self.poll.register(peer, select.POLLIN)
+            self.poll.register(peer, select.EPOLLIN)
 
     def leave(self) -> None:
         if self.peer is not None:
@@ -233,7 +297,7 @@ class Keeper:
             how = os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC | os.O_NOFOLLOW
             file = files[0] if files else os.open(f"{self.state}/out/{name}", how)
             self.pipes[file] = Pipe(name, file, log, message.get("await") or "")
-            self.poll.register(file, select.POLLIN)
+            self.poll.register(file, select.EPOLLIN)
 
     def unpipe(self, message: Message, files: Sequence[int]) -> None:
         for file, pipe in list(self.pipes.items()):

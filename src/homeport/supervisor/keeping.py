@@ -35,6 +35,8 @@ class Keeping:
         self._pipes: dict[str, Mapping[str, Any]] = {}
         self._open: dict[str, int] = {}
         """The FIFO of each child, open here as well: what it said stays in there, however soon it ends."""
+        self._ended: set[str] = set()
+        """Children that have ended, and whose last words no keeper has written yet."""
         self._asked = 0
         self._awaited: dict[str, asyncio.Future[None]] = {}
         self._peer: socket.socket | None = None
@@ -76,9 +78,17 @@ class Keeping:
         self._say(message, *self._file_of(id))
 
     def unpipe(self, id: str) -> None:
-        """It has ended. Until the keeper has read the rest, the message that named it holds its FIFO open."""
-        self._pipes.pop(id, None)
+        """It has ended. Its FIFO stays open here until a keeper has written the rest: that may be the next one."""
+        self._ended.add(id)
+        self._say_ended(id)
+
+    def _say_ended(self, id: str) -> None:
         self._say({"op": "unpipe", "id": id})
+        self._say({"op": "sync", "id": id})
+
+    def _forget(self, id: str) -> None:
+        self._ended.discard(id)
+        self._pipes.pop(id, None)
         for file in self._file_of(id):
             os.close(file)
         self._open.pop(id, None)
@@ -144,6 +154,10 @@ class Keeping:
             self._say({"op": "put", "key": key}, file)
         for id, message in self._pipes.items():
             self._say(message, *self._file_of(id))
+            if id in self._ended:
+                self._say_ended(id)
+        for id in self._awaited:
+            self._say({"op": "sync", "id": id})
 
     def _say(self, message: Mapping[str, Any], *files: int) -> None:
         if self._peer is None:
@@ -171,6 +185,8 @@ class Keeping:
             id = str(message.get("id"))
             if message.get("op") == "seen":
                 self._seen(id)
+            elif message.get("op") == "synced" and id in self._ended:
+                self._forget(id)
             elif message.get("op") == "synced" and id in self._awaited and not self._awaited[id].done():
                 self._awaited[id].set_result(None)
             return
