@@ -492,6 +492,13 @@ def test_drift() -> None:
     assert results.drift({"equal": True, "services": DRIFT["services"]}) == "no drift: api, web\n"
 
 
+def test_where_it_is_only_looked_at_no_command_is_named_that_would_be_refused() -> None:
+    for who, ends in (("host", "homeport setup --no-observe"), ("environment", "homeport deploy  ")):
+        listed = results.drift({**DRIFT, "observe": who})
+        assert "homeport adopt " in listed and "homeport accept PATH " in listed and ends in listed, listed
+        assert "discard" not in listed and "--keep-drift" not in listed, listed
+
+
 def test_history_and_one_deploy() -> None:
     said = results.history([deploy_row(), deploy_row(kind="try", status="deployed", error_summary=None)])
     assert f"{ID}  rolled back     abc1234  2020-03-01" in said

@@ -182,7 +182,14 @@ def test_a_push_whose_answer_was_lost_with_the_whole_origin_is_looked_for_by_the
     assert said["code"] == "push-unknown" and said["next"].startswith("homeport adopt ("), said
     refused = deployed.json("adopt", ok=(1,))
     assert refused["code"] == "no-origin" and refused["next"].startswith("git ls-remote "), "still away"
+    (row,) = deployed.json("edits")["edits"]
+    assert (row["state"], row["unsure"]) == ("adopted", True), "nobody can know"
+    shown = deployed.homeport("edits").stdout
+    assert "or not: the push of homeport/adopt-" in shown and "next: homeport adopt " in shown, shown
     away.rename(deployed.origin)
+    (row,) = deployed.json("edits")["edits"]
+    assert (row["state"], row["branch"] is None, "unsure" in row) == (
+        ("adopted", False, False) if arrived else ("open", True, False)), "the origin was asked"
     (deployed.origin / "hooks" / ("post-receive" if arrived else "pre-receive")).unlink()
     again = deployed.json("adopt")
     assert branches(deployed) == [again["branch"], "main"] and again["paths"] == ["site/other.txt"]

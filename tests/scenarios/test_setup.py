@@ -53,6 +53,9 @@ def test_as_root_no_verb_changes_what_is_live_without_the_lists_of_a_host_file(w
     world.host_file.write_text(lists + "observe = true\n")
     for words in changing:
         assert world.json(*words, ok=(3,))["code"] == "observe", words
+    for look in ("drift", "edits"):
+        told = world.homeport(look, ok=None).stdout
+        assert "discard" not in told and "deploy --keep" not in told and "homeport setup --no-observe " in told, told
     assert live.read_text() == "again\n"
     world.host_file.write_text(lists)
     (world.live / "door").symlink_to(world.root / "home")

@@ -59,9 +59,9 @@ def _seen(edit: Edit, difference: Difference | None, moved: bool, tip: Entry | N
     if difference.actual != edit.actual:
         # what was decided was decided about other bytes
         return replace(edit, state="open", actual=difference.actual, because=None, until=None, branch=None, commit=None,
-                       landed=None, request=None, number=None)  # fmt: skip
+                       landed=None, request=None, number=None, unsure=False)  # fmt: skip
     if moved and tip == difference.actual and edit.state != "merged":
-        return replace(edit, state="merged", because=None, until=None)
+        return replace(edit, state="merged", because=None, until=None, unsure=False)
     if edit.state == "accepted" and not accepted_now(edit, now):
         return replace(edit, state="open", because=None, until=None)
     return edit
@@ -73,8 +73,9 @@ def accepted_now(edit: Edit, now: str) -> bool:
 
 
 def waiting_at(known: Sequence[Edit], differences: Sequence[Difference]) -> list[str]:
-    """The requests, or else the branches, that hold all of these differences as they are; none when one is missing."""
-    adopted = {edit.path: edit for edit in known if edit.state == "adopted"}
+    """The requests, or else the branches, that hold all of these differences as they are; none when one is missing, or may
+    not have come to the origin."""
+    adopted = {edit.path: edit for edit in known if edit.state == "adopted" and not edit.unsure}
     found = [adopted.get(shown(d.path)) for d in differences]
     if any(edit is None or edit.actual != d.actual for edit, d in zip(found, differences, strict=True)):
         return []

@@ -51,7 +51,7 @@ def _look(site: Site, tip: str, pushed: bool) -> Look:
     shas = [records[name].sha if name in records else None for name in names]
     return Look(tip=tip, services=shas, last=[d for d in site.store.history(50) if d.state == "done"],
                 blocks=site.store.blocks(), holds=site.store.holds(), running=site.store.running(),
-                observe=site.observes, pushed=pushed)  # fmt: skip
+                observe=bool(site.observes), pushed=pushed)  # fmt: skip
 
 
 def _after_plan(decision: Decision, plan: Plan) -> Decision:

@@ -38,7 +38,7 @@ def setup_rows(site: Site) -> list[dict[str, Any]]:
         private = os.path.join(folder, "id_ed25519")
         sound = os.path.isfile(private) and not stat.S_IMODE(os.stat(private).st_mode) & 0o077
         rows.append(_row("deploy key", sound, private if sound else f"{private} is missing, or open to others", again))
-    observing = site.observes
+    observing = bool(site.observes)
     for name, target in layout.targets(site.config, site.environment).items():
         if not os.path.isdir(target.path):
             continue
@@ -90,7 +90,7 @@ def deployer_rows(site: Site, scheduled: Iterable[tuple[str, str]], read: Callab
     Beside one that observes, another deployer is as it should be.
     """
     found = [*_in_repository(site), *_on_machine(scheduled, read)]
-    observing = site.observes
+    observing = bool(site.observes)
     if not found:
         return [_row("other deployers", True, "none found", "")]
     return [_row("other deployer", observing, f"{one.where}: {one.line}",

@@ -183,10 +183,11 @@ def edits_of(site: Site, whole: bool) -> dict[str, Any]:
     """
     from homeport.flow.looking import met, targets_of
 
-    waiting = [e for e in site.edits.living() if e.state == "adopted"]
+    asked, waiting = False, [e for e in site.edits.living() if e.state == "adopted"]
     if waiting:
         with contextlib.suppress(HomeportError):
             site.git.fetch()
+            asked = True
         with contextlib.suppress(HomeportError):
             _ask_forge(site, waiting)
     for _, target in targets_of(site, []):
@@ -194,7 +195,15 @@ def edits_of(site: Site, whole: bool) -> dict[str, Any]:
             met(site, target)
     rows = site.edits.all() if whole else [e for e in site.edits.living() if e.state in LIVING]
     late = {e.id for e in edits.old(rows, site.clock.now(), float(site.env.edit_warning))}
-    return {"edits": [row_of(edit) | ({"old": True} if edit.id in late else {}) for edit in rows]}
+    return {"edits": [_row_now(site, edit, asked) | ({"old": True} if edit.id in late else {}) for edit in rows],
+            "observe": site.observes}  # fmt: skip
+
+
+def _row_now(site: Site, edit: Edit, asked: bool) -> dict[str, Any]:
+    """As `row_of`; where it is not known whether a push came through, what the origin says, when it could be asked."""
+    if edit.state != "adopted" or not edit.unsure or (asked and site.git.has(f"refs/heads/{edit.branch}")):
+        return row_of(edit)
+    return row_of(replace(edit, state="open", branch=None) if asked else edit) | ({} if asked else {"unsure": True})
 
 
 def _ask_forge(site: Site, waiting: Sequence[Edit]) -> None:

@@ -223,12 +223,13 @@ def command_deed(action: Any, name: str, service: Service, reviewed: bool, since
 def refuse_onlooker(site: Site) -> None:
     """Raises Refused where nothing live is to be changed: `no-lists` for root without a host file, `observe`."""
     site.permits.lists()
-    if site.host_config is not None and site.host_config.observe:
+    if site.observes == "host":
         raise Refused(f"host {site.host} only observes", where="host.toml: observe = true",
                       next="homeport setup --no-observe", code="observe")  # fmt: skip
-    if site.env.observe:
-        raise Refused(f"environment {site.environment} only observes", where="observe = true",
-                      next="homeport drift", code="observe")  # fmt: skip
+    if site.observes:
+        raise Refused(f"environment {site.environment} only observes", where="homeport.toml: observe = true",
+                      next="take it out, commit and push, then: homeport deploy   (an edit: homeport adopt)",
+                      code="observe")  # fmt: skip
 
 
 def putting_back(target: Target, differences: Sequence[Difference]) -> list[Deed]:

@@ -75,7 +75,7 @@ def _idle(site: Site, records: dict[str, ServiceRecord], running: Deploy | None)
     names = layout.services_of(site.config, site.environment)
     found = converging.decide(converging.Look(
         tip=site.git.tip(site.env.branch), services=[records[n].sha if n in records else None for n in names],
-        last=last, blocks=site.store.blocks(), holds=site.store.holds(), running=running, observe=site.observes,
+        last=last, blocks=site.store.blocks(), holds=site.store.holds(), running=running, observe=bool(site.observes),
     ))  # fmt: skip
     told = found.code in ("observes", "held", "blocked", "refused", "cancelled")
     return {"code": found.code, "because": found.because} if told else None
@@ -197,7 +197,8 @@ def drift_of(site: Site, services: Sequence[str]) -> dict[str, Any]:
             "paths": [{"path": exact(d.path), "state": "conflict" if d.path in torn else d.state,
                        "accepted": accepted.get(d.path), "foreign": d.foreign, "because": d.oddity} for d in found],
         })  # fmt: skip
-    return {"equal": equal, "services": rows, "branch": site.env.branch, "fetchedAt": site.git.fetched_at()}
+    return {"equal": equal, "services": rows, "branch": site.env.branch, "fetchedAt": site.git.fetched_at(),
+            "observe": site.observes}  # fmt: skip
 
 
 def _torn(site: Site, target: Target, scan: Scan) -> set[str]:

@@ -73,14 +73,23 @@ def record_adopted(site: Site, parts: Sequence[Part], branch: str, made: Adopted
             rows.append(msgspec.structs.replace(
                 edit, state="open" if partly else "adopted", actual=difference.actual, by=by, branch=branch,
                 commit=None if partly else made.commit, because=None, until=None, landed=None, request=None, number=None,
+                unsure=not partly,
             ))  # fmt: skip
         if rows:
             site.edits.save(rows)
     return before
 
 
+def note_pushed(site: Site, branch: str) -> None:
+    """The branch is at the origin."""
+    rows = [msgspec.structs.replace(e, unsure=False) for e in site.edits.living() if e.branch == branch and e.unsure]
+    if rows:
+        site.edits.save(rows)
+
+
 def requested(site: Site, branch: str, made: Adopted, skipped: Sequence[adopting.Skipped], wish: Wish) -> dict[str, Any]:
     """Opens or finds the request, merges it when asked; the branch is at the origin already."""
+    note_pushed(site, branch)
     title, body = site.merging.message_of(made.commit)
     asked = NewRequest(head=branch, base=site.env.branch, title=title, body=body)
     said: dict[str, Any] = {

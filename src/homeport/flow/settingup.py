@@ -197,7 +197,7 @@ def _repository(machine: Machine, wish: Wish, site: Site) -> SetupStep:
 
 def _live(site: Site, target: Target) -> SetupStep:
     name = f"live folder of {target.name}"
-    looks = site.observes
+    looks = bool(site.observes)
     if not os.path.isdir(target.path):
         site.permits.folder(target.path)
         return SetupStep(name=name, ok=True, done=f"{target.path} is made at the first deploy")

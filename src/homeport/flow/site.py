@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from homeport.model.rules import Actor
 
@@ -109,9 +109,11 @@ class Site:
         self.secrets.learn([config.forge, config.notify, config.migrate, host])
 
     @property
-    def observes(self) -> bool:
-        """Only looks and reports: the environment says so, or the host's own file."""
-        return self.env.observe or (self.host_config is not None and self.host_config.observe)
+    def observes(self) -> Literal["host", "environment"] | None:
+        """Who says that it only looks and reports: the host's own file, or the environment."""
+        if self.host_config is not None and self.host_config.observe:
+            return "host"
+        return "environment" if self.env.observe else None
 
     @contextmanager
     def at_once(self) -> Iterator[None]:

@@ -43,6 +43,8 @@ class Edit(Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True
     """The page of the request."""
     number: int | None = None
     """Its number."""
+    unsure: bool = False
+    """Adopted, and not known yet whether the branch came to the origin."""
     ended: str | None = None
 
 

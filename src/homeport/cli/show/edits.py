@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from homeport.cli.show.results import joined, next_lines, table
+from homeport.cli.show.results import joined, looking_on, next_lines, table
 from homeport.cli.show.words import Ink, ago, count, short, text, when, whose
 
 _STATES = {"open": "warn", "accepted": "dim", "adopted": "next", "merged": "good", "closed": "dim", "discarded": "dim"}
@@ -54,9 +54,13 @@ def edits(said: dict[str, Any], *, color: bool = False) -> str:
                       ("dim", _more(row))])  # fmt: skip
     states = {row["state"] for row in rows}
     commands = []
-    if "open" in states:
+    if "open" in states and said.get("observe"):
+        commands = [("homeport adopt", "into git"), *looking_on(said["observe"])]
+    elif "open" in states:
         commands = [("homeport adopt", "into git"), ('homeport accept PATH --because "..." --until 7d', "leave it for now"),
                     ("homeport discard PATH", "put it back; saved first")]  # fmt: skip
+    elif any(row.get("unsure") for row in rows):
+        commands = [("homeport adopt", "looks whether the branch came, and goes on")]
     elif "merged" in states:
         commands = [("homeport deploy", "closes what is merged")]
     return joined([*table(shown, ink), "", *next_lines(ink, commands)])
@@ -66,6 +70,8 @@ def _more(row: dict[str, Any]) -> str:
     words = []
     if row["because"]:
         words.append(f"{text(row['because'])} (by {text(row['by'] or '')}, until {when(row['until'])})")
-    if row["request"] or row["branch"]:
+    if row.get("unsure"):
+        words.append(f"or not: the push of {text(row['branch'])} was cut, and the origin cannot be asked")
+    elif row["request"] or row["branch"]:
         words.append(text(row["request"] or row["branch"]))
     return "; ".join(words)

@@ -214,13 +214,24 @@ def drift(said: dict[str, Any], *, color: bool = False) -> str:
     if any(path.get("foreign") for path in paths):
         commands.append(("homeport record", "take another deployer's files as deployed"))
     commands.append(("homeport adopt", "bring it into git, on a branch of its own"))
-    commands.append(("homeport discard PATH", "put it back; the edit is saved first"))
-    commands.append(("homeport deploy --keep-drift", "deploy and leave the edits as they are"))
+    commands += looking_on(said["observe"]) if said.get("observe") else [
+        ("homeport discard PATH", "put it back; the edit is saved first"),
+        ("homeport deploy --keep-drift", "deploy and leave the edits as they are"),
+    ]
     if "branch" in said and not all(path.get("foreign") for path in paths):
         since = ago(said.get("fetchedAt"))
         age = f"compared with {text(said['branch'])} as it was fetched last{since and f', {since}'}"
         lines += ["", ink("dim", f"{age}; what another deployer put there since looks like an edit until: homeport plan")]
     return joined([*lines[1:], "", ink("dim", keys), *next_lines(ink, commands)])
+
+
+def looking_on(observes: str) -> list[tuple[str, str]]:
+    """What can be done about an edit where `discard` and `deploy` are refused, because the host or the environment only
+    observes."""
+    end = ("homeport setup --no-observe", "ends the looking on; until then nothing is put back or deployed")
+    if observes == "environment":
+        end = ("homeport deploy", "once observe = true is out of homeport.toml and pushed; until then nothing is put back")
+    return [('homeport accept PATH --because "..." --until 7d', "leave it for now"), end]
 
 
 def _drift_rows(paths: Sequence[dict[str, Any]], ink: Ink) -> list[str]:
