@@ -161,6 +161,40 @@ def test_what_a_build_inherits_is_never_read_through_a_link(open_world: World) -
     assert open_world.homeport("check", ok=(2,)).code == 2
 
 
+BEHIND = """
+[services.%(name)s]
+source = "%(name)s"
+target = "{live}/%(name)s"
+cwd = "run"
+"""
+STARTS = "echo $(id -un) > started"
+
+
+def test_what_the_owner_of_a_live_folder_links_to_is_no_folder_for_a_command_of_root(open_world: World) -> None:
+    """It started there, as the owner of what the link leads to: root. A link that stays within is followed."""
+    away = open_world.live.parent / "roots-own"
+    away.mkdir()
+    for name in ("restarted", "checked"):
+        (open_world.live / name).mkdir()
+        (open_world.live / name / "run").symlink_to(away)
+        os.chown(open_world.live / name, NOBODY.pw_uid, NOBODY.pw_gid)
+    restarted = BEHIND % {"name": "restarted"} + f'runtime = "command"\ncommand = "{STARTS}"\n'
+    checked = BEHIND % {"name": "checked"} + f'checks = [{{ command = "{STARTS}", within = "1s" }}]\n'
+    open_world.project(restarted + checked, {"restarted/a": "1\n", "checked/a": "1\n", ".gitignore": "run\n"})
+    for name in ("restarted", "checked"):
+        done = open_world.deploy(name, ok=(1, 3))
+        assert (done["errorCode"], "leads out" in done["errorSummary"]) == ("not-the-folder", True)
+    assert not list(away.iterdir())
+    for name in ("restarted", "checked"):
+        (open_world.live / name / "run").unlink()
+        (open_world.live / name / "within").mkdir()
+        os.chown(open_world.live / name / "within", NOBODY.pw_uid, NOBODY.pw_gid)
+        (open_world.live / name / "run").symlink_to("within")
+    open_world.publish({".gitignore": "run\nwithin\n", "restarted/a": "2\n", "checked/a": "2\n"})
+    assert open_world.deploy()["status"] == "deployed"
+    assert {open_world.text(f"{name}/within/started") for name in ("restarted", "checked")} == {"nobody\n"}
+
+
 def test_a_commit_does_not_have_a_file_of_the_machine_read_as_a_secret(open_world: World) -> None:
     with tempfile.NamedTemporaryFile("w", suffix="-elsewhere") as other:
         other.write(f"json://127.0.0.1:{open_world.free_port()}/canary")

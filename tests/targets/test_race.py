@@ -9,13 +9,14 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import pytest
 
 from homeport.doors.beside import EXCHANGE, rename
 from homeport.doors.clock import SystemClock
+from homeport.doors.hostfiles import HostFileDoor
 from homeport.doors.shell import LocalShell
 from homeport.model.errors import HomeportError
 from homeport.model.live import Target
@@ -126,6 +127,44 @@ def test_a_folder_that_is_swapped_for_a_link_while_homeport_writes_lets_no_byte_
     assert not soak or not all(ended["deploy"] + ended["discard"]), "the swaps came in between"
     assert {p: t for p, t in host.files().items() if p in FILES} == dict.fromkeys(FILES, f"version {number}\n")
     assert not host.drift()
+
+
+def test_a_command_starts_in_no_folder_that_was_swapped_for_a_link_within_the_live_one_or_on_the_way_to_a_host_file(
+    host: Host, decoy: Path, request: pytest.FixtureRequest
+) -> None:
+    """As root; whoever else runs homeport is followed into what is its own."""
+    host.target = host.make_target()
+    host.put(dict.fromkeys(FILES, "version 0\n"))
+    link = host.root / "away"
+    link.symlink_to(decoy / "api/sub")
+    builds = build_folders(host.mirror, LocalShell(), SystemClock(), host.store)
+    files, ended = HostFileDoor(str(host.root / "hostfiles")), list[bool]()
+    swapper, before = Swapper(host.live / "sub", link), everything(decoy)
+
+    def command(held: AbstractContextManager[str]) -> None:
+        with held as there:
+            job = Job(command=["sh", "-c", "pwd > where"], cwd=str(host.live / "sub"), reached=there, label="check",
+                      env={"PATH": os.environ["PATH"]}, timeout=20)  # fmt: skip
+            if LocalShell().job(job, lambda stream, line: None).code:
+                raise OSError
+
+    def starts() -> Iterator[AbstractContextManager[str]]:
+        if os.geteuid() == 0:
+            yield builds.reached(str(host.live / "sub"), host.target)
+        yield files.reached(str(host.live / "sub/app.conf"))
+
+    with swapper.at_work():
+        for held in [one for _ in range(200 if request.config.getoption("--soak") else 8) for one in starts()]:
+            try:
+                command(held)
+                ended.append(True)
+            except (HomeportError, OSError):
+                ended.append(False)
+    assert everything(decoy) == before
+    for held in starts():
+        command(held)
+        (host.live / "sub/where").unlink()
+    assert not request.config.getoption("--soak") or {*ended} == {True, False}, "the swaps came in between"
 
 
 def ready_to_be_hit(decoy: Path) -> None:

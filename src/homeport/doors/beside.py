@@ -9,8 +9,8 @@ import os
 import pwd
 import stat
 import struct
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from msgspec import Struct
 
@@ -51,6 +51,31 @@ def folder_beside(path: str) -> str:
 def held(fd: int) -> str:
     """A path that leads to an open folder, for this process and those it starts, wherever that folder is moved to."""
     return f"/proc/{os.getpid()}/fd/{fd}/."
+
+
+@contextmanager
+def inside(there: str, folder: str) -> Iterator[str]:
+    """What `held` and the rest of a path lead to, by a descriptor of its own, so that nothing in between counts any more.
+    As root it is where it was found, not where a link within leads to. Raises Refused (code `not-the-folder`)."""
+    top, _, rest = there.partition("/./")
+    if os.geteuid() != 0 or not rest or not top.startswith("/proc/"):
+        yield there
+        return
+    try:
+        fd = os.open(there, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield f"/proc/{os.getpid()}/fd/none"  # who starts something in it says so
+        return
+    except OSError as fault:
+        raise InfrastructureFault(f"the folder cannot be opened: {fault.strerror}", where=folder, next=f"ls -ld {folder}",
+                                  code="unreadable") from fault  # fmt: skip
+    try:
+        if not os.readlink(f"/proc/self/fd/{fd}").startswith(f"{os.readlink(top)}/"):
+            raise Refused("a link leads out of the live folder there; as root nothing is started behind it", where=folder,
+                          next=f"namei -l {folder}", code="not-the-folder")  # fmt: skip
+        yield held(fd)
+    finally:
+        os.close(fd)
 
 
 def open_beside(root: int | None, path: str, below: str) -> int:

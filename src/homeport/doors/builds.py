@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from homeport.doors.accounts import name_of
-from homeport.doors.beside import EXCHANGE, NOREPLACE, folder_beside, held, open_beside, rename, sync_file_system
+from homeport.doors.beside import EXCHANGE, NOREPLACE, folder_beside, held, inside, open_beside, rename, sync_file_system
 from homeport.doors.buildtree import bring
 from homeport.doors.durable import sync_folder
 from homeport.doors.git import Mirror
@@ -205,8 +205,8 @@ class BuildFolders:
             with self._made(folder) as there:
                 yield there
             return
-        with self._live(live) as root:
-            yield folder if root is None else held(root) + folder[len(live.path) :]
+        with self._live(live) as root, inside("" if root is None else held(root) + folder[len(live.path) :], folder) as there:
+            yield there or folder
 
     @contextmanager
     def _made(self, folder: str) -> Iterator[str]:

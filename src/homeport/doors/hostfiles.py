@@ -13,6 +13,7 @@ import urllib.parse
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from homeport.doors.beside import held
 from homeport.doors.durable import sync_folder
 from homeport.doors.look import Blocked, folder_at
 from homeport.model.errors import InfrastructureFault, Refused
@@ -37,6 +38,11 @@ class HostFileDoor:
     def read(self, path: str) -> Held | None:
         with _folder_of(path) as (folder, name):
             return None if folder is None else _read(folder, name, path)
+
+    @contextmanager
+    def reached(self, path: str) -> Iterator[str]:
+        with _folder_of(path) as (folder, _):
+            yield os.path.dirname(path) if folder is None else held(folder)
 
     def copy(self, path: str, content: bytes, like: Held | None, secret: bool) -> str:
         with _folder_of(path) as (folder, name):

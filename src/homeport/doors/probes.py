@@ -36,11 +36,12 @@ class Probes:
         self._shell = shell
 
     def once(self, check: Check, *, sha: str, cwd: str, env: Mapping[str, str], user: str | None,
-             state: Callable[[], UnitState] | None) -> Probe:  # fmt: skip
+             state: Callable[[], UnitState] | None, reached: str = "") -> Probe:  # fmt: skip
         timeout = float(check.timeout)
 
         def run(command: Command, label: str) -> tuple[bool, str, str]:
-            return self._run(Job(command=command, cwd=cwd, env=env, label=label, timeout=timeout, user=user))
+            job = Job(command=command, cwd=cwd, reached=reached, env=env, label=label, timeout=timeout, user=user)
+            return self._run(job)
 
         try:
             if check.http is not None:

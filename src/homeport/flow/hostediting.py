@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import msgspec
@@ -213,14 +214,17 @@ def digest_of(content: bytes) -> str:
 def _ran(site: Site, entry: Registered, command: Command, what: str, file: str, on_line: OnLine) -> bool:
     """Runs a command of the register with the file's path in HOMEPORT_FILE: where the host's own file lists the path, as
     homeport's user; else as whoever owns the file's folder, for the words are a commit's."""
-    cwd = "/" if entry.source == "host.toml" else os.path.dirname(entry.path)
     shell = site.shell_for(None, lambda: False)
     env = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/", "LANG": "C.UTF-8",
            "HOMEPORT_FILE": file, "HOMEPORT_PATH": entry.path, "HOMEPORT_ENVIRONMENT": site.environment,
            "HOMEPORT_HOST": site.host}  # fmt: skip
     try:
-        return shell.job(Job(command=command, cwd=cwd, env=env, label=f"{what} of {entry.path}", timeout=TIMEOUT),
-                         on_line).code == 0  # fmt: skip
+        with ExitStack() as held:
+            reached, cwd = "", "/"
+            if entry.source != "host.toml":
+                reached, cwd = held.enter_context(site.hostfiles.reached(entry.path)), os.path.dirname(entry.path)
+            job = Job(command=command, cwd=cwd, reached=reached, env=env, label=f"{what} of {entry.path}", timeout=TIMEOUT)
+            return shell.job(job, on_line).code == 0
     except HomeportError as fault:
         on_line("stderr", fault.what)
         return False

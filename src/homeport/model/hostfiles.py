@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Literal, Protocol
 
 from msgspec import Struct
@@ -70,6 +71,10 @@ class HostFiles(Protocol):
 
     def read(self, path: str) -> Held | None:
         """None when it is not there. Raises Refused (codes `hostfile-link`, `hostfile-odd`), InfrastructureFault."""
+        ...
+
+    def reached(self, path: str) -> AbstractContextManager[str]:
+        """The folder of a path by a descriptor, for commands. Raises as `read`."""
         ...
 
     def copy(self, path: str, content: bytes, like: Held | None, secret: bool) -> str:

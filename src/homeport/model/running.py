@@ -19,6 +19,8 @@ class Unit(Struct, frozen=True, kw_only=True):
     target: str | None
     command: Command | None
     cwd: str
+    reached: str = ""
+    """`cwd` by a descriptor, while somebody holds it."""
     env: Mapping[str, str]
     """The service's own environment, env file included."""
     user: str | None = None
@@ -206,6 +208,7 @@ class Probe(Struct, frozen=True, kw_only=True):
 
 class Prober(Protocol):
     def once(self, check: Check, *, sha: str, cwd: str, env: Mapping[str, str], user: str | None,
-             state: Callable[[], UnitState] | None) -> Probe:
-        """One try, over a new connection, bounded by the check's `timeout`; never raises for a failed check."""
+             state: Callable[[], UnitState] | None, reached: str = "") -> Probe:
+        """One try, over a new connection, bounded by the check's `timeout`; never raises for a failed check. `reached`:
+        as in `Job`."""
         ...

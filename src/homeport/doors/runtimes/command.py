@@ -45,7 +45,7 @@ class CommandRuntime:
 
         # What the command leaves running is the service: it must not be ended as a leftover of this deploy.
         job = Job(
-            command=unit.command, cwd=unit.cwd, env={**environment_of(unit), MARK: ""},
+            command=unit.command, cwd=unit.cwd, reached=unit.reached, env={**environment_of(unit), MARK: ""},
             label=f"restart of {unit.service}", timeout=self._longest, user=unit.user,
         )  # fmt: skip
         done = self._shell.job(job, line)

@@ -48,8 +48,10 @@ def _restart(service: ServiceWork, action: Action, work: Work, tools: Tools) -> 
 
 
 def _run(action: Action, command: Command, what: str, work: Work, tools: Tools) -> None:
-    run_command(action, command, _folder(work), float(action.timeout), f"{what} for {action.paths[0]}", work, tools,
-                extra={}, name=None)  # fmt: skip
+    whole = work.targets.get(PROJECT)
+    live = whole.target if whole is not None else None
+    run_command(action, command, live.path if live is not None else "/", float(action.timeout),
+                f"{what} for {action.paths[0]}", work, tools, extra={}, name=None, live=live)  # fmt: skip
 
 
 def asks_for(work: Work, tools: Tools) -> set[str]:
@@ -66,8 +68,3 @@ def commands(work: Work, tools: Tools) -> list[Action]:
 
 def _runs_actions(work: Work) -> bool:
     return work.deploy.request.kind in ("commit", "rollback") and not work.deploy.request.services and bool(work.sha)
-
-
-def _folder(work: Work) -> str:
-    whole = work.targets.get(PROJECT)
-    return whole.target.path if whole is not None else "/"

@@ -79,7 +79,11 @@ def restart(service: ServiceWork, work: Work, tools: Tools) -> ServiceWork | Non
     _begin(service, work, tools)
     try:
         unit = replace(unit_to_start(service, work, tools), scopes=unit_scopes(work.config, site.environment))
-        done = runtime.restart(unit, tools.lines_of(service.name))
+        if service.service.runtime == "command":
+            with site.builds.reached(unit.cwd, service.target) as there:
+                done = runtime.restart(replace(unit, reached=there), tools.lines_of(service.name))
+        else:
+            done = runtime.restart(unit, tools.lines_of(service.name))
     except HomeportError as fault:
         if fault.code == "unregistered" or _old_serves_on(service, fault):
             site.store.save_service(service.record)
@@ -125,4 +129,4 @@ def validate(service: ServiceWork, command: Command, work: Work, tools: Tools) -
         images.validate(unit, command, tools.lines_of(service.name))
         return
     run_command(service.service, command, unit.cwd, 300.0, f"validation of {service.name}", work, tools,
-                extra=dict(unit.env), name=service.name)  # fmt: skip
+                extra=dict(unit.env), name=service.name, live=service.target)  # fmt: skip

@@ -84,7 +84,13 @@ def _probing(check: Check, service: ServiceWork | None, work: Work, tools: Tools
     elif check.containers is not None:
         state = _all_containers(work, tools)
     full = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": cwd, **env}
-    return lambda: tools.prober.once(check, sha=sha, cwd=cwd, env=full, user=user, state=state)
+    def once() -> Probe:
+        if service is None or (check.command is None and check.version is None):
+            return tools.prober.once(check, sha=sha, cwd=cwd, env=full, user=user, state=state)
+        with tools.site.builds.reached(cwd, service.target) as there:
+            return tools.prober.once(check, sha=sha, cwd=cwd, env=full, user=user, state=state, reached=there)
+
+    return once
 
 
 def _all_containers(work: Work, tools: Tools) -> Callable[[], UnitState] | None:
