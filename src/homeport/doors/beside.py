@@ -54,15 +54,14 @@ def held(fd: int) -> str:
 
 
 @contextmanager
-def inside(there: str, folder: str) -> Iterator[str]:
-    """What `held` and the rest of a path lead to, by a descriptor of its own, so that nothing in between counts any more.
-    As root it is where it was found, not where a link within leads to. Raises Refused (code `not-the-folder`)."""
-    top, _, rest = there.partition("/./")
-    if os.geteuid() != 0 or not rest or not top.startswith("/proc/"):
-        yield there
+def inside(root: int | None, folder: str, live: str) -> Iterator[str]:
+    """A path that leads to a folder in the open live folder at `live`, by a descriptor of its own: nothing between counts
+    any more. As root it is where it was found, not where a link leads to. Raises Refused (code `not-the-folder`)."""
+    if root is None or os.geteuid() != 0 or folder == live:
+        yield folder if root is None else held(root) + folder[len(live) :]
         return
     try:
-        fd = os.open(there, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        fd = os.open(held(root) + folder[len(live) :], os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     except FileNotFoundError:
         yield f"/proc/{os.getpid()}/fd/none"  # who starts something in it says so
         return
@@ -70,7 +69,7 @@ def inside(there: str, folder: str) -> Iterator[str]:
         raise InfrastructureFault(f"the folder cannot be opened: {fault.strerror}", where=folder, next=f"ls -ld {folder}",
                                   code="unreadable") from fault  # fmt: skip
     try:
-        if not os.readlink(f"/proc/self/fd/{fd}").startswith(f"{os.readlink(top)}/"):
+        if not os.readlink(f"/proc/self/fd/{fd}").startswith(f"{os.readlink(f'/proc/self/fd/{root}')}/"):
             raise Refused("a link leads out of the live folder there; as root nothing is started behind it", where=folder,
                           next=f"namei -l {folder}", code="not-the-folder")  # fmt: skip
         yield held(fd)

@@ -205,8 +205,8 @@ class BuildFolders:
             with self._made(folder) as there:
                 yield there
             return
-        with self._live(live) as root, inside("" if root is None else held(root) + folder[len(live.path) :], folder) as there:
-            yield there or folder
+        with self._live(live) as root, inside(root, folder, live.path) as there:
+            yield there
 
     @contextmanager
     def _made(self, folder: str) -> Iterator[str]:
