@@ -289,6 +289,19 @@ def test_a_try_from_a_branch_that_was_thrown_away_is_still_adopted_on_the_new_on
     assert world.json("adopt")["paths"] == ["site/other.txt"]
 
 
+def test_a_try_that_was_asked_for_again_and_changed_nothing_is_still_adopted_whole(deployed: World) -> None:
+    world = deployed
+    world.write({"site/index.html": "tried\n", "site/other.txt": "tried too\n"})
+    first = world.json("try")
+    world.write({"docs/page.md": "not of the site\n"})
+    again = world.json("try")
+    assert again["sha"] != first["sha"]
+    (world.live / "site/index.html").write_text("tried, and mended there\n")
+    said = world.json("adopt")
+    assert said["paths"] == ["docs/page.md", "site/index.html", "site/other.txt"], "main has not moved: no conflict"
+    assert world.git("show", f"{said['branch']}:site/index.html", cwd=world.origin) == "tried, and mended there"
+
+
 def test_the_newest_try_wins_and_one_whose_time_is_over_holds_nobody_up(world: World) -> None:
     world.project(SITE, FILES, 'try = true\nhold_ttl = "1ms"\nedit_warning = "1ms"\n')
     world.deploy()

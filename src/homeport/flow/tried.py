@@ -9,6 +9,7 @@ from msgspec.structs import replace
 
 from homeport.decide import adopting, layout
 from homeport.decide.using import used_by
+from homeport.flow import tries
 from homeport.flow.requesting import TRY, Part
 from homeport.flow.site import Site
 from homeport.model.deploys import ServiceRecord
@@ -43,9 +44,12 @@ def lying(site: Site, target: Target, scan: Scan) -> Lying:
 
 
 def _record_of(site: Site, target: Target, deployed: str | None) -> ServiceRecord | None:
-    """The service of this folder that runs a try, when it is the folder's last sync too."""
+    """The service of this folder that runs a try, when a try was the folder's last sync too: that very one, or one before
+    it, where the later ones changed nothing there."""
     for name, record in site.store.services().items():
-        if record.tried is None or record.sha != deployed or name not in site.config.services:
+        if record.tried is None or name not in site.config.services:
+            continue
+        if record.sha != deployed and not tries.is_try(site, deployed):
             continue
         where = layout.target_of(site.config, name)
         if where is not None and where.name == target.name:
