@@ -17,7 +17,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -210,9 +210,21 @@ class World:
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         )  # fmt: skip
 
+    @contextmanager
+    def waiting(self, *args: str) -> Iterator[subprocess.Popen[str]]:
+        """The program in the background, once a command of what it carries out has printed `waiting`."""
+        started = self.start("--json", *args)
+        assert started.stdout is not None
+        with started.stdout:
+            for line in started.stdout:
+                if json.loads(line).get("line") == "waiting":
+                    break
+            yield started
+
     def own_commands(self) -> dict[int, bytes]:
-        """Processes of homeport itself that work on this world's state, and the command line of each."""
-        return {pid: command for pid, command in commands_on(self.state).items() if b"pm2" not in command}
+        """Processes of homeport itself that work on this world's state, and the command line of each: no service gets
+        that variable from homeport, and none that pm2 runs gets it from a test."""
+        return commands_on(self.state)
 
     def own_processes(self) -> list[int]:
         return list(self.own_commands())
@@ -236,7 +248,8 @@ class World:
         self._pm2_used = True
         program = find_pm2()
         assert program, "pm2 is not installed; ./dev setup installs it"
-        done = subprocess.run([program, *args], env=self.env, capture_output=True, text=True, timeout=60)
+        env = {name: value for name, value in self.env.items() if name != "HOMEPORT_STATE"}
+        done = subprocess.run([program, *args], env=env, capture_output=True, text=True, timeout=60)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 

@@ -7,12 +7,16 @@ import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.channel import ChannelServer
 from tests.fleet import PROJECT, Fleet, Laptop, introduce
 from tests.world import NODE_SERVER, World
+
+if TYPE_CHECKING:
+    from tests.scenarios.hosted import Forged
 
 
 @pytest.fixture
@@ -22,6 +26,22 @@ def world(tmp_path: Path) -> Iterator[World]:
         yield made
     finally:
         made.close()
+
+
+@pytest.fixture(params=["github", "gitea", "gitlab"])
+def forged(request: pytest.FixtureRequest, world: World) -> Iterator[Forged]:
+    """A deployed world on a forge, and an edit on its host."""
+    from tests.scenarios.hosted import FAKES, on_forge
+
+    yield from on_forge(world, FAKES[request.param]())
+
+
+@pytest.fixture
+def gitea(world: World) -> Iterator[Forged]:
+    """As `forged`, for what is the same on every forge."""
+    from tests.scenarios.hosted import FAKES, on_forge
+
+    yield from on_forge(world, FAKES["gitea"]())
 
 
 @pytest.fixture

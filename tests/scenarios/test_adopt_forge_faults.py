@@ -3,14 +3,14 @@ request, and no edit is lost."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
-from tests.forges.fakes import GiteaFake, GitHubFake, GitLabFake
+from tests.forges.fakes import GitHubFake
 from tests.forges.server import Answer, Seen
+from tests.scenarios.hosted import Forged
 from tests.scenarios.test_adopt import branches
-from tests.scenarios.test_adopt_request import Forged, on_forge
 from tests.world import World
 
 Fault = Callable[[Callable[[], Answer]], Answer]
@@ -41,16 +41,6 @@ FAULTS: dict[str, Fault] = {
     "403 as a limit": refusing(403, X_RateLimit_Remaining="0"), "nothing": lambda _: Answer(cut=-1),
     "lost": lost, "half": half, "garbled": garbled,
 }  # fmt: skip
-
-
-@pytest.fixture(params=[GitHubFake, GiteaFake, GitLabFake], ids=["github", "gitea", "gitlab"])
-def forged(request: pytest.FixtureRequest, world: World) -> Iterator[Forged]:
-    yield from on_forge(world, request.param())
-
-
-@pytest.fixture
-def gitea(world: World) -> Iterator[Forged]:
-    yield from on_forge(world, GiteaFake())
 
 
 def wait_over(world: World) -> None:

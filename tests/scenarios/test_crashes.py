@@ -79,12 +79,7 @@ def test_a_build_of_a_killed_deploy_does_not_go_on(world: World) -> None:
     mark = world.root / "build-ran-on"
     slow = f"echo waiting; sleep 2; echo late > {mark}; {BUILD}"
     world.publish({**version(world, 2), "web/build.sh": slow})
-    running = world.start("--json", "deploy")
-    assert running.stdout is not None
-    with running.stdout:
-        for line in running.stdout:
-            if json.loads(line).get("line") == "waiting":
-                break
+    with world.waiting("deploy") as running:
         world.kill_homeport()
     running.wait(timeout=10)
     assert live_version(world) == {"1"}

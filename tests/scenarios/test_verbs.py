@@ -50,13 +50,9 @@ def test_restart_starts_a_service_that_runs_with_what_is_there(web: World) -> No
 
 def test_a_cancelled_build_ends_as_cancelled_and_touches_nothing(web: World) -> None:
     web.publish({"web/page.txt": "two\n", "web/build.sh": "echo waiting; sleep 60\n"})
-    running = web.start("--json", "deploy")
-    assert running.stdout is not None
-    with running.stdout:
-        for line in running.stdout:
-            if json.loads(line).get("line") == "waiting":
-                break
+    with web.waiting("deploy") as running:
         web.homeport("cancel")
+        assert running.stdout is not None
         rest = [json.loads(line) for line in running.stdout]
     assert running.wait(timeout=20) == 6
     assert [e["type"] for e in rest][-2:] == ["deploy.cancelled", "deploy.done"]
@@ -144,12 +140,7 @@ def test_a_deploy_goes_on_when_the_one_who_asked_is_killed(web: World) -> None:
     mark = web.root / "go"
     wait = f"echo waiting; while [ ! -e {mark} ]; do sleep 0.05; done"
     web.publish({"web/page.txt": "two\n", "web/build.sh": f"{wait}; mkdir -p dist; cp page.txt dist/\n"})
-    asking = web.start("--json", "deploy")
-    assert asking.stdout is not None
-    with asking.stdout:
-        for line in asking.stdout:
-            if json.loads(line).get("line") == "waiting":
-                break
+    with web.waiting("deploy") as asking:
         asking.kill()
     asking.wait(timeout=10)
     mark.touch()
