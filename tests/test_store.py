@@ -237,7 +237,7 @@ def test_records_come_back_as_they_went_in(store: SqliteStore, path: str) -> Non
     store.audit("bob", "ask", "two", outcome="refused", actor="agent", origin="ssh 192.0.2.7")
     store.close()
     store.close()
-    again = SqliteStore(path, SystemClock(), readonly=True)
+    again = SqliteStore(path, SystemClock())
     assert [(s, t) for s, t, _ in again.stages(id)] == [("fetch", "start"), ("fetch", "done")]
     assert again.rescues() == [rescue]
     assert (again.meta("branch"), again.meta("none"), again.cached("k"), again.cached("n")) == ("main", None, "v", None)
@@ -249,16 +249,7 @@ def test_records_come_back_as_they_went_in(store: SqliteStore, path: str) -> Non
     waiting = again.waiting()
     assert waiting is not None
     assert waiting.request.ref == "caf\\udce9"
-    with pytest.raises(InfrastructureFault):
-        again.set_meta("branch", "other")
     again.close()
-
-
-def test_reading_where_nothing_is_says_so_and_makes_nothing(tmp_path: Path) -> None:
-    with pytest.raises(StateFault) as told:
-        SqliteStore(str(tmp_path / "homeport.db"), SystemClock(), readonly=True)
-    assert told.value.code == "no-state"
-    assert list(tmp_path.iterdir()) == []
 
 
 def overwrite_header(path: str) -> None:
@@ -288,16 +279,15 @@ def foreign(path: str) -> None:
 
 
 @pytest.mark.parametrize("damage", [overwrite_header, overwrite_pages, cut, empty, foreign])
-@pytest.mark.parametrize("readonly", [False, True])
 def test_a_damaged_database_is_not_opened_and_not_changed(
-    store: SqliteStore, path: str, damage: Callable[[str], None], readonly: bool
+    store: SqliteStore, path: str, damage: Callable[[str], None]
 ) -> None:
     store.enqueue(commit())
     store.close()
     damage(path)
     before = Path(path).read_bytes()
     with pytest.raises(StateFault) as told:
-        SqliteStore(path, SystemClock(), readonly=readonly)
+        SqliteStore(path, SystemClock())
     assert told.value.code == "corrupt"
     assert told.value.where == path
     assert "homeport db backup" in told.value.next

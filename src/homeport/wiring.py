@@ -68,7 +68,7 @@ def read_config(path: str) -> Config:
 
 
 def open_site(folder: str = ".", project: str | None = None, environment: str | None = None,
-              host: str | None = None, write: bool = True) -> Site:  # fmt: skip
+              host: str | None = None) -> Site:  # fmt: skip
     """Opens the environment that the folder and the options name.
 
     Raises UsageFault or ConfigFault when it cannot be told which, Refused when this host does not serve it,

@@ -187,7 +187,7 @@ def _on(options: Options, place: Place, words: list[str], heard: Heard) -> tuple
             tree.close()
     if heard.fault is not None:
         heard.unconfirmed = heard.fault.unconfirmed
-        return _told(options, heard.fault), None
+        return _told(heard.fault), None
     if not heard.greeted or (code == LOST and shown.done is None):
         raise broken(host.never_there, place, heard, words, code, said)
     if said:
@@ -353,7 +353,7 @@ def _interruptible(options: Options, heard: Heard, say: Callable[[bytes], None],
         signal.signal(signal.SIGINT, before)
 
 
-def _told(options: Options, fault: ToldFault) -> int:
+def _told(fault: ToldFault) -> int:
     _say(fault_of(fault))
     return fault.exit_code
 

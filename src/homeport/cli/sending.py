@@ -69,7 +69,7 @@ class TreeAnswers:
                              next="homeport -C CHECKOUT try")  # fmt: skip
         person = Person(name=str(given.get("name", "")), email=str(given.get("email", "")))
         taken = self.tree.take(person, str(given.get("message", "")), Hidden(read_config(path)))
-        told = msgspec.structs.replace(taken, changed=(), left_out=(), nested=tuple(map(printable, taken.nested)))
+        told = msgspec.structs.replace(taken, changed=(), nested=tuple(map(printable, taken.nested)))
         path = self._made(taken.sha, [taken.base])
         if os.path.getsize(path) > SENT_ALONG:
             return msgspec.to_builtins(told)

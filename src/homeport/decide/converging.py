@@ -9,9 +9,6 @@ from msgspec import Struct
 from homeport.decide.durations import minute
 from homeport.model.deploys import Block, Deploy, Hold
 
-TRIGGERS = ("timer", "webhook", "converge")
-"""Who asks, in `requestedBy`, when no person does."""
-
 
 class Look(Struct, frozen=True, kw_only=True):
     """What a tick has seen, after its one fetch."""

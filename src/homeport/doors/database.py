@@ -34,12 +34,12 @@ def migrations() -> list[tuple[int, str, str]]:
 class Database:
     """A connection that threads may share.
 
-    Raises StateFault (codes `no-state`, `corrupt`, `newer`, `older`) when the file cannot be trusted, and
+    Raises StateFault (codes `corrupt`, `newer`, `older`) when the file cannot be trusted, and
     InfrastructureFault (code `database`) when the disk is full or another writer does not let go. Where the disk takes
     no writes at all a copy in memory is opened (`looks_only`): looking works, every write raises.
     """
 
-    def __init__(self, path: str, clock: Clock, *, readonly: bool = False) -> None:
+    def __init__(self, path: str, clock: Clock) -> None:
         self.path = path
         self._clock = clock
         self._guard = threading.RLock()
@@ -48,20 +48,17 @@ class Database:
         with self.told():
             orphaned = os.path.lexists(f"{path}-wal")
             if not os.path.lexists(path):
-                if readonly:
-                    raise StateFault("nothing was deployed here yet: there is no state", where=path,
-                                     next="homeport deploy", code="no-state")  # fmt: skip
                 if orphaned and not os.path.lexists(path):
                     raise self.corrupt("the file is gone, and its -wal file is still there")
                 self._make()
-            self._connection = self._open(path, readonly)
+            self._connection = self._open(path)
 
     def _make(self) -> None:
         """A new file appears complete or not at all, so an empty one is always a damaged one."""
         fresh = f"{self.path}.new-{os.getpid()}-{os.urandom(4).hex()}"
         os.close(os.open(fresh, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
         try:
-            with contextlib.closing(_connect(fresh, readonly=False)) as connection:
+            with contextlib.closing(_connect(fresh)) as connection:
                 connection.execute("PRAGMA journal_mode = WAL")
                 self._migrate(connection)
             with contextlib.suppress(FileExistsError):
@@ -72,7 +69,7 @@ class Database:
                     os.unlink(fresh + end)
         sync_folder(os.path.dirname(os.path.abspath(self.path)))
 
-    def _open(self, path: str, readonly: bool) -> sqlite3.Connection:
+    def _open(self, path: str) -> sqlite3.Connection:
         size = os.stat(path).st_size
         if size == 0:
             raise self.corrupt("the file is empty")
@@ -80,7 +77,7 @@ class Database:
             disk = os.statvfs(path)
             self.looks_only = bool(disk.f_flag & os.ST_RDONLY or (disk.f_blocks and not disk.f_bavail))
         try:
-            return self._checked(_connect(path, readonly=readonly), size, readonly)
+            return self._checked(_connect(path), size)
         except sqlite3.OperationalError:
             copy = self._in_memory() if self._takes_no_writes() else None
             if copy is None:
@@ -108,7 +105,7 @@ class Database:
                 for end in ("", "-wal"):
                     with contextlib.suppress(FileNotFoundError):
                         shutil.copyfile(self.path + end, beside + end)
-                with contextlib.closing(_connect(beside, readonly=False)) as copy:
+                with contextlib.closing(_connect(beside)) as copy:
                     memory = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
                     copy.backup(memory)
             memory.execute("PRAGMA query_only = ON")
@@ -116,7 +113,7 @@ class Database:
             return None
         return memory
 
-    def _checked(self, connection: sqlite3.Connection, size: int, readonly: bool) -> sqlite3.Connection:
+    def _checked(self, connection: sqlite3.Connection, size: int, *, readonly: bool = False) -> sqlite3.Connection:
         path = self.path
         try:
             if size <= SMALL:
@@ -125,7 +122,8 @@ class Database:
                     raise self.corrupt(str(said))
             missing = self._missing(connection)
             if missing and readonly:
-                raise StateFault("the database is of an older version", where=path, next="homeport deploy", code="older")
+                raise StateFault("the database is of an older version, and its disk takes no writes", where=path,
+                                 next=f"df -h {os.path.dirname(path)}", code="older")  # fmt: skip
             if missing:
                 self._migrate(connection)
         except BaseException:
@@ -215,7 +213,7 @@ class Database:
         with self._guard, self.told():
             os.close(os.open(part, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600))
             try:
-                copy = _connect(part, readonly=False)
+                copy = _connect(part)
                 with contextlib.closing(copy):
                     self._open_connection().backup(copy)
                     copy.execute("PRAGMA journal_mode = DELETE")
@@ -282,12 +280,11 @@ class Database:
         return self._connection
 
 
-def _connect(path: str, *, readonly: bool) -> sqlite3.Connection:
+def _connect(path: str) -> sqlite3.Connection:
     plain = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
     connection = sqlite3.connect(
-        f"file:{plain}?mode={'ro' if readonly else 'rw'}", uri=True, timeout=BUSY, isolation_level=None,
-        check_same_thread=False,
-    )  # fmt: skip
+        f"file:{plain}?mode=rw", uri=True, timeout=BUSY, isolation_level=None, check_same_thread=False
+    )
     try:
         connection.execute("PRAGMA synchronous = FULL")
         connection.execute("PRAGMA foreign_keys = ON")

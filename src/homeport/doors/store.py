@@ -39,15 +39,15 @@ _BODIES: tuple[tuple[str, type], ...] = (
 
 
 class SqliteStore:
-    """Satisfies `Store`; threads may share it. With `readonly` nothing is written, not even a new file.
+    """Satisfies `Store`; threads may share it.
 
-    Raises StateFault (codes `no-state`, `corrupt`, `newer`, `older`) and InfrastructureFault (`database`).
+    Raises StateFault (codes `corrupt`, `newer`, `older`) and InfrastructureFault (`database`).
     """
 
-    def __init__(self, path: str, clock: Clock, *, readonly: bool = False, actor: Actor = NOBODY,
+    def __init__(self, path: str, clock: Clock, *, actor: Actor = NOBODY,
                  redact: Callable[[str], str] = str) -> None:  # fmt: skip
         self._clock, self._actor, self._redact = clock, actor, redact
-        self._db = Database(path, clock, readonly=readonly)
+        self._db = Database(path, clock)
 
     @property
     def database(self) -> Database:

@@ -136,7 +136,7 @@ class Checkout:
         stirred, self._stirred = self._stirred, None
         for _ in range(TRIES):
             if stirred is not None and self._based == self._ground(base) and self._plain(stirred, hidden):
-                if (found := self._made(self._of_those(stirred, base), base, person, message)) is not None:
+                if (found := self._made(self._of_those(stirred), base, person, message)) is not None:
                     return found
                 continue
             self._based = self._entries = None
@@ -146,12 +146,9 @@ class Checkout:
                 raise Refused(f"there are conflicts that nobody has settled: {some}", where=self.top, code="unmerged",
                               next="git status   (settle them, git add, then: homeport try)")  # fmt: skip
             nested = tuple(path.rstrip("/") for path in look.untracked if path.endswith("/"))
-            new = [path for path in look.untracked if not path.endswith("/")]
-            left_out = tuple(path for path in new if hidden(path))
-            unwanted = set(left_out)
-            changed = {**look.tracked, **{path: None for path in new if path not in unwanted}}
-            if (found := self._made(changed, base, person, message)) is not None:
-                return replace(found, left_out=left_out, nested=nested)
+            new = [path for path in look.untracked if not path.endswith("/") and not hidden(path)]
+            if (found := self._made({**look.tracked, **dict.fromkeys(new)}, base, person, message)) is not None:
+                return replace(found, nested=nested)
         raise Refused("files change again and again while they are read", where=self.top, code="changing",
                       next="homeport try, once whatever writes there is done")  # fmt: skip
 
@@ -247,7 +244,7 @@ class Checkout:
                     found[path] = entry
         return found
 
-    def _of_those(self, stirred: Collection[str], base: str) -> dict[str, Entry | None]:
+    def _of_those(self, stirred: Collection[str]) -> dict[str, Entry | None]:
         """What git would take of paths at which something moved, with what the last commit has there."""
         if self._entries is None:
             return dict.fromkeys(sorted(set(stirred) - self._ignored(stirred)))

@@ -26,7 +26,7 @@ def block(site: Site, sha: str, because: str, by: str) -> str:
     return full
 
 
-def unblock(site: Site, sha: str, by: str = "") -> str:
+def unblock(site: Site, sha: str, by: str) -> str:
     """Raises Refused when it is not blocked."""
     found = [b.sha for b in site.store.blocks() if b.sha.startswith(sha)]
     full = found[0] if len(found) == 1 else site.git.resolve(sha)

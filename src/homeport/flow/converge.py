@@ -33,7 +33,7 @@ def tick(site: Site, by: str, *, pushed: bool = False) -> dict[str, Any]:
     tip = site.git.tip(site.env.branch)
     decision = decide(_look(site, tip, pushed))
     if decision.due and decision.replan:
-        decision = _after_plan(decision, make_plan(site, Request(kind="commit")))
+        decision = _after_plan(make_plan(site, Request(kind="commit")))
     if decision.due and decision.regate:
         decision = _after_look(decision, site, tip)
     if decision.code == "equal" and (stale := stale_services(site)):
@@ -54,7 +54,7 @@ def _look(site: Site, tip: str, pushed: bool) -> Look:
                 observe=bool(site.observes), pushed=pushed)  # fmt: skip
 
 
-def _after_plan(decision: Decision, plan: Plan) -> Decision:
+def _after_plan(plan: Plan) -> Decision:
     """What was refused is asked for again only when nothing refuses it any more: no row for every tick."""
     if plan.refusals:
         return Decision(due=False, because=plan.refusals[0].message, code="refused")

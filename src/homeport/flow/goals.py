@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 from msgspec.structs import replace
 
 from homeport.decide import digest, together
@@ -189,14 +187,5 @@ def standard_environment(tools: Tools, sha: str | None, deploy: str) -> dict[str
     }
 
 
-def affected_services(work: Work) -> list[ServiceWork]:
-    return [service for service in work.services.values() if service.affected]
-
-
 def target_of(work: Work, service: ServiceWork) -> TargetWork | None:
     return work.targets.get(service.target.name) if service.target is not None else None
-
-
-def describe(before: dict[str, ServiceState]) -> str:
-    """For messages: each service and the commit it was at."""
-    return json.dumps({name: (state.sha or "none")[:12] for name, state in before.items()})

@@ -97,7 +97,7 @@ def _with_old_config(work: Work, tools: Tools) -> Work:
     if len(set(shas)) != 1:
         return work
     try:
-        old = in_scope_safe(work.having(config=config_at(work, tools, shas[0])), tools, in_scope)
+        old = in_scope_safe(work.having(config=config_at(tools, shas[0])), tools, in_scope)
     except HomeportError:
         return work
     # a service that only the new commit has is left to the new configuration

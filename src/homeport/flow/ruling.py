@@ -55,7 +55,7 @@ def explain(site: Site, asked: str) -> dict[str, Any]:
     return said | {
         "effect": verdict.effect, "rule": verdict.rule.id if verdict.rule else None, "from": source,
         "because": verdict.rule.because if verdict.rule else "", "others": list(verdict.others), "mayConfirm": may,
-        "why": _why(verdict, may, deed, site),
+        "why": _why(verdict, may, site),
     }  # fmt: skip
 
 
@@ -93,7 +93,7 @@ def _built_in(site: Site, deed: Deed) -> str | None:
     return None
 
 
-def _why(verdict: Verdict, may: bool, deed: Deed, site: Site) -> str:
+def _why(verdict: Verdict, may: bool, site: Site) -> str:
     rule = verdict.rule
     if rule is None:
         return "no rule speaks of it"

@@ -239,7 +239,7 @@ def scoped(work: Work, tools: Tools) -> Work:
     from homeport.flow.stages.fetching import config_at, in_scope
 
     if work.sha is not None:
-        work = work.having(config=config_at(work, tools, work.sha))
+        work = work.having(config=config_at(tools, work.sha))
     work = in_scope(work, tools)
     touched = set(work.deploy.services)
     return work.having(services={n: change(s, affected=n in touched) for n, s in work.services.items()})

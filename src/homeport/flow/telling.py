@@ -56,8 +56,8 @@ class _Line(Struct, tag_field="type", tag="deploy.log"):
     line: str
 
 
-def log_tail(path: str, most: int = TAIL) -> str:
-    """The last output lines in a journal, about `most` bytes of them; empty when there is no journal."""
+def log_tail(path: str) -> str:
+    """The last output lines in a journal, about TAIL bytes of them; empty when there is no journal."""
     try:
         with open(path, "rb") as file:
             size = file.seek(0, 2)
@@ -66,7 +66,7 @@ def log_tail(path: str, most: int = TAIL) -> str:
     except FileNotFoundError:
         return ""
     found: list[str] = []
-    left = most
+    left = TAIL
     for line in reversed(raw.split(b"\n")):
         if not line.startswith(b'{"type":"deploy.log"'):
             continue

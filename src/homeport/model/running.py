@@ -30,7 +30,7 @@ class Unit(Struct, frozen=True, kw_only=True):
     stop_timeout: float = 10.0
     on_change: str = "restart"
     listen: tuple[str, ...] = ()
-    """What the supervisor listens on for it, and how it is handed on; the other runtimes have no use for the rest."""
+    """What the supervisor listens on for it (for pm2 and systemd with `handoff = "port"` too), and how it is handed on."""
     handoff: Handoff | None = None
     replicas: int = 1
     ready: Ready | None = None

@@ -20,8 +20,6 @@ class Snapshot(Struct, frozen=True, kw_only=True):
     """What was checked out; the parent of the commit."""
     changed: tuple[str, ...] = ()
     """Paths of the repository at which the working tree is not as in the base or not as in the index."""
-    left_out: tuple[str, ...] = ()
-    """Untracked paths that are protected: they never enter git."""
     nested: tuple[str, ...] = ()
     """Untracked folders that are repositories of their own: git would take their name and nothing in them."""
 

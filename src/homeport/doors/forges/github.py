@@ -57,7 +57,6 @@ class _Owner(Struct):
 
 class _Repository(Struct):
     id: int
-    full_name: str
 
 
 class _WorkflowRun(Struct):

@@ -34,7 +34,8 @@ def commit(sha: str) -> str:
 
 def branch(name: str) -> str:
     if not is_ref_name(name):
-        raise UsageFault("that cannot be the name of a branch", where=repr(name[:80]), code="no-branch")
+        raise UsageFault("that cannot be the name of a branch", where=repr(name[:80]), code="no-branch",
+                         next="homeport adopt --branch NAME")  # fmt: skip
     return name
 
 
@@ -48,7 +49,8 @@ def asked(request: NewRequest) -> NewRequest:
     branch(request.head), branch(request.base)
     if request.head == request.base or not request.title.strip():
         raise UsageFault("a request needs a title and two different branches",
-                         where=f"{request.head} into {request.base}", code="no-request")  # fmt: skip
+                         where=f"{request.head} into {request.base}", code="no-request",
+                         next="homeport adopt --branch NAME --message TEXT")  # fmt: skip
     return request
 
 

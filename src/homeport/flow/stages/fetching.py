@@ -39,7 +39,7 @@ def fetch_commit(work: Work, tools: Tools) -> Work:
             where=f"environment {site.environment}", code="unreachable",
             next=f"git log origin/{site.env.branch}   (merge it there and push first)",
         )  # fmt: skip
-    config = config_at(work, tools, sha)
+    config = config_at(tools, sha)
     deploy = replace(work.deploy, sha=sha)
     # a power cut would only have it found anew, which for a try is the same
     site.store.update(deploy, lasting=request.kind != "try")
@@ -84,11 +84,11 @@ def find_running(work: Work, tools: Tools) -> Work:
         raise Refused("nothing was deployed here yet", where=f"environment {tools.site.environment}",
                       next="homeport deploy", code="never-deployed")  # fmt: skip
     sha = sorted(shas)[0] if len(shas) == 1 else tools.site.git.log(tools.site.env.branch, 1)[0]
-    work = in_scope(work.having(sha=sha, config=config_at(work, tools, sha)), tools)
+    work = in_scope(work.having(sha=sha, config=config_at(tools, sha)), tools)
     return work.having(services={n: with_environment(s, tools) for n, s in work.services.items()})
 
 
-def config_at(work: Work, tools: Tools, sha: str) -> Config:
+def config_at(tools: Tools, sha: str) -> Config:
     """The configuration that commit brings. Raises ConfigFault when it has none or lacks the environment."""
     site = tools.site
     raw = site.git.file_at(sha, "homeport.toml")

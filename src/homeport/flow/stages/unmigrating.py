@@ -42,7 +42,7 @@ def _by_hand(work: Work, tools: Tools) -> Work:
 def _run(work: Work, tools: Tools, left: str, *, forward: bool = False) -> Work:
     """`forward`: the rollback itself failed, and the commit that it left comes back with its migrations."""
     try:
-        config = config_at(work, tools, left)
+        config = config_at(tools, left)
     except HomeportError:
         return work
     plan = config.migrate
