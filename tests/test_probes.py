@@ -21,6 +21,7 @@ from homeport.doors.shell import LocalShell
 from homeport.model.config import Check, Seconds
 from homeport.model.errors import Cancelled, Failed
 from homeport.model.running import Probe, UnitState
+from tests.supervisor_rig import CLAIMS
 
 SHA = "0123456789abcdef0123456789abcdef01234567"
 ENV = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
@@ -227,9 +228,12 @@ def test_a_check_that_the_machine_cannot_start_was_not_asked() -> None:
 
 def test_a_command_that_hangs_is_ended_with_its_children(tmp_path: Path) -> None:
     began = time.monotonic()
-    probe = once(command="sleep 60 & echo $! > pid; wait", cwd=str(tmp_path), timeout=0.5)
-    assert not probe.ok and "did not end within 0.5 s" in probe.detail
-    assert time.monotonic() - began < 20
+    for timeout in (0.5, 4.0):
+        probe = once(command="sleep 60 & echo $! > pid; wait", cwd=str(tmp_path), timeout=timeout)
+        assert not probe.ok and f"did not end within {timeout:g} s" in probe.detail
+        if (tmp_path / "pid").exists() and (tmp_path / "pid").read_text():  # a busy machine may not have begun
+            break
+    assert time.monotonic() - began < 40
     child = int((tmp_path / "pid").read_text())
     deadline = time.monotonic() + 20
     while running(child):
@@ -292,10 +296,11 @@ def test_control_characters_do_not_reach_the_detail() -> None:
 
 
 def closed_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """It is bound, so that no other test gets it, and does not listen."""
+    bound = socket.socket()
+    bound.bind(("127.0.0.1", 0))
+    CLAIMS.append(bound)
+    return int(bound.getsockname()[1])
 
 
 def running(pid: int) -> bool:

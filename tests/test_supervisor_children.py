@@ -238,8 +238,8 @@ def test_no_process_is_left_as_a_zombie(rig: Rig) -> None:
     assert rig.one("stop", scope="job")["ok"]
     assert rig.process is not None
     pid = rig.process.pid
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    assert children == [str(rig.keeper())]
+    children = Path(f"/proc/{pid}/task/{pid}/children")
+    eventually(lambda: children.read_text().split() == [str(rig.keeper())], "all remains are taken away")
 
 
 def namespace() -> list[str]:

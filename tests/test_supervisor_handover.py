@@ -319,7 +319,7 @@ def test_readiness_by_sd_notify(rig: Rig) -> None:
 
 
 def test_somebody_elses_ready_is_not_believed(rig: Rig) -> None:
-    rig.unit("job", "echo socket=$NOTIFY_SOCKET; sleep 1000", ready={"notify": True, "timeout": 1.5})
+    rig.unit("job", "echo socket=$NOTIFY_SOCKET; sleep 1000", ready={"notify": True, "timeout": 3})
 
     def forge() -> None:
         name = eventually(lambda: "socket=@" in rig.log("job") and rig.log("job").split("socket=@")[1].split()[0], "name")

@@ -19,7 +19,7 @@ target = "{live}/api"
 
 [migrate]
 run = ["sh", "migrate.sh"]
-timeout = "2s"
+timeout = "4s"
 lock = { env = "SHOP_DATABASE" }
 """
 

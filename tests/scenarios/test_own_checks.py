@@ -133,7 +133,7 @@ def test_a_request_of_the_same_repository_and_the_clock_are_checked_and_a_fork_n
     finally:
         daemon.close()
     assert (said(theirs), len(world.json("history")["deploys"])) == ([], 1)
-    (printed,) = [path.read_text() for path in world.state.rglob(f"check-{ours[:12]}.jsonl")]
+    (printed,) = [path.read_text() for path in (world.state / "shop/production/journal").glob(f"check-{ours[:12]}.jsonl")]
     assert "API_TOKEN=***" in printed and "canary" not in printed
 
     # the webhook is dead: the timer's tick finds the request in the forge's list; what was checked already is left alone

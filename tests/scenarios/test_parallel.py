@@ -39,7 +39,7 @@ def test_a_build_past_its_time_dies_with_everything_it_started(world: World) -> 
 [services.web]
 source = "web"
 target = "{live}/web"
-build = { run = ["sh", "build.sh"], outputs = ["dist"], timeout = "1s" }
+build = { run = ["sh", "build.sh"], outputs = ["dist"], timeout = "3s" }
 """,
         {"web/build.sh": build},
     )
