@@ -290,7 +290,7 @@ def build_site(config: Config, environment: str, env: Environment, origin: str |
     def watches() -> Watches:
         from homeport.doors.watching import LiveWatches
 
-        return LiveWatches(TargetBook(state, project, environment, git, store), git, store)
+        return LiveWatches(TargetBook(state, project, environment, git, store), git, environment)
 
     def prune_journals(most: int) -> int:
         from homeport.doors.journals import prune

@@ -113,7 +113,7 @@ def test_the_limit_of_watches_is_told_with_the_command_that_raises_it(world: Wor
                           cwd=world.clone, env=world.env, capture_output=True, text=True, timeout=60)  # fmt: skip
     said = json.loads(done.stdout.splitlines()[-1])
     assert (done.returncode, said["code"]) == (1, "watch-limit")
-    assert said["next"].startswith("sysctl -w fs.inotify.max_user_watches=")
+    assert said["next"].startswith("sysctl -w user.max_inotify_watches=8192 ")
 
 
 def test_more_events_than_the_kernel_keeps_end_in_a_look_at_everything(world: World) -> None:

@@ -43,7 +43,7 @@ def doctor(options: Options) -> None:
 
 
 def _here(options: Options) -> list[dict[str, Any]]:
-    from homeport.flow.doctoring import deployer_rows, manager_rows, setup_rows
+    from homeport.flow.doctoring import deployer_rows, manager_rows, setup_rows, watch_rows
     from homeport.flow.looking import doctor_of
 
     with options.site() as site:
@@ -53,7 +53,7 @@ def _here(options: Options) -> list[dict[str, Any]]:
         rows = doctor_of(site, find_config(options.folder) or f"of {site.project}, as this machine knows it")
 
         tables, read = schedules()
-        return [*rows, *manager_rows(site), *setup_rows(site), *deployer_rows(site, tables, read)]
+        return [*rows, *manager_rows(site), *setup_rows(site), *watch_rows(site), *deployer_rows(site, tables, read)]
 
 
 def _there(options: Options, place: Place) -> list[dict[str, Any]]:

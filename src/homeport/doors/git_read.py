@@ -166,9 +166,9 @@ class MirrorReader:
         rows = (line.split(b"\t", 2) for line in raw.split(b"\0")[:-1])
         return {from_bytes(path): (int(came), int(went)) for came, went, path in rows if came != b"-"}
 
-    def listing(self, tree: str) -> dict[str, Entry]:
-        """Every file, link and submodule of a tree or commit by its path."""
-        return {from_bytes(path): entry for path, entry in self.entries(tree)}
+    def listing(self, tree: str, *below: str) -> dict[str, Entry]:
+        """Every file, link and submodule of a tree or commit by its path; with `below` of these paths and what is below."""
+        return {from_bytes(path): entry for path, entry in self.entries(tree, *below)}
 
     def named(self, tree: str, name: str) -> list[tuple[str, Entry]]:
         """(path, entry) of every file of that name below a tree, without looking at the others one by one."""
@@ -182,9 +182,9 @@ class MirrorReader:
                 found.append((from_bytes(path), Entry(mode, oid)))
         return found
 
-    def entries(self, tree: str) -> Iterator[tuple[bytes, Entry]]:
+    def entries(self, tree: str, *below: str) -> Iterator[tuple[bytes, Entry]]:
         """As `listing`, one by one with the paths as git has them."""
-        raw = self.cmd.run("ls-tree", "-r", "-z", "--full-tree", self._object(tree), timeout=600)
+        raw = self.cmd.run("ls-tree", "-r", "-z", "--full-tree", self._object(tree), "--", *below, timeout=600)
         for line in raw.split(b"\0")[:-1]:
             head, path = line.split(b"\t", 1)
             mode, _, oid = head.decode("ascii").split(" ")

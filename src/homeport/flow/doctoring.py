@@ -53,6 +53,22 @@ def setup_rows(site: Site) -> list[dict[str, Any]]:
     return rows
 
 
+def watch_rows(site: Site) -> list[dict[str, Any]]:
+    """Whether the kernel lets hand edits be seen as they are made; said of live folders that were met."""
+    known = [target for target in layout.targets(site.config, site.environment).values()
+             if os.path.isdir(target.path) and site.store.target(target.name) is not None]  # fmt: skip
+    if not known:
+        return []
+    try:
+        watches = site.watches()
+        try:
+            return [_row("watching", True, f"{watches.needed(known, site.env.branch):,} folders", "")]
+        finally:
+            watches.close()
+    except HomeportError as fault:
+        return [_row("watching", False, str(fault), fault.next)]
+
+
 def manager_rows(site: Site) -> list[dict[str, Any]]:
     """Whether the process manager of each service is installed, where that service looks for it."""
     lacking: dict[str, list[str]] = {}

@@ -176,9 +176,15 @@ def met(site: Site, target: Target) -> Scan:
         site.git.fetch()
     site.targets.meet(target, site.env.branch, observe=True)
     scan = site.targets.scan(target, site.env.branch)
-    if not site.store.looks_only:
+    if not site.store.looks_only and _still(site, target, scan):
         editing.note(site, target, scan)
     return scan
+
+
+def _still(site: Site, target: Target, scan: Scan) -> bool:
+    """Whether nothing was put live during the look: what homeport itself writes is nobody's edit."""
+    record = site.store.target(target.name)
+    return record is not None and record.syncing is None and record.tree == scan.recorded_tree
 
 
 def drift_of(site: Site, services: Sequence[str]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Protocol
 
 from msgspec import Struct
@@ -26,6 +26,15 @@ class Stir(Struct, frozen=True):
         return Stir(self.paths | more.paths, self.lost or more.lost, self.folders or more.folders)
 
 
+class Looked(Struct, frozen=True):
+    """Some paths of a live folder, compared."""
+
+    paths: frozenset[str]
+    """All that were looked at."""
+    differences: tuple[Difference, ...]
+    """Those of them that are not as recorded."""
+
+
 class FolderWatch(Protocol):
     """One folder with everything below it that is worth watching."""
 
@@ -44,13 +53,44 @@ class FolderWatch(Protocol):
     def close(self) -> None: ...
 
 
-class Watches(Protocol):
-    """Live folders, watched."""
+class LiveWatch(FolderWatch, Protocol):
+    """A folder that somebody may put away, and another one in its place."""
 
-    def of_target(self, target: Target, branch: str) -> FolderWatch:
-        """Watches every folder that is neither protected nor ignored; none of the others is even opened."""
+    def there(self) -> bool:
+        """Whether what is watched still lies where it did."""
         ...
 
-    def look(self, target: Target, branch: str, paths: Iterable[str]) -> tuple[frozenset[str], list[Difference]]:
-        """(the paths that were looked at, those of them that are not as recorded): `paths` with all below them."""
+
+class Watches(Protocol):
+    """Live folders, watched together."""
+
+    def of_target(self, target: Target, branch: str) -> LiveWatch:
+        """Watches every folder that is neither protected nor ignored; none of the others is even opened.
+
+        Raises InfrastructureFault (codes `watch-limit`, `watch`).
+        """
+        ...
+
+    def of_records(self, branch: str) -> FolderWatch:
+        """Watches what is recorded of the environment's live folders, and where the branch is. Raises as `of_target`."""
+        ...
+
+    def needed(self, targets: Iterable[Target], branch: str) -> int:
+        """How many folders are to be watched of live folders that were met.
+
+        Raises InfrastructureFault (code `watch-limit`) for more than this machine lets a user watch.
+        """
+        ...
+
+    def look(self, target: Target, branch: str, paths: Collection[str]) -> Looked | None:
+        """`paths` with all below them, compared with what is recorded; None for so many that a look at everything is
+        quicker. Raises Refused (code `not-the-folder`)."""
+        ...
+
+    def fileno(self) -> int:
+        """Of what can be read from when one of the watches has something to tell."""
+        ...
+
+    def close(self) -> None:
+        """Ends all of them."""
         ...
