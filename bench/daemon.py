@@ -1,4 +1,5 @@
-"""The daemon: build lines to WebSocket clients against `cat`, asked until started, at rest, a tick with nothing to do."""
+"""The daemon: build lines to WebSocket clients against `cat`, asked until started, at rest, a tick with nothing to do,
+and a save until it is in the ledger of edits."""
 
 from __future__ import annotations
 
@@ -9,12 +10,13 @@ import json
 import os
 import selectors
 import socket
+import sqlite3
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -195,6 +197,61 @@ def measure_rest(made: World, seconds: float) -> None:
         row(f"at rest for {seconds:.0f} s", "", f"{memory(pid, 'VmRSS'):.0f} MB, {used:.2f} % of a core", "")
 
 
+def measure_watch(sizes: list[int], times: int, seconds: float) -> None:
+    """A save until the edit is in the ledger, nobody asking; and the daemon at rest with that many files watched."""
+    for count in sizes:
+        with world() as here:
+            here.configure()
+            text = (here.clone / "homeport.toml").read_text()
+            (here.clone / "homeport.toml").write_text(text.replace('branch = "main"', 'branch = "main"\nconverge = 0'))
+            for number in range(count):
+                folder = here.clone / f"site/part{number // 1000}/{number // 10}"
+                if number % 10 == 0:
+                    folder.mkdir(parents=True)
+                (folder / f"page{number}.txt").write_text(f"page {number}\n" * 20)
+            here.push()
+            here.homeport("deploy")
+            with daemon(here) as (pid, place), closing(ledger(here)) as rows:
+                while folders(place) < count / 10:
+                    time.sleep(0.1)
+                took = [saved(here, rows, number) for number in range(times)]
+                print(f"\n{count:,} files: a save is in the ledger after {statistics.median(took) * 1000:.0f} ms, "
+                      f"at most {max(took) * 1000:.0f} ms")  # fmt: skip
+                row(f"a save until it is in the ledger, {count:,} files", "",
+                    f"{statistics.median(took) * 1000:.0f} ms", "")  # fmt: skip
+                before = ticks(pid)
+                time.sleep(seconds)
+                used = (ticks(pid) - before) / seconds * 100
+                size = f"{memory(pid, 'VmRSS'):.0f} MB, {used:.2f} % of a core"
+                print(f"{folders(place):,} folders watched, at rest for {seconds:.0f} s: {size}; "
+                      f"at most {memory(pid, 'VmHWM'):.0f} MB")  # fmt: skip
+                row(f"at rest for {seconds:.0f} s, {count:,} files watched", "", size, "")
+
+
+def folders(place: Path) -> int:
+    """How many the daemon watches."""
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(place)), timeout=60) as ask:
+        lines = ask.get("http://localhost/metrics").text.splitlines()
+    return int(float(next(line for line in lines if line.startswith("homeport_watched_folders{")).split()[1]))
+
+
+def ledger(made: World) -> sqlite3.Connection:
+    return sqlite3.connect(f"file:{made.state}/site/production/homeport.db?mode=ro", uri=True)
+
+
+def saved(made: World, rows: sqlite3.Connection, number: int) -> float:
+    """Seconds from one save until the ledger has it."""
+    known = rows.execute("SELECT COUNT(*) FROM edits").fetchone()
+    path = made.live / f"site/part0/{number}/page{number * 10}.txt"
+    began = time.perf_counter()
+    path.write_text("by hand\n")
+    while rows.execute("SELECT COUNT(*) FROM edits").fetchone() == known:
+        time.sleep(0.002)
+    took = time.perf_counter() - began
+    time.sleep(0.5)
+    return took
+
+
 def measure_tick(made: World, times: int) -> None:
     for services in (1, 50):
         prepare(made, services)
@@ -220,12 +277,14 @@ def main() -> None:
     parser.add_argument("--lines", type=int, default=1_000_000)
     parser.add_argument("--times", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=15, help="how long to watch it at rest")
-    parser.add_argument("--only", choices=["lines", "start", "rest", "tick"])
-    found, _ = parser.parse_known_args()  # `--full` and `--sizes` are for the others: there is one size of this
+    parser.add_argument("--only", choices=["lines", "start", "rest", "tick", "watch"])
+    parser.add_argument("--full", action="store_true", help="watch 100,000 files too")
+    found, _ = parser.parse_known_args()  # `--sizes` is for the others
     heading("the daemon")
     parts = {"lines": lambda: measure_lines(made, found.lines), "start": lambda: measure_start(made, found.times),
              "rest": lambda: measure_rest(made, found.seconds),
-             "tick": lambda: measure_tick(made, found.times)}  # fmt: skip
+             "tick": lambda: measure_tick(made, found.times),
+             "watch": lambda: measure_watch([500, 100_000] if found.full else [500], 10, found.seconds)}  # fmt: skip
     with world() as made:
         prepare(made)
         for name, part in parts.items():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -227,6 +228,17 @@ def test_the_ledger_keeps_paths_that_are_no_text(ledger: EditLedger) -> None:
     (opened,) = look([], difference("caf\udce9"))
     ledger.save([opened])
     assert look(ledger.living("api"), difference("caf\udce9")) == []
+
+
+def test_edits_that_came_and_went_by_themselves_are_not_kept_for_ever(ledger: EditLedger) -> None:
+    def ended(of: int, **more: Any) -> Edit:
+        return Edit(id=f"e-{of}", target="api", service="api", path=f"tmp{of}", state="closed", since=f"{of:05}", **more)
+
+    ledger.save([ended(0, by="ada"), ended(1, commit="c" * 40), ended(2, number=7, request="https://forge.example.com/7")])
+    ledger.save([edit("a", "open"), *map(ended, range(3, 3000))])
+    ids = [e.id for e in ledger.all() if e.state == "closed"]
+    assert len(ids) == 2000 and {"e-0", "e-1", "e-2", "e-2999"} <= set(ids) and "e-3" not in ids
+    assert ledger.living() == [edit("a", "open")]
 
 
 @pytest.fixture

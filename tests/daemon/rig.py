@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import subprocess
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -56,11 +57,12 @@ class Daemon:
     def log(self) -> Path:
         return self.world.root / "daemon.log"
 
-    def start(self) -> Daemon:
+    def start(self, enter: Sequence[str] = ()) -> Daemon:
+        """`enter`: the words before the program."""
         args = ["--socket", str(self.place)] if self.place else []
         with open(self.log, "a") as log:
             self.process = subprocess.Popen(
-                [str(PROGRAM), "serve", *args], cwd=self.world.clone, env=self.world.env,
+                [*enter, str(PROGRAM), "serve", *args], cwd=self.world.clone, env=self.world.env,
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, text=True,
             )  # fmt: skip
         eventually(lambda: self.answers() or self.process.poll() is not None, "the daemon answers")  # type: ignore[union-attr]

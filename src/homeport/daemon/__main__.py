@@ -126,6 +126,7 @@ async def _run(served: Served, accepted: Accepted, host: HostConfig | None, own:
     for environment in served:
         beside.append(asyncio.create_task(app.state.timers[environment.key].run()))
         beside.append(asyncio.create_task(mind_queue(served, environment)))
+        beside.append(asyncio.create_task(app.state.watchers[environment.key].run()))
     if network is not None:
         beside.append(asyncio.create_task(fronting.keep(network, ask_at, user)))
     await serving.run(server, [own, *([front] if front is not None else [])], beside)

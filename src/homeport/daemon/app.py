@@ -19,6 +19,7 @@ from homeport.daemon.hooks import Accepted
 from homeport.daemon.served import Served
 from homeport.daemon.timer import Timer
 from homeport.daemon.waiting import Outcomes
+from homeport.daemon.watching import Watcher
 from homeport.model.errors import HomeportError
 from homeport.model.forge import Kind
 
@@ -29,10 +30,11 @@ def make(served: Served, accepted: Accepted = tuple, names: Iterable[str] = ()) 
     `accepted` tells at each delivery which webhooks have a secret. `names` are further hosts.
     """
     tails = events.Tails(served)
+    watchers = {environment.key: Watcher(served, environment) for environment in served}
     state = State({
         "served": served, "outcomes": Outcomes(served), "tails": tails, "patience": Patience(), "hooks": accepted,
-        "timers": {environment.key: Timer(served, environment) for environment in served},
-        "registry": metrics.registry_of(served, tails),
+        "timers": {one.key: Timer(served, one) for one in served},
+        "watchers": watchers, "registry": metrics.registry_of(served, tails, watchers),
     })  # fmt: skip
     api = Router("/api/v1", route_handlers=[*deploying.ROUTES, *looking.ROUTES, events.events])
     app = Litestar(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -13,13 +13,14 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from homeport.daemon.deploying import Ask
 from homeport.daemon.events import Tails
 from homeport.daemon.served import Environment, Served
+from homeport.daemon.watching import Watcher
 
 
 class Figures:
     """What is read from each environment's database when somebody asks."""
 
-    def __init__(self, served: Served, tails: Tails) -> None:
-        self._served, self._tails = served, tails
+    def __init__(self, served: Served, tails: Tails, watchers: Mapping[tuple[str, str], Watcher]) -> None:
+        self._served, self._tails, self._watchers = served, tails, watchers
 
     def collect(self) -> Iterator[Metric]:
         labels = ["project", "environment"]
@@ -29,13 +30,17 @@ class Figures:
             "blocked": "Commits that are blocked", "edits": "Edits that are not settled",
             "last_success_seconds": "When the newest good deploy ended, Unix time",
             "last_duration_seconds": "How long the newest deploy took",
+            "watched_folders": "Folders in which hand edits are seen as they are made",
+            "unwatched_targets": "Live folders that cannot be watched now",
         }  # fmt: skip
         families = {name: GaugeMetricFamily(f"homeport_{name}", text, labels=labels) for name, text in gauges.items()}
         for environment in self._served:
             key = list(environment.key)
             for status, number in environment.site.store.outcomes().items():
                 ended.add_metric([*key, status], number)
-            for name, value in _gauges(environment).items():
+            watcher = self._watchers[environment.key]
+            watched = {"watched_folders": float(watcher.folders), "unwatched_targets": float(watcher.unwatched)}
+            for name, value in {**_gauges(environment), **watched}.items():
                 families[name].add_metric(key, value)
         yield ended
         yield from families.values()
@@ -68,9 +73,9 @@ async def metrics(request: Ask) -> Response[bytes]:
     return Response(text, media_type="text/plain; version=0.0.4")
 
 
-def registry_of(served: Served, tails: Tails) -> Any:
+def registry_of(served: Served, tails: Tails, watchers: Mapping[tuple[str, str], Watcher]) -> Any:
     """A registry of this application's own, the process's figures with it."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
-    registry.register(Figures(served, tails))
+    registry.register(Figures(served, tails, watchers))
     return registry

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Sequence
 
 import msgspec
@@ -9,6 +10,11 @@ import msgspec
 from homeport.doors.database import Database
 from homeport.doors.encoding import encodable, encode
 from homeport.model.edits import LIVING, Edit
+
+PASSED = 2000
+"""Edits that have ended, beyond which the oldest go that nobody ever decided about: a program that makes files and takes
+them away again, in a folder that is watched, does so for years."""
+_SLACK = 200
 
 
 class EditLedger:
@@ -39,6 +45,8 @@ class EditLedger:
                 connection.execute(
                     "UPDATE edits SET target = ?, path = ?, living = ?, since = ?, body = ? WHERE id = ?", (*row, edit.id)
                 )
+            if any(edit.state not in LIVING for edit in edits):
+                _let_pass(connection)
 
     def _read(self, sql: str, *values: str) -> list[Edit]:
         found = []
@@ -48,3 +56,21 @@ class EditLedger:
             except (msgspec.MsgspecError, UnicodeError) as fault:
                 raise self._db.corrupt(f"a record of an edit cannot be read: {fault}") from fault
         return found
+
+
+def _let_pass(connection: sqlite3.Connection) -> None:
+    ended, = connection.execute("SELECT COUNT(*) FROM edits WHERE living = 0").fetchone()
+    if ended <= PASSED + _SLACK:
+        return
+    rows = connection.execute("SELECT id, body FROM edits WHERE living = 0 ORDER BY since, id").fetchall()
+    passing = [id for id, body in rows if _nobodys(body)]
+    connection.executemany("DELETE FROM edits WHERE id = ?", [(id,) for id in passing[: ended - PASSED]])
+
+
+def _nobodys(body: bytes | str) -> bool:
+    """It came and went, and nobody decided anything about it. A record that cannot be read stays."""
+    try:
+        edit = msgspec.json.decode(body, type=Edit)
+    except (msgspec.MsgspecError, UnicodeError):
+        return False
+    return edit.state == "closed" and edit.by is None and edit.commit is None and edit.request is None
