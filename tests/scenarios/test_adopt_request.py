@@ -31,7 +31,12 @@ def test_merge_squashes_deletes_the_branch_and_the_next_deploy_closes_the_edit(f
 
 def test_merging_later_goes_on_with_the_same_branch(gitea: Forged) -> None:
     first = gitea.run("adopt").last
+    (row,) = gitea.run("drift", ok=(3,)).last["services"][0]["paths"]
+    assert (row["adopted"], row["foreign"]) == (first["request"], None)
     said = gitea.run("adopt", "--merge").last
+    shown = gitea.world.homeport("drift", ok=(3,), env={"SHOP_FORGE": TOKEN}).stdout
+    assert f"adopted: {first['request']}; merged as" in shown and "another deployer" not in shown, shown
+    assert "homeport deploy " in shown and "homeport record" not in shown and "homeport adopt" not in shown, shown
     assert (said["branch"], said["commit"], said["merged"]) == (first["branch"], first["commit"], True)
     assert len(gitea.fake.pulls) == 1
 

@@ -77,7 +77,7 @@ def first_text(name: str, needs: Needs, *, observe: bool) -> str:
     """A new host file."""
     lines = [_HEAD + f"name = {_quoted(name)}"]
     if observe:
-        lines.append("observe = true    # look and report only")
+        lines.append("observe = true    # true: look and report only")
     lines += [f"{key} = {_list(getattr(needs, key))}    # {_WHY[key]}" for key in LISTS]
     return "\n".join(lines) + "\n"
 

@@ -72,6 +72,15 @@ def accepted_paths(site: Site, target: Target, scan: Scan) -> dict[str, Edit]:
     return found
 
 
+def adopted_paths(site: Site, target: Target, differences: Sequence[Difference]) -> dict[str, str]:
+    """The differences that are on a branch or in a request as they are, merged or not, with its name."""
+    known = {e.path: e for e in site.edits.living(target.name)
+             if e.state in ("adopted", "merged") and e.branch and not e.unsure}  # fmt: skip
+    found = ((d.path, known.get(edits.shown(d.path)), d.actual) for d in differences if known)
+    return {path: edit.request or f"branch {edit.branch}" for path, edit, actual in found
+            if edit is not None and edit.actual == actual}  # fmt: skip
+
+
 def landed_paths(site: Site, target: Target, scan: Scan, commit: str | None) -> frozenset[str]:
     """The differences whose adopted content is part of `commit`: what is live may give way to what the merge made."""
     known = {e.path: e for e in site.edits.living(target.name) if e.commit is not None} if commit else {}

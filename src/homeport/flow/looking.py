@@ -197,11 +197,12 @@ def drift_of(site: Site, services: Sequence[str]) -> dict[str, Any]:
         equal = equal and not found
         accepted = {p: f"{e.because} (by {e.by}, until {minute(e.until)})" for p, e in
                     editing.accepted_paths(site, target, scan).items()}  # fmt: skip
-        torn = _torn(site, target, scan)
+        torn, taken = _torn(site, target, scan), editing.adopted_paths(site, target, found)
         rows.append({
             "service": name, "target": target.path,
             "paths": [{"path": exact(d.path), "state": "conflict" if d.path in torn else d.state,
-                       "accepted": accepted.get(d.path), "foreign": d.foreign, "because": d.oddity} for d in found],
+                       "accepted": accepted.get(d.path), "adopted": taken.get(d.path), "foreign": d.foreign,
+                       "because": d.oddity} for d in found],
         })  # fmt: skip
     return {"equal": equal, "services": rows, "branch": site.env.branch, "fetchedAt": site.git.fetched_at(),
             "observe": site.observes}  # fmt: skip

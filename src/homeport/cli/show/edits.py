@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from homeport.cli.show.results import joined, looking_on, next_lines, table
+from homeport.cli.show.again import after_edits
+from homeport.cli.show.results import joined, next_lines, table
 from homeport.cli.show.words import Ink, ago, count, short, text, when, whose
 
 _STATES = {"open": "warn", "accepted": "dim", "adopted": "next", "merged": "good", "closed": "dim", "discarded": "dim"}
@@ -52,17 +53,7 @@ def edits(said: dict[str, Any], *, color: bool = False) -> str:
         shown.append([("sha", text(row["id"])), ("", f"{whose(row['service'])}:{text(row['path'])}"),
                       (_STATES.get(row["state"], ""), row["state"]), ("warn" if row.get("old") else "dim", since),
                       ("dim", _more(row))])  # fmt: skip
-    states = {row["state"] for row in rows}
-    commands = []
-    if "open" in states and said.get("observe"):
-        commands = [("homeport adopt", "into git"), *looking_on(said["observe"])]
-    elif "open" in states:
-        commands = [("homeport adopt", "into git"), ('homeport accept PATH --because "..." --until 7d', "leave it for now"),
-                    ("homeport discard PATH", "put it back; saved first")]  # fmt: skip
-    elif any(row.get("unsure") for row in rows):
-        commands = [("homeport adopt", "looks whether the branch came, and goes on")]
-    elif "merged" in states:
-        commands = [("homeport deploy", "closes what is merged")]
+    commands = after_edits(rows, said.get("observe"))
     return joined([*table(shown, ink), "", *next_lines(ink, commands)])
 
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from homeport.cli.show import queue, tries, words
-from homeport.cli.show.again import again
+from homeport.cli.show.again import after_drift, again
 from homeport.cli.show.words import Ink, ago, clock_time, compact_time, count, moment, several, short, text, took, when
 from homeport.model.deploys import Deploy
 from homeport.model.errors import HomeportError
@@ -210,28 +210,12 @@ def drift(said: dict[str, Any], *, color: bool = False) -> str:
             lines += _drift_rows(service["paths"], ink)
     states = {path["state"] for path in paths}
     keys = "  ".join(f"{letter} {words}" for state, (letter, words) in _DRIFT.items() if state in states)
-    commands = [("homeport diff", "what changed")]
-    if any(path.get("foreign") for path in paths):
-        commands.append(("homeport record", "take another deployer's files as deployed"))
-    commands.append(("homeport adopt", "bring it into git, on a branch of its own"))
-    commands += looking_on(said["observe"]) if said.get("observe") else [
-        ("homeport discard PATH", "put it back; the edit is saved first"),
-        ("homeport deploy --keep-drift", "deploy and leave the edits as they are"),
-    ]
+    commands = after_drift(paths, said.get("observe"))
     if "branch" in said and not all(path.get("foreign") for path in paths):
         since = ago(said.get("fetchedAt"))
         age = f"compared with {text(said['branch'])} as it was fetched last{since and f', {since}'}"
         lines += ["", ink("dim", f"{age}; what another deployer put there since looks like an edit until: homeport plan")]
     return joined([*lines[1:], "", ink("dim", keys), *next_lines(ink, commands)])
-
-
-def looking_on(observes: str) -> list[tuple[str, str]]:
-    """What can be done about an edit where `discard` and `deploy` are refused, because the host or the environment only
-    observes."""
-    end = ("homeport setup --no-observe", "ends the looking on; until then nothing is put back or deployed")
-    if observes == "environment":
-        end = ("homeport deploy", "once observe = true is out of homeport.toml and pushed; until then nothing is put back")
-    return [('homeport accept PATH --because "..." --until 7d', "leave it for now"), end]
 
 
 def _drift_rows(paths: Sequence[dict[str, Any]], ink: Ink) -> list[str]:
@@ -241,7 +225,10 @@ def _drift_rows(paths: Sequence[dict[str, Any]], ink: Ink) -> list[str]:
         letter = _DRIFT.get(path["state"], ("?", ""))[0]
         style = {"A": "good", "D": "bad", "C": "bad"}.get(letter, "warn")
         words = []
-        if path.get("foreign"):
+        if path.get("adopted"):
+            merged = f"; merged as {short(path['foreign'])}" if path.get("foreign") else ""
+            words.append(f"adopted: {text(str(path['adopted']))}{merged}")
+        elif path.get("foreign"):
             words.append(f"as in {short(path['foreign'])}, by another deployer")
         if path.get("because"):
             words.append(text(str(path["because"])))
