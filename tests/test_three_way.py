@@ -226,3 +226,26 @@ def test_what_a_sync_that_was_cut_short_brought_is_nobodys_edit() -> None:
         "d": (entry("two"), None, None),
     }
     assert [d.path for d in plan.drift] == ["e"]
+
+
+@pytest.mark.parametrize("wanted", ["one", "three", None], ids=["as before", "changed", "gone"])
+def test_a_folder_that_a_sync_which_was_cut_short_made_where_a_file_was_is_nobodys_either(wanted: str | None) -> None:
+    folder = Difference(path="s", state="type_changed", recorded=entry("one"), oddity="directory")
+    inner = Difference(path="s/in", state="added", actual=entry("two"))
+    scan = Scan(target="api", recorded_tree="R", differences=(folder, inner))
+    changes = [TreeChange("s", entry("one"), entry(wanted))] if wanted != "one" else []
+    plan = reconcile("api", "R", "W", changes, scan, {}, "refuse", None, ours={"s", "s/in"})
+    put = [("s", None, entry(wanted))] if wanted else []
+    assert [(s.path, s.before, s.after) for s in plan.steps] == [*put, ("s/in", entry("two"), None)]
+    assert (plan.conflicts, plan.drift) == ((), ())
+    plan = reconcile("api", "R", "W", changes, scan, {}, "discard", None, ours={"s/in"})
+    assert plan.conflicts or plan.drift, "somebody has put something in there"
+
+
+def test_a_file_that_a_sync_which_was_cut_short_put_where_a_folder_was_is_nobodys_either() -> None:
+    inner = Difference(path="s/in", state="deleted", recorded=entry("one"), oddity="file in the way")
+    instead = Difference(path="s", state="added", actual=entry("x"))
+    scan = Scan(target="api", recorded_tree="R", differences=(instead, inner))
+    plan = reconcile("api", "R", "W", [TreeChange("s/in", entry("one"), entry("two"))], scan, {}, "refuse", None,
+                     ours={"s", "s/in"})  # fmt: skip
+    assert [(s.path, s.before, s.after) for s in plan.steps] == [("s/in", None, entry("two")), ("s", entry("x"), None)]

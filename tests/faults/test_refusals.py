@@ -253,8 +253,11 @@ def test_a_command_that_the_machine_cannot_start_blocks_no_commit(host: Host, st
 
 
 def test_a_machine_without_room_for_a_process_blocks_nothing(host: Host, soak: Share | None) -> None:
-    """`fork` says EAGAIN from the Nth process on."""
-    for nth in range(1, 60) if soak else (1, 4, 9):
+    """`fork` says EAGAIN from the Nth process on. Where none is left for the way back either, whatever comes next ends it:
+    another commit too, which has a file where the sync has made a folder."""
+    for nth in range(1, 60) if soak else (1, 8):
+        if nth == 8:
+            host.towards(odd=True)
         host.publish()
         deploy = host.enqueue()
         log = host.world.root / "strace.log"
@@ -263,6 +266,8 @@ def test_a_machine_without_room_for_a_process_blocks_nothing(host: Host, soak: S
         row = host.row(deploy)
         host.old_or_new(host.number - 1, host.number, "plain/in-place.txt")
         assert host.blocked() == [], (nth, row)
+        if row.error_code == "rollback-failed":
+            host.publish()
         assert host.deploy()["ok"], (nth, row)
         row = host.row(deploy)
         assert row.state == "done"

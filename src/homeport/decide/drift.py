@@ -33,11 +33,11 @@ def reconcile(target: str, from_tree: str, to_tree: str, changes: Sequence[TreeC
     `changes` are those between the two trees, `scan` what is not as recorded, `obstacles` what lies at paths
     that only the new tree has. A path with drift that the commit changes too is a conflict, whatever `on_drift` says,
     unless the drift is `landed`: then it is part of what the commit brings. What is `accepted` stays as it is. What is
-    `ours` was brought by a sync that was cut short: it is in git, and nobody's edit.
+    `ours` was brought by a sync that was cut short: it is in git, and nobody's edit; or it made way for that.
     """
     drifted = {d.path: d for d in scan.differences}
     mutated = {d.path: d for d in scan.mutated}
-    plan = _Plan(in_place, {above for c in changes if c.after is not None for above in _above(c.path)})
+    plan = _Plan(in_place, {above for c in changes if c.after is not None for above in folders_above(c.path)})
     changed: set[str] = set()
     for change in changes:
         changed.add(change.path)
@@ -57,7 +57,7 @@ def reconcile(target: str, from_tree: str, to_tree: str, changes: Sequence[TreeC
                     drift=tuple(plan.refused))  # fmt: skip
 
 
-def _above(path: str) -> list[str]:
+def folders_above(path: str) -> list[str]:
     parts = path.split("/")[:-1]
     return ["/".join(parts[: n + 1]) for n in range(len(parts))]
 
@@ -77,6 +77,11 @@ class _Plan:
         """A path that the commit changes."""
         if there is None:
             self.step(change.path, change.before, change.after)
+        elif ours and there.oddity in ("directory", "file in the way"):
+            if change.after is None:
+                self.arrived.append(change.path)
+            else:
+                self.step(change.path, None, change.after)
         elif there.oddity is not None:
             made_way = there.state == "deleted" or (there.oddity == "directory" and change.path in self._folders)
             if there.actual is None and change.after is None and made_way:

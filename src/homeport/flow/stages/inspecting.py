@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Literal
 
+from msgspec.structs import replace as change
+
 from homeport.decide import drift
 from homeport.decide.unwinding import unwind
 from homeport.flow import editing
@@ -112,19 +114,26 @@ def _look(target: TargetWork, work: Work, tools: Tools) -> TargetWork:
         target.target.name, target.recorded.tree, target.wanted, changes, scan, obstacles,
         _on_drift(work, tools), Matcher(target.target.in_place) if target.target.in_place else None,
         accepted=editing.accepted_paths(site, target.target, scan),
-        landed=editing.landed_paths(site, target.target, scan, work.sha), ours=_ours(scan, tools),
+        landed=editing.landed_paths(site, target.target, scan, work.sha), ours=_ours(target, scan, tools),
     )  # fmt: skip
     return replace(target, scan=scan, plan=plan)
 
 
-def _ours(scan: Scan, tools: Tools) -> frozenset[str]:
-    """What a sync that was cut short has brought, where not even the way back from it could be ended."""
+def _ours(target: TargetWork, scan: Scan, tools: Tools) -> frozenset[str]:
+    """What a sync that was cut short has brought, where not even the way back from it could be ended; what made way for
+    that; and the folders that it made where files were, which hold nothing else."""
     record = tools.site.store.target(scan.target)
     if record is None or record.syncing is None or record.syncing[1] != scan.recorded_tree:
         return frozenset()
     brought = {c.path: c.after for c in tools.site.git.changes(*record.syncing[1:])}
-    plain = [d for d in scan.differences if d.oddity in (None, "file in the way")]
-    return frozenset(d.path for d in plain if d.path in brought and d.actual == brought[d.path])
+    found = {d.path for d in scan.differences if d.oddity is None and d.path in brought and d.actual == brought[d.path]}
+    found |= {d.path for d in scan.differences if d.oddity == "file in the way" and brought.get(d.path, d) is None
+              and not found.isdisjoint(drift.folders_above(d.path))}  # fmt: skip
+    folders = {d.path for d in scan.differences if d.oddity == "directory" and brought.get(d.path, d) is None}
+    if folders:
+        since = change(scan, recorded_tree=record.syncing[2])
+        folders -= set(tools.site.targets.obstacles(target.target, since, target.wanted))
+    return frozenset(found | folders)
 
 
 def _undo_look(target: TargetWork, tools: Tools) -> TargetWork:
@@ -168,8 +177,6 @@ def _rebuild_goals(work: Work, tools: Tools) -> Work:
 
 
 def replace_sha(service: ServiceWork, sha: str | None) -> ServiceWork:
-    from msgspec.structs import replace as change
-
     return replace(service, goal=change(service.goal, sha=sha))
 
 
