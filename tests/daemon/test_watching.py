@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from homeport.daemon.watching import Allowance
+from homeport.daemon.watching import Allowance, Watcher
+from tests.daemon.conftest import App
 
 
 class Clock:
@@ -38,3 +39,13 @@ def test_a_look_after_a_quiet_time_waits_for_nothing_and_none_waits_longer_than_
     assert abs(allowance.wait() - 3.0) < 1e-6
     clock.now += 3.1
     assert allowance.wait() == 0
+
+
+def test_an_origin_that_is_silent_keeps_no_edit_waiting(app: App) -> None:
+    """Who asks it holds what looks hold."""
+    watcher = Watcher(app.app.state.served, app.environment)
+    with app.environment.looking:
+        watcher._pass({}, (), True)
+    assert watcher._watches is not None and app.environment.looking.acquire(blocking=False)
+    app.environment.looking.release()
+    watcher._watches.close()

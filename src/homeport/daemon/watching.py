@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,8 @@ SHARE, SAVED, PAUSE = 0.1, 2.0, 3.0
 wait for more."""
 LINES, BURST, SILENCE = 0.1, 20.0, 60.0
 """The same for lines of the log that name a path."""
+TURN = 0.3
+"""Seconds that it waits for another look at the environment; who takes longer asks an origin, which may be silent."""
 SYNCING = 0.5
 """Seconds between two looks whether homeport has done writing."""
 SOON, LATE = 1.0, 60.0
@@ -170,7 +172,7 @@ class Watcher:
 
     def _pass(self, stirs: Mapping[str, Stir], asked: Collection[str], everything: bool) -> None:
         """Looks at what moved; with `everything` also whether other folders are to be watched than so far."""
-        with self._environment.looking:
+        with self._turn():
             began, site = time.monotonic(), self._environment.now()
             try:
                 faults, self._faults = self._faults, {}
@@ -194,6 +196,16 @@ class Watcher:
             finally:
                 if not everything:  # the start and each deploy are no noise
                     self._allowance.spend(time.monotonic() - began)
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        looking = self._environment.looking
+        held = looking.acquire(timeout=TURN)
+        try:
+            yield
+        finally:
+            if held:
+                looking.release()
 
     def _let_go(self, wanted: Mapping[str, tuple[str, Target]]) -> None:
         """Of folders that are no longer live folders, or are so in another way."""

@@ -51,6 +51,8 @@ class Queue:
         if self._fd < 0:
             raise _fault(ctypes.get_errno(), "inotify")
         self._by_watch: dict[int, tuple[Inotify, str]] = {}
+        self._ready = select.poll()
+        self._ready.register(self._fd, select.POLLIN)
 
     def fileno(self) -> int:
         return int(self._fd)
@@ -96,7 +98,7 @@ class Queue:
 
     def hear(self, timeout: float) -> None:
         """Tells the trees what happened; waits up to `timeout` seconds for the first of it."""
-        select.select([self._fd], [], [], timeout)
+        self._ready.poll(timeout * 1000)
         for _ in range(_READS):
             try:
                 raw = os.read(self._fd, 1 << 16)
