@@ -194,6 +194,7 @@ def test_an_edit_that_needs_review_is_not_rebuilt_accepted_or_merged_but_adopted
     stays = world.homeport("accept", "pbx/dialplan", "--because", "x", "--until", "1d", ok=(3,))
     assert "calls are routed here" in stays.stderr
     made = world.json("adopt", "--branch", "fix/dial")
+    assert made["review"], "whoever reads it is not told to merge it himself"
     assert made["pushed"] is True
     # what came by the branch has its review
     world.git("fetch", "-q", "origin")

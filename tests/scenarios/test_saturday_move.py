@@ -176,7 +176,9 @@ def test_a_machine_with_five_applications_and_an_old_deployer_is_taken_over(old:
     fleet.homeport("--json", *P, "setup", "--no-observe")
     assert all((live / app / ".homeport").exists() for app in APPS)
     assert other_deployers(fleet) == []
-    fleet.homeport(*P, "record")
+    recorded = fleet.homeport("--json", *P, "record").last["services"]
+    assert {row["service"]: row["recorded"] + row["left"] for row in recorded}["feed"] == ["old.txt"]
+    assert not any(row["left"] for row in recorded), "what is gone there and on the branch is no drift either"
     done = fleet.homeport("--json", *P, "deploy").last
     assert done["status"] == "deployed" and old.drift() == {}
     assert old.answers() == {**dict.fromkeys(APPS, "hello one"), "web": "hello two"}

@@ -41,6 +41,13 @@ def ahead_of(site: Site, target: Target, recorded: str) -> dict[str, Entry | Non
     return {change.path: change.before for change in site.git.changes(tip, recorded)}
 
 
+def gone_on_branch(site: Site, target: Target, scan: Scan) -> set[str]:
+    """The recorded paths that the branch, as far as it was fetched, does not have any more."""
+    if not any(d.state == "deleted" for d in scan.differences) or not site.git.has(f"refs/heads/{site.env.branch}"):
+        return set()
+    return {path for path, entry in ahead_of(site, target, scan.recorded_tree).items() if entry is None}
+
+
 def new_id() -> str:
     """Of an edit."""
     return f"e-{os.urandom(4).hex()}"

@@ -260,9 +260,19 @@ def check_push(site: Site, branch: str, paths: Sequence[str], *, merge: bool) ->
     branches = [branch, site.env.branch] if merge else [branch]
     check(site, [Deed(action="push", subject=name) for name in branches], "adopt")
     if merge:
-        actions: tuple[Any, ...] = ("try", "write")
-        check(site, [Deed(action=action, subject=printable(path)) for path in paths for action in actions],
-              "adopt --merge", only=("review",))  # fmt: skip
+        check(site, _bringing(paths), "adopt --merge", only=("review",))
+
+
+def wants_review(site: Site, paths: Sequence[str]) -> bool:
+    """Whether a rule wants a second person's look before these paths reach the branch: then nobody merges their own."""
+    found = refusals(judge_of(site), _bringing(paths), site.actor.kind, set())
+    return any(one.effect == "review" for one in found)
+
+
+def _bringing(paths: Sequence[str]) -> list[Deed]:
+    """What a merge of these paths is to the rules."""
+    actions: tuple[Any, ...] = ("try", "write")
+    return [Deed(action=action, subject=printable(path)) for path in paths for action in actions]
 
 
 def check(site: Site, deeds: Iterable[Deed], what: str, *, only: Sequence[str] = ()) -> None:

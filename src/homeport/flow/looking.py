@@ -287,17 +287,18 @@ def below(target: Target, path: str) -> str | None:
 
 
 def record_services(site: Site, services: Sequence[str], by: str = "") -> dict[str, Any]:
-    """Takes foreign content, or a folder that was met anew, as put there by homeport; writes nothing live."""
+    """Takes what another deployer put there, or took away, as done by homeport; writes nothing live."""
     rows = []
     with site.at_once():
         for name, target in targets_of(site, services):
             scan = met(site, target)
-            foreign = [d.path for d in scan.differences if d.foreign]
+            gone = editing.gone_on_branch(site, target, scan)
+            foreign = [d.path for d in scan.differences if d.foreign or (d.state == "deleted" and d.path in gone)]
             if foreign:
                 record = site.store.target(target.name)
                 site.targets.take(target, scan.recorded_tree, record.commit if record else None, foreign)
             site.store.audit(by, "record", f"{name} {len(foreign)} paths")
-            left = [d.path for d in scan.differences if not d.foreign]
+            left = [d.path for d in scan.differences if d.path not in foreign]
             rows.append({"service": name, "recorded": [exact(p) for p in foreign],
                          "left": [exact(p) for p in left]})  # fmt: skip
     return {"services": rows}

@@ -95,7 +95,7 @@ def requested(site: Site, branch: str, made: Adopted, skipped: Sequence[adopting
     said: dict[str, Any] = {
         "branch": branch, "commit": made.commit, "base": made.base, "paths": [exact(p) for p in made.paths],
         "skipped": [{"path": exact(row.path), "because": row.because} for row in skipped], "pushed": True,
-        "request": None, "merged": False,
+        "request": None, "merged": False, "review": guarding.wants_review(site, made.paths),
     }  # fmt: skip
     forge = site.forge(site.config)
     if forge is None:

@@ -55,6 +55,13 @@ def looked_at(work: Work, tools: Tools, judge: Judge, deeds: Iterable[Deed]) -> 
         lacking = {deed: looking.lacking(deed) for deed in doubtful}
     finally:
         looking.close()
+    idle = {one.rule: one.by for one in work.deploy.request.confirmed} if work.deploy.request.actor == "person" else {}
+    if idle:
+        counting = seconded(work, tools)
+        for deed, why in lacking.items():
+            rule = judge.says(replace(deed, reviewed=False)).rule
+            if why and rule is not None and rule.id in idle and rule.id not in counting:
+                lacking[deed] = f"{why}; the word of {printable(idle[rule.id])} counts once somebody else asked for it"
     return [replace(deed, reviewed=False, lacking=lacking[deed]) if lacking.get(deed) else deed for deed in deeds]
 
 

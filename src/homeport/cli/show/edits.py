@@ -35,7 +35,9 @@ def _after(said: dict[str, Any], ink: Ink) -> list[str]:
         done = f"{ink('good', 'merged')}: {text(said['request'])}"
         return [done, *next_lines(ink, [("homeport deploy", "closes the edit")])]
     if said["request"]:
-        return [f"request: {text(said['request'])}", *next_lines(ink, [("homeport adopt --merge", "or merge it there")])]
+        then = ("homeport deploy", "once somebody else has merged it") if said.get("review") else (
+            "homeport adopt --merge", "or merge it there")  # fmt: skip
+        return [f"request: {text(said['request'])}", *next_lines(ink, [then])]
     if said.get("page"):
         return next_lines(ink, [(f"open {text(said['page'])}", "")])
     return next_lines(ink, [(f"merge branch {text(said['branch'])}", "then: homeport deploy")])

@@ -73,6 +73,8 @@ def plan(plan: Plan, *, color: bool = False, words: Sequence[str] = ()) -> str:
     total = sum(number for _, number in sides)
     lines = [f"{ink('strong', 'plan')}  {begin}{ink('sha', short(plan.to_sha))}"
              + (f"  {count(total, 'path')}: {changed}" if total else "")]  # fmt: skip
+    if total and plan.from_sha is None:
+        lines.append(ink("dim", "the first deploy, counted from nothing: what lies there as in the commit stays as it is"))
     if plan.services:
         lines += ["", *_plan_services(plan.services, plan.extent, ink)]
     if plan.actions:
