@@ -270,6 +270,12 @@ def test_what_another_deployer_wrote_is_left_out(deployed: World) -> None:
     deployed.deploy()
     edit(deployed, "other.txt", "other\n")
     edit(deployed, "third.txt", "by hand\n")
+    with (deployed.live / "site/new.txt").open("w") as half:
+        half.write("half of ")
+        half.flush()
+        said = deployed.json("adopt", "site/new.txt", ok=(3,))
+    assert (said["code"], f"(process {os.getpid()}) has it open for writing" in said["what"]) == ("not-adoptable", True)
+    (deployed.live / "site/new.txt").unlink()
     said = deployed.json("adopt")
     assert said["paths"] == ["site/third.txt"]
     ((path, because),) = [(row["path"], row["because"]) for row in said["skipped"]]

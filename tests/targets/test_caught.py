@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import sys
@@ -11,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from homeport.doors import caught
+from homeport.doors import caught, writers
 from homeport.doors.caught import CHANGING, Uncaught, caught_at
 from homeport.doors.look import open_root
 from homeport.model.errors import HomeportError
 from homeport.model.live import Entry
 from tests.targets.conftest import Host
+from tests.world import eventually
 
 BLOCKS, BLOCK = 256, 1 << 15
 BACKWARDS = f"""
@@ -44,11 +46,11 @@ def written_to(path: Path) -> Iterator[None]:
         writer.communicate()
 
 
-def read(host: Host, path: str, most: int | None = None) -> Entry | None:
+def read(host: Host, path: str, most: int | None = None, *, closed: bool = False) -> Entry | None:
     root = open_root(str(host.live))
     assert root is not None
     try:
-        return caught_at(host.mirror, root, path, most)
+        return caught_at(host.mirror, root, path, most, closed=closed)
     finally:
         os.close(root)
 
@@ -103,6 +105,43 @@ def test_a_write_at_the_very_moment_of_the_reading_is_seen(host: Host, size: int
     times[0] = 1000
     with pytest.raises(Uncaught, match="hold still"):
         read(host, "a.txt")
+
+
+def test_a_file_that_somebody_pauses_in_the_middle_of_writing_is_no_edit_yet_and_the_writer_is_named(host: Host) -> None:
+    host.put({"a.txt": "one"})
+    half = "import sys; file = open(sys.argv[1], 'r+'); print(file.write('half'), flush=True); file.flush(); input()"
+    writer = subprocess.Popen([sys.executable, "-c", half, host.live / "a.txt"], stdin=subprocess.PIPE,
+                              stdout=subprocess.PIPE)  # fmt: skip
+    with writer:
+        assert writer.stdout is not None and writer.stdout.readline()
+        with pytest.raises(Uncaught, match=rf"python.* \(process {writer.pid}\) has it open for writing"):
+            read(host, "a.txt", closed=True)
+        assert read(host, "a.txt") is not None, "who records what is there takes it as it is"
+        writer.communicate(b"\n")
+    entry = read(host, "a.txt", closed=True)
+    assert entry is not None and host.mirror.read(entry.oid) == b"half"
+
+
+def test_who_opens_a_file_in_the_moment_it_is_asked_after_waits_for_that_and_we_do_not_die_of_it(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the signal by which the kernel tells that somebody wants to write, a process dies."""
+    host.put({"a.txt": "one"})
+    real, opened = fcntl.fcntl, list[subprocess.Popen[bytes]]()
+
+    def asked(fd: int, what: int, how: int = 0) -> int:
+        if (what, how) == (fcntl.F_SETLEASE, fcntl.F_UNLCK):
+            writes = f"open({str(host.live / 'a.txt')!r}, 'r+').write('two')"
+            opened.append(subprocess.Popen([sys.executable, "-c", writes]))
+            eventually(lambda: real(fd, fcntl.F_GETLEASE) == fcntl.F_UNLCK, "the kernel asks for the lease back")
+            assert opened[0].poll() is None, "it waits"
+        return real(fd, what, how)
+
+    monkeypatch.setattr(writers.fcntl, "fcntl", asked)
+    with (host.live / "a.txt").open() as file:
+        assert not writers.open_for_writing(file.fileno())
+    assert opened[0].wait(20) == 0
+    assert host.files()["a.txt"] == "two"
 
 
 def test_what_came_into_a_files_place_is_not_taken_for_deleted(host: Host) -> None:

@@ -9,6 +9,7 @@ import time
 
 from homeport.doors.git import Mirror
 from homeport.doors.look import LARGE, Blocked, folder_at, look_in, open_file, split
+from homeport.doors.writers import open_for_writing, writer_of
 from homeport.model.errors import HomeportError
 from homeport.model.live import Entry
 from homeport.model.paths import to_bytes
@@ -29,13 +30,14 @@ class Uncaught(Exception):
         self.path, self.because = path, because
 
 
-def caught_at(git: Mirror, root: int, path: str, most: int | None = None) -> Entry | None:
+def caught_at(git: Mirror, root: int, path: str, most: int | None = None, *, closed: bool = False) -> Entry | None:
     """What lies at a path below the root: a file or a link. None when neither it nor anything else of its name is there,
-    or a folder is. `most`: bytes from which on a file is not taken. Raises Uncaught, InfrastructureFault."""
+    or a folder is. `most`: bytes from which on a file is not taken. `closed`: nor while somebody has it open for writing,
+    who may have written half of it. Raises Uncaught, InfrastructureFault."""
     folder, name = split(path)
     try:
         with folder_at(root, folder) as here:
-            return _caught(git, here, name, path, most)
+            return _caught(git, here, name, path, most, closed)
     except FileNotFoundError:
         return None
     except Blocked as blocked:
@@ -44,7 +46,8 @@ def caught_at(git: Mirror, root: int, path: str, most: int | None = None) -> Ent
         return None
 
 
-def _caught(git: Mirror, here: int, name: str, path: str, most: int | None) -> Entry | None:
+def _caught(git: Mirror, here: int, name: str, path: str, most: int | None, closed: bool) -> Entry | None:
+    because = CHANGING
     for _ in range(TRIES):
         seen = os.stat(to_bytes(name), dir_fd=here, follow_symlinks=False)
         try:
@@ -64,14 +67,20 @@ def _caught(git: Mirror, here: int, name: str, path: str, most: int | None) -> E
                 raise Uncaught(path, "cannot be read") from fault
             continue  # something else came into its place
         try:
+            if closed and open_for_writing(fd):
+                because = because if because != CHANGING else f"{writer_of(fd) or 'somebody'} has it open for writing"
+                time.sleep(STILL)
+                continue
             found = _read_still(git, fd)
+            if found is not None and closed and open_for_writing(fd):
+                continue
         except OSError as fault:
             raise Uncaught(path, f"cannot be read: {fault.strerror}") from fault
         finally:
             os.close(fd)
         if found is not None:
             return found
-    raise Uncaught(path, CHANGING)
+    raise Uncaught(path, because)
 
 
 def _read_still(git: Mirror, fd: int) -> Entry | None:

@@ -35,7 +35,7 @@ class Branches:
         try:
             for path in paths:
                 try:
-                    found[path] = caught_at(self._git, root, path, LARGE)
+                    found[path] = caught_at(self._git, root, path, LARGE, closed=True)
                 except Uncaught as fault:
                     left[path] = fault.because
         finally:
