@@ -123,7 +123,8 @@ def _key(name: str) -> str:
 
 def _example(project: str) -> list[str]:
     return [
-        "# Nothing here says what runs. For example:",
+        "# Nothing here says what runs. In a checkout on the server, homeport init --live asks pm2, systemd and Docker.",
+        "# For example:",
         f"# [services.{_key(project)}]",
         '# source = "."',
         f'# target = "/opt/{project}"',
