@@ -248,3 +248,12 @@ def test_a_service_that_is_the_whole_shared_checkout_shows_all_of_its_drift_and_
     assert {one["service"]: one["drift"] for one in world.json("status")["services"]} == {"all": 2, "docs": 1}
     (drift,) = world.homeport("--json", "drift", "all", ok=(3,)).last["services"]
     assert [one["path"] for one in drift["paths"]] == ["README.md", "docs/a.txt"]
+    shown = world.homeport("diff", "docs", ok=(3,)).stdout
+    assert "docs/a.txt" in shown and "README.md" not in shown
+
+    # another deployer was quicker: what it brought to one service is taken, and to the others not
+    world.publish({"docs/a.txt": "b\n", "README.md": "b\n"})
+    world.homeport("plan")
+    (row,) = world.json("record", "docs")["services"]
+    assert (row["service"], row["recorded"], row["left"]) == ("docs", ["docs/a.txt"], [])
+    assert world.json("record")["services"][0]["recorded"] == ["README.md"]

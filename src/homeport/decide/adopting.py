@@ -7,11 +7,10 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 
 from msgspec import Struct
 
-from homeport.decide.edits import shown
 from homeport.model.edits import Edit, Person
 from homeport.model.forge import is_ref_name
 from homeport.model.live import Difference, Entry
-from homeport.model.paths import printable, within
+from homeport.model.paths import exact, printable, within
 from homeport.model.remote import split
 
 CONTEXT = 3
@@ -45,7 +44,7 @@ def select(differences: Sequence[Difference], named: Collection[str] | None, edi
     for difference in differences:
         if named is not None and not named_by(difference.path, named) and not _makes_way(difference, named):
             continue
-        edit = known.get(shown(difference.path))
+        edit = known.get(exact(difference.path))
         because = "too large for a commit" if difference.actual is not None and large(difference.path) else None
         because = because or _because(difference, edit, named, foreign, hostile, branches, onto)
         if because is None:

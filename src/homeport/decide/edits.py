@@ -22,19 +22,14 @@ class Sight(Struct, frozen=True, kw_only=True):
     """Paths at which the branch's tip is not as recorded, with what it has there."""
 
 
-def shown(path: str) -> str:
-    """A path as the ledger keeps it."""
-    return exact(path)
-
-
 def after_look(known: Sequence[Edit], sight: Sight, now: str, service_of: Callable[[str], str],
                new_id: Callable[[], str]) -> list[Edit]:  # fmt: skip
     """The rows that a look makes new or changes. `known` are the living edits of this folder.
 
     An edit is closed when live, deployed and git agree on its path; until then it lives.
     """
-    there = {shown(d.path): d for d in sight.differences}
-    ahead = {shown(path): entry for path, entry in sight.ahead.items()}
+    there = {exact(d.path): d for d in sight.differences}
+    ahead = {exact(path): entry for path, entry in sight.ahead.items()}
     changed: list[Edit] = []
     for edit in known:
         difference = there.pop(edit.path, None)
@@ -76,7 +71,7 @@ def waiting_at(known: Sequence[Edit], differences: Sequence[Difference]) -> list
     """The requests, or else the branches, that hold all of these differences as they are; none when one is missing, or may
     not have come to the origin."""
     adopted = {edit.path: edit for edit in known if edit.state == "adopted" and not edit.unsure}
-    found = [adopted.get(shown(d.path)) for d in differences]
+    found = [adopted.get(exact(d.path)) for d in differences]
     if any(edit is None or edit.actual != d.actual for edit, d in zip(found, differences, strict=True)):
         return []
     return sorted({edit.request or f"branch {edit.branch}" for edit in found if edit is not None})
@@ -84,7 +79,7 @@ def waiting_at(known: Sequence[Edit], differences: Sequence[Difference]) -> list
 
 def ended(known: Sequence[Edit], paths: Collection[str], state: EditState, by: str, now: str) -> list[Edit]:
     """The living edits at these paths, ended."""
-    wanted = {shown(path) for path in paths}
+    wanted = {exact(path) for path in paths}
     return [replace(edit, state=state, by=by or edit.by, ended=now) for edit in known if edit.path in wanted]
 
 

@@ -14,7 +14,6 @@ from typing import Any
 import msgspec
 
 from homeport.decide import adopting, layout
-from homeport.decide.edits import shown
 from homeport.flow import editing, guarding, tried
 from homeport.flow.looking import below, met, targets_of
 from homeport.flow.requesting import TRY, Part, Wish, continues, nothing_new, record_adopted, requested, skips
@@ -22,7 +21,7 @@ from homeport.flow.site import Site
 from homeport.model.edits import Adopted, Edit, Finding, Person
 from homeport.model.errors import HomeportError, Refused, UsageFault
 from homeport.model.live import PROJECT, Difference, Entry, Target
-from homeport.model.paths import meant, printable
+from homeport.model.paths import exact, meant, printable
 from homeport.model.patterns import Matcher
 
 Choose = Callable[[str, str, str, list[adopting.Hunk] | None], adopting.Choice]
@@ -309,8 +308,8 @@ def _conflict(site: Site, parts: Sequence[Part], conflicts: Sequence[tuple[Part,
     site.git.keep(f"{ref}/branch", fresh)
     for part in parts:
         known = {edit.path: edit for edit in site.edits.living(part.target.name)}
-        whole = [d for d in part.taken if d.path not in part.partly and shown(d.path) in known]
-        site.edits.save([_kept_as(known[shown(d.path)], commit, d.actual) for d in whole])
+        whole = [d for d in part.taken if d.path not in part.partly and exact(d.path) in known]
+        site.edits.save([_kept_as(known[exact(d.path)], commit, d.actual) for d in whole])
     mine = site.config.hosts.get(site.host)
     source = adopting.fetched_from(mine.ssh if mine is not None else None, site.git.path)
     edited = {editing.in_repository(p.target, d.path) for p in parts if p.target.name != TRY for d in p.scan.differences}

@@ -73,7 +73,7 @@ def accepted_paths(site: Site, target: Target, scan: Scan) -> dict[str, Edit]:
     known = {e.path: e for e in site.edits.living(target.name) if edits.accepted_now(e, now)}
     found = {}
     for difference in scan.differences if known else ():
-        edit = known.get(edits.shown(difference.path))
+        edit = known.get(exact(difference.path))
         if edit is not None and edit.actual == difference.actual:
             found[difference.path] = edit
     return found
@@ -93,7 +93,7 @@ def landed_paths(site: Site, target: Target, scan: Scan, commit: str | None) -> 
     known = {e.path: e for e in site.edits.living(target.name) if e.commit is not None} if commit else {}
     found = set()
     for difference in scan.differences if known else ():
-        edit = known.get(edits.shown(difference.path))
+        edit = known.get(exact(difference.path))
         if edit is not None and edit.actual == difference.actual and _landed(site, target, edit, difference, commit or ""):
             found.add(difference.path)
     return frozenset(found)
@@ -174,14 +174,14 @@ def accept(site: Site, paths: Sequence[str], because: str, until: str, by: str) 
     rows: list[Edit] = []
     for _, target in targets_of(site, []):
         local = [relative for p in paths if (relative := below(target, p)) is not None]
-        found = chosen(met(site, target), local) if local else []
+        found = chosen(met(site, target).differences, local) if local else []
         check(site, letting_stay(target, [d.path for d in found]), "accept", only=("review",))
         known = {e.path: e for e in site.edits.living(target.name)}
         service = service_of(site, target)
         for difference in found:
             fresh = Edit(id=new_id(), target=target.name, service=service(difference.path),
-                         path=edits.shown(difference.path), state="open", since=now)  # fmt: skip
-            edit = known.get(edits.shown(difference.path), fresh)
+                         path=exact(difference.path), state="open", since=now)  # fmt: skip
+            edit = known.get(exact(difference.path), fresh)
             rows.append(replace(edit, state="accepted", actual=difference.actual, because=because.strip(), until=end,
                                 by=by))  # fmt: skip
     if not rows:

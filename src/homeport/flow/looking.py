@@ -150,7 +150,8 @@ def _silent(site: Site) -> Site:
 
 
 def _mine(site: Site, name: str, target: Target, scan: Scan) -> list[Difference]:
-    if target.name != PROJECT:
+    """What differs in a service's own part of a live folder that several share; else in all of it."""
+    if name == PROJECT or target.name != PROJECT:
         return list(scan.differences)
     folder = layout.folder_of(site.config.services[name])
     return [d for d in scan.differences if within(d.path, folder)]
@@ -193,7 +194,7 @@ def drift_of(site: Site, services: Sequence[str]) -> dict[str, Any]:
     rows, equal = [], True
     for name, target in targets_of(site, services):
         scan = met(site, target)
-        found = scan.differences if target.name == PROJECT and name == PROJECT else _mine(site, name, target, scan)
+        found = _mine(site, name, target, scan)
         equal = equal and not found
         accepted = {p: f"{e.because} (by {e.by}, until {minute(e.until)})" for p, e in
                     editing.accepted_paths(site, target, scan).items()}  # fmt: skip
@@ -222,11 +223,11 @@ def diff_of(site: Site, service: str | None, paths: Sequence[str]) -> str:
     """A unified diff from what was put there to what is there; empty when equal. Paths as `below` takes them."""
     parts = []
     with site.git.twin() as git:
-        for _, target in targets_of(site, [service] if service else []):
+        for name, target in targets_of(site, [service] if service else []):
             local = [place for path in paths if (place := below(target, path)) is not None]
             if paths and not local:
                 continue
-            for difference in chosen(met(site, target), local):
+            for difference in chosen(_mine(site, name, target, met(site, target)), local):
                 parts.append(_one_diff(site, git, target, difference))
     return "".join(parts)
 
@@ -247,11 +248,12 @@ def _one_diff(site: Site, git: Git, target: Target, difference: Difference) -> s
     return git.diff_text(difference.recorded, actual, place)
 
 
-def chosen(scan: Scan, paths: Sequence[str]) -> list[Difference]:
+def chosen(differences: Sequence[Difference], paths: Sequence[str]) -> list[Difference]:
+    """Those at the paths that a person named, or below them; all of them where none is named."""
     if not paths:
-        return list(scan.differences)
-    wanted = [meant(p.rstrip("/"), (d.path for d in scan.differences)) for p in paths]
-    return [d for d in scan.differences if any(p and within(d.path, p) for p in wanted)]
+        return list(differences)
+    wanted = [meant(p.rstrip("/"), (d.path for d in differences)) for p in paths]
+    return [d for d in differences if any(p and within(d.path, p) for p in wanted)]
 
 
 def discard_paths(site: Site, paths: Sequence[str], by: str = "") -> dict[str, Any]:
@@ -264,7 +266,7 @@ def discard_paths(site: Site, paths: Sequence[str], by: str = "") -> dict[str, A
     with site.at_once():
         for _, target in targets_of(site, []):
             local = [relative for p in paths if (relative := below(target, p)) is not None]
-            found = chosen(met(site, target), local) if local else []
+            found = chosen(met(site, target).differences, local) if local else []
             if found:
                 guarding.check(site, guarding.putting_back(target, found), "discard")
                 result = site.targets.discard(target, found, None)
@@ -292,13 +294,14 @@ def record_services(site: Site, services: Sequence[str], by: str = "") -> dict[s
     with site.at_once():
         for name, target in targets_of(site, services):
             scan = met(site, target)
+            own = _mine(site, name, target, scan)
             gone = editing.gone_on_branch(site, target, scan)
-            foreign = [d.path for d in scan.differences if d.foreign or (d.state == "deleted" and d.path in gone)]
+            foreign = [d.path for d in own if d.foreign or (d.state == "deleted" and d.path in gone)]
             if foreign:
                 record = site.store.target(target.name)
                 site.targets.take(target, scan.recorded_tree, record.commit if record else None, foreign)
             site.store.audit(by, "record", f"{name} {len(foreign)} paths")
-            left = [d.path for d in scan.differences if d.path not in foreign]
+            left = [d.path for d in own if d.path not in foreign]
             rows.append({"service": name, "recorded": [exact(p) for p in foreign],
                          "left": [exact(p) for p in left]})  # fmt: skip
     return {"services": rows}

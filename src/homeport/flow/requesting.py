@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 
 from homeport.decide import adopting
-from homeport.decide.edits import shown
 from homeport.flow import editing, guarding
 from homeport.flow.site import Site
 from homeport.model.edits import Adopted, Edit
@@ -65,7 +64,7 @@ def record_adopted(site: Site, parts: Sequence[Part], branch: str, made: Adopted
         service, now = editing.service_of(site, part.target), site.clock.now()
         rows = []
         for difference in part.taken:
-            path = shown(difference.path)
+            path = exact(difference.path)
             edit = known.get(path) or Edit(id=editing.new_id(), target=part.target.name, path=path, since=now,
                                            service=service(difference.path), state="open")  # fmt: skip
             before.append(edit if path in known else msgspec.structs.replace(edit, state="closed", ended=now))
@@ -182,7 +181,7 @@ def continues(site: Site, parts: Sequence[Part]) -> dict[str, list[Edit]]:
     """Branches that hold what was skipped because it was adopted before, each with its edits."""
     found: dict[str, list[Edit]] = {}
     for part in parts:
-        left = {shown(row.path) for row in part.skipped if not row.by_choice}
+        left = {exact(row.path) for row in part.skipped if not row.by_choice}
         for edit in site.edits.living(part.target.name):
             if edit.state == "adopted" and edit.path in left and edit.branch and edit.commit:
                 found.setdefault(edit.branch, []).append(edit)
@@ -208,5 +207,5 @@ def nothing_new(site: Site, parts: Sequence[Part], wish: Wish) -> dict[str, Any]
 def _others(parts: Sequence[Part], edits: Sequence[Edit]) -> list[adopting.Skipped]:
     """What was skipped for another reason than being on that branch."""
     on_it = {(edit.target, edit.path) for edit in edits}
-    left = [tuple(row for row in part.skipped if (part.target.name, shown(row.path)) not in on_it) for part in parts]
+    left = [tuple(row for row in part.skipped if (part.target.name, exact(row.path)) not in on_it) for part in parts]
     return skips([replace(part, skipped=rows) for part, rows in zip(parts, left, strict=True)])
