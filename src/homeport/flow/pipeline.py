@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from homeport.flow.stages import (
     acting,
     building,
@@ -27,7 +29,7 @@ from homeport.flow.stages import (
 )
 from homeport.flow.work import Tools, Work
 from homeport.model.deploys import Deploy
-from homeport.model.errors import Cancelled, HomeportError
+from homeport.model.errors import Cancelled, HomeportError, InfrastructureFault
 from homeport.model.events import StageEvent
 
 
@@ -122,7 +124,7 @@ def _run_one(stage: Stage, name: str, work: Work, tools: Tools) -> Work:
     site = tools.site
     latest = _latest(work, tools)
     site.store.stage(work.deploy.id, name, "start")
-    deploy = _staged(latest.deploy, name)
+    deploy = replace(latest.deploy, stage=name)
     site.store.update(deploy, lasting=False)
     work = latest.having(deploy=deploy)
     _tell(tools, deploy, name, "start")
@@ -144,15 +146,7 @@ def _latest(work: Work, tools: Tools) -> Work:
     return work.having(deploy=row) if row is not None else work
 
 
-def _staged(deploy: Deploy, stage: str) -> Deploy:
-    from msgspec.structs import replace
-
-    return replace(deploy, stage=stage)
-
-
-def _infrastructure(fault: OSError, stage: str) -> HomeportError:
-    from homeport.model.errors import InfrastructureFault
-
+def _infrastructure(fault: OSError, stage: str) -> InfrastructureFault:
     name = fault.filename
     path = name.decode(errors="replace") if isinstance(name, bytes) else str(name or ".")
     return InfrastructureFault(

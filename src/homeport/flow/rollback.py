@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from dataclasses import replace as change
 
 from msgspec.structs import replace
 
@@ -10,6 +11,7 @@ from homeport.flow import pipeline
 from homeport.flow.blocking import a_hold
 from homeport.flow.ending import ended, noted
 from homeport.flow.stages import stamping
+from homeport.flow.stages.fetching import config_at, in_scope
 from homeport.flow.work import Tools, Work
 from homeport.model.deploys import Block, Deploy, Status
 from homeport.model.errors import Cancelled, Failed, HomeportError, InfrastructureFault, Refused
@@ -91,31 +93,18 @@ def undo(work: Work, tools: Tools, fault: HomeportError) -> Deploy:
 
 def _with_old_config(work: Work, tools: Tools) -> Work:
     """The configuration that was live before; the new one only when the old cannot be read."""
-    from homeport.flow.stages.fetching import config_at, in_scope
-
     shas = [s.sha for s in work.deploy.before.values() if s.sha]
     if len(set(shas)) != 1:
         return work
     try:
-        old = in_scope_safe(work.having(config=config_at(tools, shas[0])), tools, in_scope)
+        everything = replace(work.deploy, request=replace(work.deploy.request, services=()))
+        old = in_scope(work.having(config=config_at(tools, shas[0]), deploy=everything), tools)
     except HomeportError:
         return work
     # a service that only the new commit has is left to the new configuration
     missing = {n: s for n, s in work.services.items() if n not in old.services}
-    touched = {n: _touched(s, work, n) for n, s in old.services.items() if n in work.services}
-    return old.having(services={**touched, **missing})
-
-
-def in_scope_safe(work: Work, tools: Tools, scope: object) -> Work:
-    request = replace(work.deploy.request, services=())
-    narrowed = work.having(deploy=replace(work.deploy, request=request))
-    return scope(narrowed, tools).having(deploy=work.deploy)  # type: ignore[operator,no-any-return]
-
-
-def _touched(service: object, work: Work, name: str) -> object:
-    from dataclasses import replace as change
-
-    return change(service, affected=work.services[name].affected)  # type: ignore[type-var]
+    touched = {n: change(s, affected=work.services[n].affected) for n, s in old.services.items() if n in work.services}
+    return old.having(deploy=work.deploy, services={**touched, **missing})
 
 
 def _nothing_before(work: Work, tools: Tools, fault: HomeportError) -> Deploy:

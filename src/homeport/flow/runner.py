@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace as change
 
 from msgspec.structs import replace
 
@@ -12,6 +13,7 @@ from homeport.flow import notifying, pipeline, rollback
 from homeport.flow.ending import ended, tell_end
 from homeport.flow.site import Site
 from homeport.flow.stages import itself
+from homeport.flow.stages.fetching import config_at, in_scope
 from homeport.flow.telling import ends_with_done
 from homeport.flow.work import Tools, Work, tools_for
 from homeport.model.deploys import Deploy, ServiceState
@@ -234,10 +236,6 @@ def _go_on(site: Site, crashed: Deploy, stage: str, work: Work) -> None:
 
 def scoped(work: Work, tools: Tools) -> Work:
     """The services of a deploy that a crash interrupted, those it had touched marked so."""
-    from dataclasses import replace as change
-
-    from homeport.flow.stages.fetching import config_at, in_scope
-
     if work.sha is not None:
         work = work.having(config=config_at(tools, work.sha))
     work = in_scope(work, tools)

@@ -84,10 +84,11 @@ class Site:
     outbox_lock: Lock
     channel: Channel
     start_sending: Callable[[], None]
+    """Starts a process that empties the outbox, and does not wait for it."""
     checks_lock: Lock
     """Of the one process that runs the project's own checks outside of a deploy."""
     start_checking: Callable[[], None]
-    """Starts a process that empties the outbox, and does not wait for it."""
+    """Starts that one, and does not wait for it."""
     clean_room: Callable[[str, str], AbstractContextManager[str]]
     """(tree, user) -> a folder with these files and nothing else, for as long as it is held."""
     commit_page: Callable[[Config, str], str | None]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 from homeport.decide import impact, layout, planning
@@ -100,7 +101,8 @@ def _actions(work: Work, service: ServiceWork) -> list[ActionName]:
     actions: list[ActionName] = []
     if service.build_needed:
         actions.append("build")
-    if target is not None and target.plan is not None and _concerns(service, [*target.plan.steps, *target.plan.conflicts]):
+    plan = target.plan if target is not None else None
+    if plan is not None and _concerns(service, [step.path for step in plan.steps] + [path.path for path in plan.conflicts]):
         actions.append("sync")
     if service.service.build and service.goal.outputs and service.goal.outputs != service.record.outputs:
         actions.append("swap")
@@ -120,8 +122,7 @@ def _moved(service: ServiceWork, work: Work) -> tuple[str, ...]:
     return tuple(f"{folder}/{step.path}" if folder else step.path for step in steps)[: impact.REASONS]
 
 
-def _concerns(service: ServiceWork, steps: object) -> bool:
-    paths = [step.path for step in steps]  # type: ignore[attr-defined]
+def _concerns(service: ServiceWork, paths: Sequence[str]) -> bool:
     if service.target is None or service.target.name != PROJECT:
         return bool(paths)
     return any(within(path, layout.folder_of(service.service)) for path in paths)

@@ -170,14 +170,10 @@ def _rebuild_goals(work: Work, tools: Tools) -> Work:
             continue
         sha = tools.site.targets.snapshot(target.target, target.scan, service.record.sha)
         done = with_goal(service, sha, target.recorded.tree, work.config, tools)
-        goal = replace_sha(done, service.record.sha)
-        services[name] = _at_goal(replace(goal, affected=True, build_tree=tools.site.targets.wanted(target.target, sha)),
-                                  work, tools)  # fmt: skip
+        done = replace(done, goal=change(done.goal, sha=service.record.sha), affected=True,
+                       build_tree=tools.site.targets.wanted(target.target, sha))  # fmt: skip
+        services[name] = _at_goal(done, work, tools)
     return work.having(services=services)
-
-
-def replace_sha(service: ServiceWork, sha: str | None) -> ServiceWork:
-    return replace(service, goal=change(service.goal, sha=sha))
 
 
 def _at_goal(service: ServiceWork, work: Work, tools: Tools) -> ServiceWork:

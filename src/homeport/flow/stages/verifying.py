@@ -19,7 +19,7 @@ from homeport.model.running import Container, ImageRuntime, Probe, Unit, UnitSta
 
 def verify_services(work: Work, tools: Tools) -> Work:
     """Checks of the services that were touched, and the environment's own. Raises Failed for a required one."""
-    touched = [s for s in work.services.values() if s.affected and _runs(s, work)]
+    touched = [s for s in work.services.values() if s.affected]
     if not touched:
         return work
     asked: list[tuple[Check, ServiceWork | None]] = [(c, s) for s in touched for c in s.service.checks]
@@ -33,10 +33,6 @@ def verify_services(work: Work, tools: Tools) -> Work:
         kind = InfrastructureFault if all(unasked) else Failed
         raise kind("; ".join(said), where="verify", next=f"homeport logs {work.deploy.id}", code="unhealthy")
     return work
-
-
-def _runs(service: ServiceWork, work: Work) -> bool:
-    return service.name in work.services
 
 
 def _until(check: Check, service: ServiceWork | None, work: Work, tools: Tools) -> tuple[str, bool] | None:
@@ -84,6 +80,7 @@ def _probing(check: Check, service: ServiceWork | None, work: Work, tools: Tools
     elif check.containers is not None:
         state = _all_containers(work, tools)
     full = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": cwd, **env}
+
     def once() -> Probe:
         if service is None or (check.command is None and check.version is None):
             return tools.prober.once(check, sha=sha, cwd=cwd, env=full, user=user, state=state)
