@@ -550,7 +550,7 @@ def everything(color: bool) -> list[str]:
         results.rescues([Rescue(id=EVIL, service=EVIL, path=EVIL, mode="", oid="", bytes=1, because=EVIL, at=EVIL)],
                         color=color),
         results.doctor([{"name": EVIL, "ok": False, "detail": EVIL, "next": EVIL}], color=color),
-        results.error(Failed(EVIL, where=EVIL, next=EVIL), color=color),
+        results.error(Failed(EVIL, where=EVIL, next=EVIL)),
         results.diff(f"--- a\n+{EVIL}", color, escaped=True),
     ]  # fmt: skip
 

@@ -1,6 +1,6 @@
 """How results look: plan, status, drift, history, one deploy, rescues, doctor, errors. Pure: values in, text out.
 
-Every function returns whole lines. `color` adds colour and nothing else.
+Every function returns whole lines. Where there is `color`, it adds colour and nothing else.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from homeport.model.errors import HomeportError
 from homeport.model.live import Rescue
 from homeport.model.plan import Extent, Plan, Refusal, ServicePlan
 
-WIDTH = 80
+WIDTH, REFUSED = 80, 12  # columns, and paths that are named of one refusal
 _OUTCOMES = {
     "deployed": "good", "unchanged": "dim", "rolled_back": "bad", "failed": "bad", "refused": "warn",
     "cancelled": "warn", "superseded": "dim", "running": "next", "waiting": "dim",
@@ -113,13 +113,13 @@ def _fitted(words: Sequence[str], room: int) -> str:
     return ", ".join(shown)
 
 
-def _refusals(refusals: Sequence[Refusal], ink: Ink, most: int = 12) -> list[str]:
+def _refusals(refusals: Sequence[Refusal], ink: Ink) -> list[str]:
     lines = [ink("bad", "refused")]
     for refusal in refusals:
         lines.append(f"  {ink('warn', text(refusal.rule))}: {text(refusal.message)}")
-        lines += [f"    {text(path)}" for path in refusal.paths[:most]]
-        if len(refusal.paths) > most:
-            lines.append(ink("dim", f"    and {len(refusal.paths) - most} more"))
+        lines += [f"    {text(path)}" for path in refusal.paths[:REFUSED]]
+        if len(refusal.paths) > REFUSED:
+            lines.append(ink("dim", f"    and {len(refusal.paths) - REFUSED} more"))
         if refusal.next:
             lines += next_lines(ink, [(text(refusal.next), "")], "    ")
     return lines
@@ -380,14 +380,13 @@ def setup(said: dict[str, Any], *, color: bool = False) -> str:
                                            [("homeport setup", "again, when this is mended")])])  # fmt: skip
 
 
-def error(fault: HomeportError, *, color: bool = False) -> str:
+def error(fault: HomeportError) -> str:
     """What failed, where, and the command to run next."""
-    ink = Ink(color)
-    lines = [f"{ink('bad', 'homeport:')} {several(fault.what)}"]
+    lines = [f"homeport: {several(fault.what)}"]
     if fault.where:
-        lines.append(f"  {ink('dim', 'where:')} {text(fault.where)}")
+        lines.append(f"  where: {text(fault.where)}")
     if fault.next:
-        lines.append(f"  {ink('dim', 'next:')} {ink('next', text(again(fault.next)))}")
+        lines.append(f"  next: {text(again(fault.next))}")
     return joined(lines)
 
 
