@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from homeport.daemon.served import Environment, Served
-from homeport.decide import edits
 from homeport.flow import watching
 from homeport.flow.looking import met, targets_of
 from homeport.flow.site import Site
 from homeport.flow.watching import LONGEST, QUIET, Change, Watched
 from homeport.model.errors import HomeportError
 from homeport.model.live import Target
+from homeport.model.paths import exact
 from homeport.model.watching import FolderWatch, Stir, Watches
 
 log = logging.getLogger("homeport.daemon")
@@ -258,7 +258,7 @@ class Watcher:
         """What the ledger knew before is no news."""
         known = {edit.path for edit in site.edits.living(target.name)}
         folder = watching.begin(site, self._opened(site), service, target)
-        return folder, [Change(path, None, found) for path, found in folder.known.items() if edits.shown(path) not in known]
+        return folder, [Change(path, None, found) for path, found in folder.known.items() if exact(path) not in known]
 
     def _turn_away(self, site: Site, name: str, service: str, target: Target, fault: HomeportError) -> None:
         """Gives its watches back; told once."""

@@ -83,7 +83,7 @@ def adopted_paths(site: Site, target: Target, differences: Sequence[Difference])
     """The differences that are on a branch or in a request as they are, merged or not, with its name."""
     known = {e.path: e for e in site.edits.living(target.name)
              if e.state in ("adopted", "merged") and e.branch and not e.unsure}  # fmt: skip
-    found = ((d.path, known.get(edits.shown(d.path)), d.actual) for d in differences if known)
+    found = ((d.path, known.get(exact(d.path)), d.actual) for d in differences if known)
     return {path: edit.request or f"branch {edit.branch}" for path, edit, actual in found
             if edit is not None and edit.actual == actual}  # fmt: skip
 
