@@ -529,6 +529,7 @@ def test_errors_have_three_parts_and_leave_out_the_empty_ones() -> None:
         "homeport: drift\n  where: api\n  next: homeport drift\n"
     )
     assert results.error(Failed("a\x1b[31m\nb")) == "homeport: a\\x1b[31m\n    b\n"
+    assert_harmless(results.error(Failed(EVIL, where=EVIL, next=EVIL)))
 
 
 def everything(color: bool) -> list[str]:
@@ -550,7 +551,6 @@ def everything(color: bool) -> list[str]:
         results.rescues([Rescue(id=EVIL, service=EVIL, path=EVIL, mode="", oid="", bytes=1, because=EVIL, at=EVIL)],
                         color=color),
         results.doctor([{"name": EVIL, "ok": False, "detail": EVIL, "next": EVIL}], color=color),
-        results.error(Failed(EVIL, where=EVIL, next=EVIL)),
         results.diff(f"--- a\n+{EVIL}", color, escaped=True),
     ]  # fmt: skip
 
