@@ -192,7 +192,7 @@ class Watcher:
                 self.folders = sum(folder.watch.folders for folder in self._watched.values())
                 self.unwatched = len(self._away)
                 if first and self._watches is not None:
-                    self._log(site, logging.INFO, f"watching {self.folders} folders", {"folders": self.folders})
+                    self._log(site, logging.INFO, "watching for hand edits", {"folders": self.folders})
             finally:
                 if not everything:  # the start and each deploy are no noise
                     self._allowance.spend(time.monotonic() - began)
