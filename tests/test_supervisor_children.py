@@ -179,6 +179,16 @@ def test_the_environment_is_the_units_own(rig: Rig) -> None:
     assert names <= {"PATH", "LANG", "COLOUR", "HOMEPORT_INSTANCE", "PWD", "OLDPWD", "SHLVL", "_"}, names
 
 
+def test_the_beginning_of_a_line_is_written_soon_and_its_end_behind_it(rig: Rig) -> None:
+    """The keeper was woken again and again for what it had seen, and never found the time to write it."""
+    rig.unit("asks", "echo begun; printf 'who? '; until [ -e crash ]; do sleep 0.05; done; echo me; exec sleep 1000",
+             ready={"line": "begun"})  # fmt: skip
+    assert rig.restart("asks")["ok"]
+    eventually(lambda: rig.log("asks") == "begun\nwho? ", "what it asks is in its log")
+    (rig.folder / "crash").touch()
+    eventually(lambda: rig.log("asks") == "begun\nwho? me\n", "the rest stands behind it")
+
+
 def test_logs_are_put_aside_by_size_and_bounded(rig: Rig) -> None:
     rig.unit("talk", "seq 1 60000; echo the end; exec sleep 1000", ready={"line": "the end"}, log_bytes=50_000, log_files=3)
     assert rig.restart("talk")["ok"]

@@ -142,7 +142,7 @@ def test_a_keeper_that_is_killed_in_the_middle_of_a_line_loses_none_and_doubles_
     rig.unit("talk", script, ready={"line": "begun"})
     assert rig.restart("talk")["ok"]
     lines = ["begun"]
-    for call in ("tee", "read", "splice", "epoll_ctl", "epoll_wait"):
+    for call in ("tee", "read", "splice", "epoll_wait"):
         keeper = rig.keeper()
         argv = ["strace", "-o", "/dev/null", "-e", f"inject={call}:signal=KILL", "-p", str(keeper)]
         with subprocess.Popen(argv, stderr=subprocess.PIPE, text=True) as strace:
@@ -152,6 +152,20 @@ def test_a_keeper_that_is_killed_in_the_middle_of_a_line_loses_none_and_doubles_
             eventually(lambda: not alive(keeper), f"killed at {call}")  # noqa: B023
         eventually(lambda: rig.log("talk").splitlines() == lines, f"{lines}, killed at {call}")
         eventually(lambda: rig.keeper() != keeper and alive(rig.keeper()), "another keeper")  # noqa: B023
+
+
+def test_a_keeper_hears_the_last_word_of_a_supervisor_that_has_left_already(rig: Rig) -> None:
+    """It answered what came before, to nobody, heard no more and stayed for ever."""
+    rig.unit("job", "echo begun; exec sleep 1000", ready={"line": "begun"})
+    assert rig.restart("job")["ok"]
+    keeper = rig.keeper()
+    os.kill(keeper, signal.SIGSTOP)
+    try:
+        assert rig.one("shutdown")["ok"]
+        assert rig.process is not None and rig.process.wait(30) == 0
+    finally:
+        os.kill(keeper, signal.SIGCONT)
+    eventually(lambda: not alive(keeper), "it has ended too")
 
 
 def test_the_last_words_of_a_child_are_in_its_log_though_the_keeper_is_killed_before_it_writes_them(rig: Rig) -> None:

@@ -122,6 +122,8 @@ class Pipe:
         self.awaited = awaited.encode()
         self.whole = self.rest = 0
         """Bytes of whole lines that wait there, and of the unfinished one behind them."""
+        self.waits = False
+        """We are woken only when something is added."""
 
     def look(self) -> bool:
         """Looks at what waits; true when the awaited text is seen now."""
@@ -218,8 +220,11 @@ class Keeper:
             self.say({"op": "seen", "id": pipe.name})
 
     def watch(self, pipe: Pipe) -> None:
-        """An unfinished line stays where it is, and wakes us again when something is added to it."""
-        self.poll.modify(pipe.file, select.EPOLLIN | (select.EPOLLET if pipe.rest else 0))
+        """An unfinished line stays where it is, and wakes us again when something is added to it. That is told once:
+        each telling wakes us for what is there already."""
+        if pipe.waits != bool(pipe.rest):
+            pipe.waits = bool(pipe.rest)
+            self.poll.modify(pipe.file, select.EPOLLIN | (select.EPOLLET if pipe.waits else 0))
 
     def place(self) -> int:
         """Inode of our socket's file; 0 when it is gone, and with it the way to whatever we hold."""
@@ -247,18 +252,18 @@ class Keeper:
     def say(self, message: Message, files: Sequence[int] = ()) -> None:
         if self.peer is None:
             return
-        try:
+        with contextlib.suppress(OSError):  # it has left: what it said before is still to be heard
             socket.send_fds(self.peer, [json.dumps(message).encode()], list(files))
-        except OSError:
-            self.leave()
 
     def listen(self) -> None:
         if self.peer is None:
             return
-        try:
-            data, files, _, _ = socket.recv_fds(self.peer, CHUNK, 4)
-        except OSError:
-            data, files = b"", []
+        data, files = b"", list[int]()
+        with contextlib.suppress(OSError):
+            try:
+                data, files, _, _ = socket.recv_fds(self.peer, CHUNK, 4)
+            except ConnectionResetError:  # told once, when it has left without reading all; its own words come behind
+                data, files, _, _ = socket.recv_fds(self.peer, CHUNK, 4)
         if not data:
             self.leave()
             return
