@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -29,6 +30,7 @@ def after(service: Service, end: BaseException) -> StartedWith | None:
         raise end
 
     site = SimpleNamespace(clock=SimpleNamespace(monotonic=lambda: 0.0, now=lambda: ""), environment="production",
+                           builds=SimpleNamespace(reached=lambda *_: nullcontext("/")),
                            store=SimpleNamespace(save_service=kept.append))  # fmt: skip
     runtime = SimpleNamespace(restart=start)
     tools = SimpleNamespace(site=site, runtimes={service.runtime: runtime}, lines_of=lambda _: None,
