@@ -52,6 +52,15 @@ def ask(app: App, case: Any) -> httpx.Response:
     return app.own(case.method, httpx.URL(words["url"]).raw_path.decode(), params=query or None, headers=headers, **body)
 
 
+def is_a_text(operation: Any, name: str, value: Any) -> bool:
+    """What is no text goes into a query as one, each of a list by itself: nothing is wrong with a `requestId` of `{}`."""
+    known = {parameter.name: parameter for parameter in operation.iter_parameters()}
+    if isinstance(value, str) or name not in known:
+        return False
+    words = value if isinstance(value, list) else [value]
+    return not words or any(known[name].is_valid(str(word)) for word in words)
+
+
 def drive(app: App, operation: Any, mode: GenerationMode, examples: int) -> int:
     """How many requests were made."""
     seen = 0
@@ -69,7 +78,8 @@ def drive(app: App, operation: Any, mode: GenerationMode, examples: int) -> int:
         code = answer.json().get("code") if answer.headers.get("content-type", "").startswith("application/json") else None
         if mode is GenerationMode.POSITIVE:
             assert code not in ("bad-body", "bad-request", "media-type"), (case.body, answer.text)
-        elif not unknown:  # further words in a query mean nothing, here as elsewhere
+        elif not unknown and not any(is_a_text(operation, *word) for word in (case.query or {}).items()):
+            # further words in a query mean nothing, here as elsewhere
             assert answer.status_code >= 400, (case.method, case.path, case.query, case.body, answer.text)
 
     one()
