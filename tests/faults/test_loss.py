@@ -178,7 +178,7 @@ token = {{ env = "FORGE_TOKEN" }}
 """
 GATE = '\n[gate]\nsettle = "100ms"\ntimeout = "1s"\n'
 SILENCE = 20.0
-"""Seconds in which nothing comes from the forge before a call is given up; a read is tried three times, a write once."""
+"""Seconds after which a write is given up that the forge does not answer; a read after fifteen, all its tries together."""
 
 
 @pytest.fixture

@@ -234,7 +234,7 @@ class Enough(Exception):
 
 @pytest.fixture
 def in_no_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is fifteen seconds for a read and thirty for a write."""
+    """What is fifteen seconds for a read and twenty for a write."""
     monkeypatch.setattr(http, "DEADLINE", 0.4)
     monkeypatch.setattr(http, "WRITING", 0.4)
 

@@ -30,7 +30,7 @@ KEPT_AT_MOST = 512 * 1024
 """Bytes of an answer that is kept for its ETag."""
 DEADLINE = 15.0
 """Seconds for one read: the name, the connection, all tries and the whole answer."""
-WRITING = 30.0
+WRITING = 20.0
 """Seconds for one write; a large forge takes its time to merge. Mostly a read has shown before that it answers."""
 AWAY = 15.0
 """Seconds in which this process asks nothing of a forge that has just been silent: whoever has ten questions for it, or
