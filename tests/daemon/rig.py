@@ -107,11 +107,13 @@ class Daemon:
         return [pid for pid, command in self.world.own_commands().items() if b"homeport.runner" in command]
 
     def kill_runner(self) -> None:
-        """One that waits for its word ends by itself when the daemon has, maybe right now."""
-        for pid in self.runners():
+        """One that waits for its word ends by itself when the daemon has, maybe right now; a daemon that lives starts
+        the next one soon."""
+        killed = self.runners()
+        for pid in killed:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        eventually(lambda: not self.runners(), "no runner is left")
+        eventually(lambda: not {*killed} & {*self.runners()}, "no runner is left")
 
     def close(self) -> None:
         if self.process is not None and self.process.poll() is None:

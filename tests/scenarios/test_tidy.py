@@ -15,7 +15,7 @@ def test_a_deploy_tidies_the_mirror_behind_it(world: World) -> None:
     made = scattered(objects, 4000)
     world.publish({"site/a.txt": "two\n"})
     assert world.deploy()["status"] == "deployed"
-    eventually(lambda: lying(objects)[0] < 100, "the loose objects are packed")
+    eventually(lambda: lying(objects)[0] < 100, "the loose objects are packed", 60)
     mirror = Mirror.open_or_create(str(world.state / "shop/repo.git"), str(world.origin), LocalShell())
     assert all(mirror.has(oid) for oid in made)
     assert world.json("drift")["equal"] and world.json("rollback")["status"] == "deployed"
