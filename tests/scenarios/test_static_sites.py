@@ -21,7 +21,10 @@ runtime = "command"
 command = "{publish}"
 env = {{ WEBROOT = "{root}/{name}" }}
 build = {{ run = ["sh", "build.sh"], outputs = ["dist"] }}
-checks = [{{ command = "curl -fsS http://127.0.0.1:{port}/{name}/ | grep -q '<h1>'", within = "500ms", every = "50ms" }}]
+[[services.{name}.checks]]
+command = "busybox wget -qO- http://127.0.0.1:{port}/{name}/ | grep -q '<h1>'"
+within = "500ms"
+every = "50ms"
 """
 BUILD = "mkdir -p dist && sed 's|.*|<h1>&</h1>|' page.md > dist/index.html\n"
 

@@ -156,7 +156,7 @@ def _folders(config: Config, service: Service, path: Path) -> Iterator[Fault]:
         elif key in NEEDS_OWN_TARGET:
             yield (*path, key), f"`{key}` needs a `target` of the service's own; this one shares [project] target"
     if service.cwd is not None:
-        yield from spelling.anywhere(service.cwd, (*path, "cwd"))
+        yield from spelling.inside(service.cwd, (*path, "cwd"), whole=True)
     if service.env_file is not None:
         yield from spelling.anywhere(service.env_file, (*path, "env_file"))
 
