@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
 LOST = 255
 """The status of an ssh whose connection broke."""
-WITH_VALUE = ("--from", "--version", "--because", "--confirm")
-"""Options of `hostfile` that take the next word."""
 DEPLOYING = frozenset({"deploy", "try", "rollback", "rebuild", "restart", "cancel", "migrate", "converge"})
 """Verbs that show a deploy, which goes on without us."""
 LOOK_AFTER = {"adopt": "edits", "accept": "edits", "discard": "drift", "record": "drift", "rescue": "drift",
@@ -59,8 +57,14 @@ def broken(never: Callable[[str], HomeportError | None], place: Place, heard: He
 
 def _host_files(asked: list[str]) -> list[str]:
     """The one host file that the words name, whose history then tells what came of it; nothing where they name more."""
+    import click
+
+    from homeport.cli.hosting import hostfile
+
+    with_value = {name for verb in hostfile.commands.values() for option in verb.params
+                  if isinstance(option, click.Option) and not option.is_flag for name in option.opts}  # fmt: skip
     words = ["", *asked[2:]]
-    named = [word for before, word in pairwise(words) if before not in WITH_VALUE and not word.startswith("-")]
+    named = [word for before, word in pairwise(words) if before not in with_value and not word.startswith("-")]
     return [shlex.quote(word) for word in named] if len(named) == 1 else []
 
 
@@ -80,5 +84,3 @@ def other_version(place: Place, version: str, *, newer: bool) -> ConfigFault:
     mend = "pipx upgrade homeport" if newer else f"homeport -e {place.environment} --host {place.host} setup"
     return ConfigFault(f"{place.host} has {version}, and this is {__version__}: they do not understand each other",
                        where=place.destination, next=mend, code="version")  # fmt: skip
-
-
