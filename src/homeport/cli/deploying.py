@@ -6,13 +6,12 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING
 
 import click
 import msgspec
 
-from homeport.cli.confirming import confirm_options
+from homeport.cli.confirming import Command, confirm_options
 from homeport.cli.options import Options, pass_options
 from homeport.model.deploys import Kind, Request
 from homeport.model.errors import Refused, UsageFault
@@ -20,10 +19,7 @@ from homeport.model.errors import Refused, UsageFault
 if TYPE_CHECKING:
     from homeport.flow.site import Site
 
-Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-def drift_options(command: Function) -> Function:
+def drift_options(command: Command) -> Command:
     """What this one run does with what lies live: `--keep-drift`, `--discard-drift`, `--allow-mass-delete`."""
     for option in (
         click.option("--allow-mass-delete", is_flag=True, help="Also when most files of a target would go."),

@@ -10,7 +10,7 @@ from msgspec import Struct
 from homeport.model.edits import Edit, Person
 from homeport.model.forge import is_ref_name
 from homeport.model.live import Difference, Entry
-from homeport.model.paths import exact, printable, within
+from homeport.model.paths import exact, folders_above, printable, within
 from homeport.model.remote import split
 
 CONTEXT = 3
@@ -211,15 +211,10 @@ def sides(recorded: Mapping[str, Entry | None], live: Mapping[str, Entry | None]
 def _in_each_others_way(changes: Mapping[str, Entry | None], live: Mapping[str, Entry | None],
                         fresh: Mapping[str, Entry]) -> list[str]:  # fmt: skip
     """New paths that are a folder on the branch, or lie below what is a file there."""
-    folders = {above for path in fresh if live.get(path, path) is not None for above in _above(path)}
+    folders = {above for path in fresh if live.get(path, path) is not None for above in folders_above(path)}
     files = {path for path in fresh if live.get(path, path) is not None}
     new = [path for path, entry in changes.items() if entry is not None and path not in fresh]
-    return [path for path in new if path in folders or any(above in files for above in _above(path))]
-
-
-def _above(path: str) -> list[str]:
-    parts = path.split("/")
-    return ["/".join(parts[:depth]) for depth in range(1, len(parts))]
+    return [path for path in new if path in folders or any(above in files for above in folders_above(path))]
 
 
 # What the commit says.

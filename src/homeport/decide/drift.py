@@ -8,6 +8,7 @@ from msgspec.structs import replace
 
 from homeport.model.config import OnDrift
 from homeport.model.live import Difference, Entry, Scan, SyncPlan, SyncStep, TreeChange, Verdict
+from homeport.model.paths import folders_above
 from homeport.model.patterns import Matcher
 
 
@@ -55,11 +56,6 @@ def reconcile(target: str, from_tree: str, to_tree: str, changes: Sequence[TreeC
     return SyncPlan(target=target, from_tree=from_tree, to_tree=to_tree, steps=tuple(plan.steps),
                     arrived=tuple(plan.arrived), kept=tuple(plan.kept), conflicts=tuple(plan.conflicts),
                     drift=tuple(plan.refused))  # fmt: skip
-
-
-def folders_above(path: str) -> list[str]:
-    parts = path.split("/")[:-1]
-    return ["/".join(parts[: n + 1]) for n in range(len(parts))]
 
 
 class _Plan:

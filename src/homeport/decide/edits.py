@@ -70,11 +70,20 @@ def accepted_now(edit: Edit, now: str) -> bool:
 def waiting_at(known: Sequence[Edit], differences: Sequence[Difference]) -> list[str]:
     """The requests, or else the branches, that hold all of these differences as they are; none when one is missing, or may
     not have come to the origin."""
-    adopted = {edit.path: edit for edit in known if edit.state == "adopted" and not edit.unsure}
-    found = [adopted.get(exact(d.path)) for d in differences]
-    if any(edit is None or edit.actual != d.actual for edit, d in zip(found, differences, strict=True)):
-        return []
-    return sorted({edit.request or f"branch {edit.branch}" for edit in found if edit is not None})
+    found = about([edit for edit in known if edit.state == "adopted" and not edit.unsure], differences)
+    return sorted(set(map(held_in, found.values()))) if len(found) == len(differences) else []
+
+
+def held_in(edit: Edit) -> str:
+    """Where an adopted edit is: its request, or else its branch."""
+    return edit.request or f"branch {edit.branch}"
+
+
+def about(known: Iterable[Edit], differences: Sequence[Difference]) -> dict[str, Edit]:
+    """By path, the edit that each difference belongs to as it is now: what was decided holds for those bytes only."""
+    by_path = {edit.path: edit for edit in known}
+    found = ((d, by_path.get(exact(d.path))) for d in differences if by_path)
+    return {d.path: edit for d, edit in found if edit is not None and edit.actual == d.actual}
 
 
 def ended(known: Sequence[Edit], paths: Collection[str], state: EditState, by: str, now: str) -> list[Edit]:

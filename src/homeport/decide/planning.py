@@ -15,7 +15,7 @@ SHOWN = 8
 """Paths that a message names; the refusal itself holds all of them."""
 
 
-def refusals_of(plan: SyncPlan, environment: str, known: Sequence[Edit] = ()) -> list[Refusal]:
+def refusals_of(plan: SyncPlan, environment: str, known: Sequence[Edit]) -> list[Refusal]:
     """The conflicts and the drift of one target, each as one refusal that names its paths and the next command.
 
     `known` are the living edits of this folder: what is on a branch already only waits to be merged.

@@ -14,7 +14,7 @@ import struct
 from collections.abc import Callable
 
 from homeport.model.errors import InfrastructureFault
-from homeport.model.paths import from_bytes, to_bytes
+from homeport.model.paths import from_bytes, to_bytes, within
 from homeport.model.watching import Stir
 
 MODIFY, ATTRIB, CLOSE_WRITE, MOVED_FROM, MOVED_TO = 0x2, 0x4, 0x8, 0x40, 0x80
@@ -77,7 +77,7 @@ class Queue:
 
     def forget(self, tree: Inotify, path: str) -> None:
         """No longer watches a folder of a tree and what is below it."""
-        gone = [w for w, (its, p) in self._by_watch.items() if its is tree and (p == path or p.startswith(path + "/"))]
+        gone = [w for w, (its, p) in self._by_watch.items() if its is tree and within(p, path)]
         for watch in gone:
             self._libc.inotify_rm_watch(self._fd, watch)
             self._drop(watch)

@@ -31,7 +31,7 @@ from homeport.doors.look import Blocked, Seen, blob_id, entry_of, folder_at, kep
 from homeport.doors.writing import write_file, write_through
 from homeport.model.errors import HomeportError, InfrastructureFault, Refused
 from homeport.model.live import Entry, SyncStep
-from homeport.model.paths import printable, to_bytes
+from homeport.model.paths import folders_above, printable, to_bytes
 
 Save = Callable[[str, str, bytes | str, str], str]
 """Rescues (path, git mode, bytes or the file that has them, because); returns the rescue's id when it is safe on disk."""
@@ -68,20 +68,15 @@ def apply(root: int, root_path: str, stage: int, steps: Sequence[SyncStep], cont
 def in_order(steps: Sequence[SyncStep]) -> list[SyncStep]:
     """Deletions that make room (a file becomes a folder or the other way round), then writes, then deletions."""
     written = {s.path for s in steps if s.after is not None}
-    above_written = {above for path in written for above in _above(path)}
+    above_written = {above for path in written for above in folders_above(path)}
 
     def rank(step: SyncStep) -> int:
         if step.after is not None:
             return 1
-        makes_room = step.path in above_written or any(above in written for above in _above(step.path))
+        makes_room = step.path in above_written or any(above in written for above in folders_above(step.path))
         return 0 if makes_room else 2
 
     return sorted(steps, key=rank)
-
-
-def _above(path: str) -> list[str]:
-    parts = path.split("/")[:-1]
-    return ["/".join(parts[: n + 1]) for n in range(len(parts))]
 
 
 class _Swap:
@@ -105,11 +100,11 @@ class _Swap:
         checked: set[str] = set()
         for step in steps:
             if mounts and not (step.in_place and step.before and step.after):
-                mounted = mounts.intersection((step.path, *_above(step.path)))
+                mounted = mounts.intersection((step.path, *folders_above(step.path)))
                 if mounted:
                     raise self._fault("something is mounted there; `in_place` writes through it", step.path, "mounted")
             folder, name = split(step.path)
-            for nearest in (folder, *reversed(_above(folder)), ""):
+            for nearest in (folder, *reversed(folders_above(folder)), ""):
                 with suppress(FileNotFoundError, Blocked), folder_at(self.root, nearest) as here:
                     if nearest not in checked:
                         checked.add(nearest)
@@ -203,7 +198,7 @@ class _Swap:
 
     def _nearest(self, folder: str) -> Above:
         """The folder itself, or the deepest one above it that is there."""
-        for candidate in (folder, *reversed(_above(folder))):
+        for candidate in (folder, *reversed(folders_above(folder))):
             with suppress(FileNotFoundError, Blocked), folder_at(self.root, candidate) as here:
                 return Above.of(here)
         return Above.of(self.root)
@@ -336,7 +331,7 @@ class _Swap:
         os.unlink(aside, dir_fd=self.stage)
         self.deleted += 1
         self._folders.add(folder)
-        for empty in (folder, *reversed(_above(folder))) if folder else ():
+        for empty in (folder, *reversed(folders_above(folder))) if folder else ():
             if not self._remove_folder(empty):
                 break
 
@@ -358,7 +353,7 @@ class _Swap:
                 os.rmdir(to_bytes(name), dir_fd=here)
 
     def _make_folders(self, folder: str) -> None:
-        for below in (*_above(folder), folder) if folder else ():
+        for below in (*folders_above(folder), folder) if folder else ():
             above, name = split(below)
             with folder_at(self.root, above) as here:
                 parent = Above.of(here)

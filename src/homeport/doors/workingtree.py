@@ -27,7 +27,7 @@ from homeport.doors.unlike import Ahead, Unlike, staged, unlike_index
 from homeport.model.edits import Person
 from homeport.model.errors import InfrastructureFault, Refused, UsageFault
 from homeport.model.live import Entry
-from homeport.model.paths import from_bytes, printable, to_bytes
+from homeport.model.paths import folders_above, from_bytes, printable, to_bytes
 from homeport.model.ports import Completed, Shell
 from homeport.model.trying import Snapshot
 from homeport.model.watching import FolderWatch, Stir
@@ -254,7 +254,7 @@ class Checkout:
 
     def _plain(self, stirred: Collection[str], hidden: Callable[[str], bool]) -> bool:
         """Whether these are files and links that git takes one by one, or nothing any more."""
-        folders = {folder for path in stirred for folder in _above(path)}
+        folders = {folder for path in stirred for folder in folders_above(path)}
         return not any(os.path.lexists(os.path.join(self.top, folder, ".git")) for folder in folders) and not any(
             hidden(path) or path.rpartition("/")[2] in _RULES or os.path.isdir(os.path.join(self.top, path))
             for path in stirred)  # fmt: skip
@@ -404,8 +404,3 @@ class Checkout:
 def _fault(what: str, done: Completed, where: str, code: str) -> InfrastructureFault:
     said = printable(done.stderr.decode("utf-8", "replace").strip()[-1000:]) or "git said nothing"
     return InfrastructureFault(f"{what}: {said}", where=where, next="homeport doctor", code=code)
-
-
-def _above(path: str) -> Iterable[str]:
-    """The folders that a path lies in."""
-    return (path[:at] for at, char in enumerate(path) if char == "/")

@@ -70,33 +70,22 @@ def service_of(site: Site, target: Target) -> Callable[[str], str]:
 def accepted_paths(site: Site, target: Target, scan: Scan) -> dict[str, Edit]:
     """The differences that somebody accepted as they are, and whose acceptance has not run out."""
     now = site.clock.now()
-    known = {e.path: e for e in site.edits.living(target.name) if edits.accepted_now(e, now)}
-    found = {}
-    for difference in scan.differences if known else ():
-        edit = known.get(exact(difference.path))
-        if edit is not None and edit.actual == difference.actual:
-            found[difference.path] = edit
-    return found
+    return edits.about((e for e in site.edits.living(target.name) if edits.accepted_now(e, now)), scan.differences)
 
 
 def adopted_paths(site: Site, target: Target, differences: Sequence[Difference]) -> dict[str, str]:
     """The differences that are on a branch or in a request as they are, merged or not, with its name."""
-    known = {e.path: e for e in site.edits.living(target.name)
-             if e.state in ("adopted", "merged") and e.branch and not e.unsure}  # fmt: skip
-    found = ((d.path, known.get(exact(d.path)), d.actual) for d in differences if known)
-    return {path: edit.request or f"branch {edit.branch}" for path, edit, actual in found
-            if edit is not None and edit.actual == actual}  # fmt: skip
+    known = (e for e in site.edits.living(target.name) if e.state in ("adopted", "merged") and e.branch and not e.unsure)
+    return {path: edits.held_in(edit) for path, edit in edits.about(known, differences).items()}
 
 
 def landed_paths(site: Site, target: Target, scan: Scan, commit: str | None) -> frozenset[str]:
     """The differences whose adopted content is part of `commit`: what is live may give way to what the merge made."""
-    known = {e.path: e for e in site.edits.living(target.name) if e.commit is not None} if commit else {}
-    found = set()
-    for difference in scan.differences if known else ():
-        edit = known.get(exact(difference.path))
-        if edit is not None and edit.actual == difference.actual and _landed(site, target, edit, difference, commit or ""):
-            found.add(difference.path)
-    return frozenset(found)
+    if not commit:
+        return frozenset()
+    found = edits.about((e for e in site.edits.living(target.name) if e.commit is not None), scan.differences)
+    return frozenset(d.path for d in scan.differences
+                     if d.path in found and _landed(site, target, found[d.path], d, commit))  # fmt: skip
 
 
 def _landed(site: Site, target: Target, edit: Edit, difference: Difference, commit: str) -> bool:

@@ -29,6 +29,12 @@ def within(path: str, folder: str) -> bool:
     return not folder or path == folder or path.startswith(f"{folder}/")
 
 
+def folders_above(path: str) -> list[str]:
+    """The folders that a relative path lies in, the outermost first; the one that it is counted from is not among them."""
+    parts = path.split("/")
+    return ["/".join(parts[:depth]) for depth in range(1, len(parts))]
+
+
 def meant(given: str, paths: Iterable[str]) -> str:
     """Of `paths` the one that a person means who typed it as it was shown; else what they typed."""
     if "\\" not in given:

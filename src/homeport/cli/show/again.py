@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+_ACCEPT = ('homeport accept PATH --because "..." --until 7d', "leave it for now")
 _SHARED = ("-C", "-p", "-e", "--host")
 _COMMAND = re.compile(r"\bhomeport((?: (?:-C|-p|-e|--host) \S+)*)(?= ([a-z-]+))")
 _said: dict[str, str] = {}
@@ -54,9 +55,8 @@ def after_drift(paths: Sequence[dict[str, Any]], observes: str | None) -> list[t
 def after_edits(rows: Sequence[dict[str, Any]], observes: str | None) -> list[tuple[str, str]]:
     """What can be done about these edits."""
     states = {row["state"] for row in rows}
-    accept = ('homeport accept PATH --because "..." --until 7d', "leave it for now")
     if "open" in states:
-        end = looking_on(observes) if observes else [accept, ("homeport discard PATH", "put it back; saved first")]
+        end = looking_on(observes) if observes else [_ACCEPT, ("homeport discard PATH", "put it back; saved first")]
         return [("homeport adopt", "into git"), *end]
     if any(row.get("unsure") for row in rows):
         return [("homeport adopt", "looks whether the branch came, and goes on")]
@@ -72,4 +72,4 @@ def looking_on(observes: str) -> list[tuple[str, str]]:
     end = ("homeport setup --no-observe", "ends the observing; until then nothing is put back or deployed")
     if observes == "environment":
         end = ("homeport deploy", "once observe = true is out of homeport.toml and pushed; until then nothing is put back")
-    return [('homeport accept PATH --because "..." --until 7d', "leave it for now"), end]
+    return [_ACCEPT, end]

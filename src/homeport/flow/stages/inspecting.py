@@ -17,6 +17,7 @@ from homeport.flow.work import ServiceWork, TargetWork, Tools, Work
 from homeport.model.deploys import StartedWith
 from homeport.model.errors import Refused
 from homeport.model.live import Recorded, Scan, Target
+from homeport.model.paths import folders_above
 from homeport.model.patterns import Matcher
 
 
@@ -128,7 +129,7 @@ def _ours(target: TargetWork, scan: Scan, tools: Tools) -> frozenset[str]:
     brought = {c.path: c.after for c in tools.site.git.changes(*record.syncing[1:])}
     found = {d.path for d in scan.differences if d.oddity is None and d.path in brought and d.actual == brought[d.path]}
     found |= {d.path for d in scan.differences if d.oddity == "file in the way" and brought.get(d.path, d) is None
-              and not found.isdisjoint(drift.folders_above(d.path))}  # fmt: skip
+              and not found.isdisjoint(folders_above(d.path))}  # fmt: skip
     folders = {d.path for d in scan.differences if d.oddity == "directory" and brought.get(d.path, d) is None}
     if folders:
         since = change(scan, recorded_tree=record.syncing[2])
